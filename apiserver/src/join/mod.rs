@@ -1,0 +1,1 @@
+//! Joining of masters and nodes.

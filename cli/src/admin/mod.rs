@@ -1,0 +1,1 @@
+//! Admin commands: `trireme token`, `trireme member`.

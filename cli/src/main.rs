@@ -1,0 +1,3 @@
+//! The `trireme` binary: composition root, admin commands and the kubectl-style verbs.
+
+fn main() {}

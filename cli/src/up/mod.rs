@@ -1,0 +1,1 @@
+//! Local clusters: `trireme up`, `down`, `status`.

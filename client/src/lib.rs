@@ -1,0 +1,7 @@
+//! How components reach the API.
+
+pub mod informer;
+pub mod kubeconfig;
+pub mod leadership;
+pub mod masters;
+pub mod tls;

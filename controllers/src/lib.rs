@@ -1,0 +1,1 @@
+//! The control loops that the leading master runs.

@@ -1,0 +1,1 @@
+//! The scheduler that the leading master runs.
