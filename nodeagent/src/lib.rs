@@ -1,4 +1,14 @@
-//! The node agent: runs the pods bound to its node.
+//! The node agent: makes the pods bound to its node real and reports what became of them.
+//!
+//! [`run`] is the agent itself. Containers are not its children: each pod has a small process of its own, the
+//! [`shim`], which is this same program started again and which lives on when the agent dies. [`shim::main`] must
+//! therefore be called at the very top of `main`, before any thread exists.
 
+mod agent;
+mod config;
 pub mod images;
 pub mod network;
+pub mod shim;
+
+pub use agent::{AgentError, run};
+pub use config::{AgentTls, Config, ConfigError};
