@@ -1,5 +1,6 @@
 //! How components reach the API.
 
+pub mod events;
 pub mod informer;
 pub mod kubeconfig;
 pub mod leadership;

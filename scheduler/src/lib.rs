@@ -1,1 +1,23 @@
-//! The scheduler that the leading master runs.
+//! The scheduler that the leading master runs: queue, snapshot, filter, score, bind.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use trireme_client::informer::Informers;
+use trireme_client::leadership::{LeadershipRx, Reign, while_reigning};
+
+mod config;
+
+pub use config::{Config, ConfigError};
+
+/// Runs the scheduler whenever this process reigns, until `shutdown`.
+pub async fn run(informers: Arc<Informers>, leadership: LeadershipRx, config: Config, shutdown: CancellationToken) {
+    let config = Arc::new(config);
+    let body = |reign: Arc<Reign>| reign_over(informers.clone(), reign, config.clone());
+    while_reigning(leadership, informers.clone(), shutdown, body).await;
+}
+
+async fn reign_over(_informers: Arc<Informers>, reign: Arc<Reign>, _config: Arc<Config>) {
+    tracing::info!(fence = reign.fence_revision, "scheduler acts");
+    std::future::pending::<()>().await;
+}
