@@ -1,0 +1,1 @@
+//! Tests of fail-over against local TLS servers, one dead, one hanging, one without quorum.
