@@ -1,1 +1,27 @@
-//! api of Trireme.
+//! The Kubernetes vocabulary: kinds and their schemas, decoding, defaults, validation, patches, selectors, tables, errors,
+//! discovery and OpenAPI documents. Pure functions over JSON values; no I/O, no clock and no randomness.
+
+pub mod catalogue;
+pub mod decode;
+pub mod defaults;
+pub mod discovery;
+pub mod field;
+pub mod intstr;
+pub mod names;
+pub mod openapi;
+pub mod patch;
+pub mod prepare;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod subresource;
+pub mod table;
+pub mod time;
+pub mod validate;
+pub mod value;
+
+pub use catalogue::{Catalogue, FieldValidation, Resource};
+pub use field::FieldError;
+pub use quantity::Quantity;
+pub use status::Status;

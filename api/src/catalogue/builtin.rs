@@ -1,0 +1,237 @@
+//! The table of built-in kinds.
+//!
+//! Nothing acts on PodTemplate, ControllerRevision, PriorityClass and RuntimeClass by itself: they are inert upstream as
+//! well, and only read by others. Kinds that need a controller or an agent that Trireme lacks are not served.
+
+use super::entry::{ALL_VERBS, Entry, NO_COLLECTION_DELETE, STATUS_VERBS, SubEntry};
+use super::hooks::Hooks;
+use super::resource::Scope;
+use crate::names;
+
+const STATUS: SubEntry = SubEntry { name: "status", verbs: STATUS_VERBS, gvk: ("", "", "") };
+const SCALE: SubEntry = SubEntry { name: "scale", verbs: STATUS_VERBS, gvk: ("autoscaling", "v1", "Scale") };
+const ALL: &[&str] = &["all"];
+
+/// Every built-in entry, in discovery order.
+pub fn entries() -> impl Iterator<Item = &'static Entry> {
+    CORE.iter().chain(APPS).chain(OTHERS)
+}
+
+const CORE: &[Entry] = &[
+    Entry {
+        kind: "ConfigMap",
+        plural: "configmaps",
+        short_names: &["cm"],
+        definition: "io.k8s.api.core.v1.ConfigMap",
+        ..Entry::BASE
+    },
+    Entry {
+        kind: "Endpoints",
+        plural: "endpoints",
+        short_names: &["ep"],
+        definition: "io.k8s.api.core.v1.Endpoints",
+        ..Entry::BASE
+    },
+    Entry {
+        kind: "Event",
+        plural: "events",
+        short_names: &["ev"],
+        definition: "io.k8s.api.core.v1.Event",
+        fields: &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        ..Entry::BASE
+    },
+    Entry {
+        kind: "Namespace",
+        plural: "namespaces",
+        short_names: &["ns"],
+        scope: Scope::Cluster,
+        verbs: NO_COLLECTION_DELETE,
+        subresources: &[SubEntry { name: "finalize", verbs: &["update"], gvk: ("", "", "") }, STATUS],
+        definition: "io.k8s.api.core.v1.Namespace",
+        fields: &["status.phase"],
+        hooks: Hooks { name: names::label_name, ..Hooks::NONE },
+        ..Entry::BASE
+    },
+    Entry {
+        kind: "Node",
+        plural: "nodes",
+        short_names: &["no"],
+        scope: Scope::Cluster,
+        subresources: &[STATUS],
+        definition: "io.k8s.api.core.v1.Node",
+        fields: &["spec.unschedulable"],
+        ..Entry::BASE
+    },
+    Entry {
+        kind: "Pod",
+        plural: "pods",
+        short_names: &["po"],
+        categories: ALL,
+        subresources: &[
+            SubEntry { name: "binding", verbs: &["create"], gvk: ("", "", "Binding") },
+            SubEntry { name: "exec", verbs: &["create", "get"], gvk: ("", "", "PodExecOptions") },
+            SubEntry { name: "log", verbs: &["get"], gvk: ("", "", "") },
+            STATUS,
+        ],
+        definition: "io.k8s.api.core.v1.Pod",
+        fields: &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ],
+        generation: true,
+        ..Entry::BASE
+    },
+    Entry {
+        kind: "PodTemplate",
+        plural: "podtemplates",
+        definition: "io.k8s.api.core.v1.PodTemplate",
+        generation: true,
+        ..Entry::BASE
+    },
+    Entry {
+        kind: "ReplicationController",
+        plural: "replicationcontrollers",
+        short_names: &["rc"],
+        categories: ALL,
+        subresources: &[SCALE, STATUS],
+        definition: "io.k8s.api.core.v1.ReplicationController",
+        fields: &["status.replicas"],
+        generation: true,
+        ..Entry::BASE
+    },
+    Entry {
+        kind: "Secret",
+        plural: "secrets",
+        definition: "io.k8s.api.core.v1.Secret",
+        fields: &["type"],
+        ..Entry::BASE
+    },
+    Entry {
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        short_names: &["sa"],
+        definition: "io.k8s.api.core.v1.ServiceAccount",
+        ..Entry::BASE
+    },
+    Entry {
+        kind: "Service",
+        plural: "services",
+        short_names: &["svc"],
+        categories: ALL,
+        subresources: &[STATUS],
+        definition: "io.k8s.api.core.v1.Service",
+        fields: &["spec.clusterIP", "spec.type"],
+        hooks: Hooks { name: names::label_1035_name, ..Hooks::NONE },
+        ..Entry::BASE
+    },
+];
+
+const APPS: &[Entry] = &[
+    Entry {
+        group: "apps",
+        kind: "ControllerRevision",
+        plural: "controllerrevisions",
+        definition: "io.k8s.api.apps.v1.ControllerRevision",
+        ..Entry::BASE
+    },
+    Entry {
+        group: "apps",
+        kind: "Deployment",
+        plural: "deployments",
+        short_names: &["deploy"],
+        categories: ALL,
+        subresources: &[SCALE, STATUS],
+        definition: "io.k8s.api.apps.v1.Deployment",
+        generation: true,
+        ..Entry::BASE
+    },
+    Entry {
+        group: "apps",
+        kind: "ReplicaSet",
+        plural: "replicasets",
+        short_names: &["rs"],
+        categories: ALL,
+        subresources: &[SCALE, STATUS],
+        definition: "io.k8s.api.apps.v1.ReplicaSet",
+        fields: &["status.replicas"],
+        generation: true,
+        ..Entry::BASE
+    },
+];
+
+const OTHERS: &[Entry] = &[
+    Entry {
+        group: "events.k8s.io",
+        kind: "Event",
+        plural: "events",
+        short_names: &["ev"],
+        storage: Some(("", "v1", "Event", "events")),
+        definition: "io.k8s.api.events.v1.Event",
+        fields: &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type",
+        ],
+        ..Entry::BASE
+    },
+    Entry {
+        group: "coordination.k8s.io",
+        kind: "Lease",
+        plural: "leases",
+        definition: "io.k8s.api.coordination.v1.Lease",
+        ..Entry::BASE
+    },
+    Entry {
+        group: "discovery.k8s.io",
+        kind: "EndpointSlice",
+        plural: "endpointslices",
+        definition: "io.k8s.api.discovery.v1.EndpointSlice",
+        generation: true,
+        ..Entry::BASE
+    },
+    Entry {
+        group: "node.k8s.io",
+        kind: "RuntimeClass",
+        plural: "runtimeclasses",
+        scope: Scope::Cluster,
+        definition: "io.k8s.api.node.v1.RuntimeClass",
+        ..Entry::BASE
+    },
+    Entry {
+        group: "scheduling.k8s.io",
+        kind: "PriorityClass",
+        plural: "priorityclasses",
+        short_names: &["pc"],
+        scope: Scope::Cluster,
+        verbs: ALL_VERBS,
+        definition: "io.k8s.api.scheduling.v1.PriorityClass",
+        generation: true,
+        ..Entry::BASE
+    },
+];

@@ -1,0 +1,1 @@
+//! Defaults as upstream sets them, a file for each family of kinds.

@@ -1,0 +1,88 @@
+//! Patches: RFC 6902 (JSON patch), RFC 7386 (merge patch) and strategic merge patch.
+
+mod strategic;
+
+use crate::catalogue::Resource;
+use crate::schema::{Schemas, TypeId};
+use crate::status::Status;
+use serde_json::Value;
+
+/// Most operations in a JSON patch.
+const MAX_OPERATIONS: usize = 10_000;
+
+/// Why a patch does not apply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatchError {
+    /// The patch itself is malformed: 400.
+    #[error("{0}")]
+    Malformed(String),
+    /// It does not fit the object: 422.
+    #[error("{0}")]
+    Unprocessable(String),
+    /// It is too large: 413.
+    #[error("{0}")]
+    TooLarge(String),
+}
+
+impl PatchError {
+    /// The Status that a request is answered with.
+    pub fn status(&self, resource: &Resource, name: &str) -> Status {
+        match self {
+            Self::Malformed(text) => Status::bad_request(text.clone()),
+            Self::Unprocessable(text) => {
+                let mut status = Status::invalid(&resource.group, &resource.kind, name, &[]);
+                status.message = format!("the server rejected our request due to an error in our request: {text}");
+                status
+            }
+            Self::TooLarge(text) => {
+                let mut status = Status::request_entity_too_large(0);
+                status.message = text.clone();
+                status
+            }
+        }
+    }
+}
+
+/// Applies an RFC 6902 patch.
+///
+/// # Errors
+/// If it is malformed, or an operation (a `test` too) fails.
+pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    let count = patch.as_array().map_or(0, Vec::len);
+    if count > MAX_OPERATIONS {
+        let text = format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {count}");
+        return Err(PatchError::TooLarge(text));
+    }
+    let patch: json_patch::Patch = serde_json::from_value(patch.clone())
+        .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
+    // A failed patch leaves the target unchanged.
+    json_patch::patch(target, &patch).map_err(|e| PatchError::Unprocessable(e.to_string()))
+}
+
+/// Applies an RFC 7386 patch.
+///
+/// # Errors
+/// If the patch is no object.
+pub fn merge_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    if !patch.is_object() {
+        return Err(PatchError::Malformed("json merge patch: the patch must be an object".into()));
+    }
+    json_patch::merge(target, patch);
+    Ok(())
+}
+
+/// Applies a strategic merge patch to an object of a kind.
+///
+/// # Errors
+/// If the patch is malformed or does not fit the object.
+pub fn strategic_merge_patch(resource: &Resource, target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    strategic(&resource.schemas, resource.root, target, patch)
+}
+
+/// Applies a strategic merge patch to an object of a type.
+///
+/// # Errors
+/// As `strategic_merge_patch`.
+pub fn strategic(schemas: &Schemas, root: TypeId, target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    strategic::apply(schemas, root, target, patch)
+}

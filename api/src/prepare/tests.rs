@@ -1,0 +1,60 @@
+//! Tests of preparation.
+#![allow(clippy::unwrap_used)]
+
+use crate::catalogue::{Catalogue, NewObject};
+use serde_json::json;
+
+fn fresh() -> NewObject<'static> {
+    NewObject { now: "2026-01-02T03:04:05Z".parse().unwrap(), uid: "u-1", name_suffix: "abcde", namespace: "default" }
+}
+
+#[test]
+fn a_new_object_gets_system_metadata_and_loses_its_status() {
+    let resource = Catalogue::builtin().resource("apps", "v1", "deployments").unwrap();
+    let mut object = json!({
+        "metadata": {"generateName": "web-", "uid": "forged", "resourceVersion": "7", "generation": 9},
+        "spec": {"replicas": 2}, "status": {"replicas": 5}
+    });
+    resource.prepare_create(&mut object, &fresh());
+    assert_eq!(object["metadata"]["name"], "web-abcde");
+    assert_eq!(object["metadata"]["uid"], "u-1");
+    assert_eq!(object["metadata"]["namespace"], "default");
+    assert_eq!(object["metadata"]["generation"], 1);
+    assert_eq!(object["metadata"]["creationTimestamp"], "2026-01-02T03:04:05Z");
+    assert!(object["metadata"].get("resourceVersion").is_none());
+    assert!(object.get("status").is_none());
+}
+
+#[test]
+fn spec_and_status_are_written_apart() {
+    let resource = Catalogue::builtin().resource("apps", "v1", "deployments").unwrap();
+    let old = json!({"kind": "Deployment", "apiVersion": "apps/v1",
+        "metadata": {"name": "a", "namespace": "d", "uid": "u", "generation": 3}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
+    let new = json!({"metadata": {"name": "a", "generation": 77}, "spec": {"replicas": 2}, "status": {"replicas": 2}});
+
+    let mut main = new.clone();
+    resource.prepare_update(&mut main, &old, None);
+    assert_eq!(main["status"], old["status"]);
+    assert_eq!(main["spec"]["replicas"], 2);
+    assert_eq!(main["metadata"]["generation"], 4);
+    assert_eq!(main["metadata"]["uid"], "u");
+
+    let mut status = new;
+    resource.prepare_update(&mut status, &old, Some("status"));
+    assert_eq!(status["status"]["replicas"], 2);
+    assert_eq!(status["spec"], old["spec"]);
+    assert_eq!(status["metadata"]["generation"], 3);
+}
+
+#[test]
+fn deletion_is_marked_once_and_only_shortened() {
+    let now = "2026-01-02T03:04:05Z".parse().unwrap();
+    let mut pod = json!({"metadata": {"name": "a", "generation": 1}});
+    assert!(super::mark_deleted(&mut pod, now, 30));
+    assert_eq!(pod["metadata"]["deletionTimestamp"], "2026-01-02T03:04:35Z");
+    assert_eq!(pod["metadata"]["generation"], 2);
+    assert!(!super::mark_deleted(&mut pod, now, 60));
+    assert!(super::mark_deleted(&mut pod, now, 5));
+    assert_eq!(pod["metadata"]["deletionTimestamp"], "2026-01-02T03:04:10Z");
+    assert_eq!(pod["metadata"]["generation"], 2);
+}
