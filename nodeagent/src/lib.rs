@@ -8,6 +8,7 @@ mod agent;
 mod config;
 pub mod images;
 pub mod network;
+mod runtime;
 pub mod shim;
 
 pub use agent::{AgentError, run};

@@ -1,0 +1,207 @@
+//! What the agent and a shim say to each other, and the files both of them know.
+//!
+//! A shim outlives the agent that started it, so an older shim talks with a newer agent and the other way round:
+//! the first message names the version, unknown fields are ignored and unknown requests get an [`Reply::Error`].
+//! One connection carries one request; a message is one JSON document in one packet of a `SOCK_SEQPACKET` socket.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol. Raised only if an older peer could misunderstand, not for additions.
+pub(crate) const VERSION: u32 = 1;
+/// Longest message.
+pub(crate) const MAX_MESSAGE: usize = 128 << 10;
+/// The shim's socket, in the pod's directory.
+pub(crate) const SOCKET: &str = "shim.sock";
+/// What the shim was told at its start.
+pub(crate) const SHIM_FILE: &str = "shim.json";
+/// A container's record, in the container's directory.
+pub(crate) const CONTAINER_FILE: &str = "container.json";
+/// A container's exit record, in the container's directory.
+pub(crate) const EXIT_FILE: &str = "exit.json";
+/// Directory of the containers in the pod's directory.
+pub(crate) const CONTAINERS: &str = "c";
+/// Directory of `libcontainer`'s state in the pod's directory.
+pub(crate) const STATE: &str = "r";
+
+/// Everything a shim must know about its pod, in [`SHIM_FILE`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PodShim {
+    pub(crate) version: u32,
+    pub(crate) uid: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// Host name inside the UTS namespace.
+    pub(crate) hostname: String,
+    /// Cgroup of the shim itself.
+    pub(crate) shim_cgroup: String,
+    /// Cgroup of the pod's containers.
+    pub(crate) pod_cgroup: String,
+    #[serde(default)]
+    pub(crate) host_network: bool,
+    #[serde(default)]
+    pub(crate) host_ipc: bool,
+    /// All containers see each other's processes, below a pause process.
+    #[serde(default)]
+    pub(crate) share_pid: bool,
+    /// Memory file systems that the shim mounts before anything runs.
+    #[serde(default)]
+    pub(crate) tmpfs: Vec<Tmpfs>,
+}
+
+/// A memory file system.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Tmpfs {
+    pub(crate) target: PathBuf,
+    pub(crate) options: String,
+}
+
+/// A container to be run; also its record on disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ContainerSpec {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// How many times the container was started before.
+    pub(crate) attempt: u32,
+    pub(crate) image: String,
+    pub(crate) image_id: String,
+    pub(crate) layers: Vec<PathBuf>,
+    /// User as the image or the pod gives it.
+    pub(crate) user: String,
+    #[serde(default)]
+    pub(crate) extra_groups: Vec<u32>,
+    #[serde(default)]
+    pub(crate) run_as_non_root: bool,
+    #[serde(default)]
+    pub(crate) terminal: bool,
+    #[serde(default)]
+    pub(crate) stdin: bool,
+    #[serde(default)]
+    pub(crate) stdin_once: bool,
+    /// Signal that asks it to stop.
+    pub(crate) stop_signal: i32,
+    pub(crate) cgroup: String,
+    pub(crate) log: PathBuf,
+    pub(crate) log_max_bytes: u64,
+    pub(crate) log_max_files: u32,
+}
+
+/// How a container ended, in [`EXIT_FILE`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exit {
+    /// 0..=255; 128 + signal if a signal ended it.
+    pub(crate) code: i32,
+    #[serde(default)]
+    pub(crate) signal: i32,
+    #[serde(default)]
+    pub(crate) oom_killed: bool,
+    /// Unix time in nanoseconds; 0 if it never started.
+    pub(crate) started_ns: i64,
+    pub(crate) finished_ns: i64,
+    /// Set if it could not be started, or if its end was not seen.
+    #[serde(default)]
+    pub(crate) message: Option<String>,
+    /// It never ran.
+    #[serde(default)]
+    pub(crate) start_failed: bool,
+}
+
+/// A container as the shim sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ContainerStatus {
+    pub(crate) spec: ContainerSpec,
+    pub(crate) pid: i32,
+    pub(crate) started_ns: i64,
+    pub(crate) exit: Option<Exit>,
+}
+
+/// The first and only request on a connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) version: u32,
+    pub(crate) op: Op,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub(crate) enum Op {
+    /// State now, then each exit as it happens.
+    Watch,
+    /// Run a container whose `config.json` is in place.
+    Start { spec: Box<ContainerSpec> },
+    /// Run a process in a container. Carries stdin, stdout and stderr unless `terminal`.
+    Exec { id: String, args: Vec<String>, terminal: bool, columns: u16, rows: u16 },
+    /// Copy a container's output to the two descriptors carried.
+    Attach { id: String, stdin: bool },
+    /// Send a signal to a container's init.
+    Signal { id: String, signal: i32 },
+    /// End everything and exit.
+    Shutdown,
+    /// A request of a newer agent.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// Answer to [`Op::Watch`].
+    State { version: u32, shim_pid: i32, containers: Vec<ContainerStatus> },
+    /// A container ended.
+    Exited { id: String, exit: Exit },
+    /// A container or a process runs. For a terminal it carries the master.
+    Started { pid: i32, started_ns: i64 },
+    /// A process started with [`Op::Exec`] ended.
+    ExecExited { code: i32 },
+    /// Done. For [`Op::Attach`] it may carry the descriptor to write input to.
+    Done,
+    /// Not done.
+    Error { message: String },
+    /// A message of a newer shim.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Unix time in nanoseconds.
+pub(crate) fn now_ns() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Writes a file so that it is there whole or not at all, also after a crash of the machine.
+pub(crate) fn write_durably(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let temporary = path.with_extension("tmp");
+    let mut file = std::fs::File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(parent) => std::fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_a_newer_peer_says_is_understood_as_unknown() {
+        let request: Request =
+            serde_json::from_str(r#"{"version":9,"new":1,"op":{"op":"dance","how":"well"}}"#).unwrap();
+        assert!(matches!(request.op, Op::Unknown));
+        let reply: Reply = serde_json::from_str(r#"{"reply":"danced","steps":3}"#).unwrap();
+        assert!(matches!(reply, Reply::Unknown));
+    }
+
+    #[test]
+    fn records_lack_what_older_shims_did_not_write() {
+        let exit: Exit = serde_json::from_str(r#"{"code":1,"started_ns":1,"finished_ns":2,"later":true}"#).unwrap();
+        assert_eq!(exit.message, None);
+    }
+}
