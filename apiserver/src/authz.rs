@@ -1,0 +1,139 @@
+//! Who may do what: fixed rules until RBAC comes.
+
+use serde_json::Value;
+use trireme_api::status::Status;
+
+use crate::error::ApiResult;
+use crate::identity::{GROUP_AUTHENTICATED, GROUP_MASTERS, UserInfo};
+use crate::request::info::RequestInfo;
+
+/// Paths that need no credential.
+const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+/// Paths that any credential opens: what a client needs to find its way.
+const DISCOVERY: [&str; 5] = ["/api", "/apis", "/openapi", "/version", "/trireme.io"];
+
+/// Components of the masters' process.
+const COMPONENTS: [&str; 3] = ["system:kube-scheduler", "system:kube-controller-manager", "system:apiserver"];
+
+const READ: [&str; 3] = ["get", "list", "watch"];
+const NODE_READS: [&str; 8] =
+    ["pods", "services", "endpoints", "endpointslices", "nodes", "configmaps", "secrets", "namespaces"];
+
+/// Lets the request pass or answers 403 in upstream's words.
+pub(crate) fn authorize(user: &UserInfo, info: &RequestInfo) -> ApiResult<()> {
+    if allowed(user, info) { Ok(()) } else { Err(forbidden(user, info)) }
+}
+
+/// Whether the fixed rules let a request pass.
+pub(crate) fn allowed(user: &UserInfo, info: &RequestInfo) -> bool {
+    if user.in_group(GROUP_MASTERS) || COMPONENTS.contains(&user.name.as_str()) {
+        return true;
+    }
+    if !info.is_resource {
+        let reading = matches!(info.verb.as_str(), "get" | "head");
+        let below = |roots: &[&str]| {
+            roots.iter().any(|r| info.path == *r || info.path.strip_prefix(r).is_some_and(|p| p.starts_with('/')))
+        };
+        return reading && (below(&PUBLIC) || user.in_group(GROUP_AUTHENTICATED) && below(&DISCOVERY))
+            || info.path.starts_with("/trireme.io/v1/join/");
+    }
+    if user.in_group(GROUP_AUTHENTICATED) && info.group == "authorization.k8s.io" && info.verb == "create" {
+        return info.resource.starts_with("selfsubject");
+    }
+    user.node_name().is_some_and(|node| node_allowed(node, info))
+}
+
+/// The part of the nodes' rules that the path alone decides; [`admit_node`] sees the object too.
+fn node_allowed(node: &str, info: &RequestInfo) -> bool {
+    let verb = info.verb.as_str();
+    let own = info.name.as_deref() == Some(node);
+    match (info.resource.as_str(), info.subresource.as_str()) {
+        (resource, "") if READ.contains(&verb) && NODE_READS.contains(&resource) => true,
+        ("nodes", "") => verb == "create" || own && matches!(verb, "update" | "patch"),
+        ("nodes", "status") => own && matches!(verb, "get" | "update" | "patch"),
+        ("pods", "status") => matches!(verb, "get" | "update" | "patch"),
+        ("pods", "") => verb == "delete",
+        ("events", "") => matches!(verb, "create" | "update" | "patch" | "get"),
+        ("leases", "") => {
+            info.namespace.as_deref() == Some("kube-node-lease")
+                && (verb == "create" || own && matches!(verb, "get" | "update" | "patch" | "delete"))
+        }
+        _ => false,
+    }
+}
+
+/// Keeps a node agent to its own node, lease and pods once the object is known.
+pub(crate) fn admit_node(user: &UserInfo, info: &RequestInfo, object: &Value) -> ApiResult<()> {
+    if user.in_group(GROUP_MASTERS) {
+        return Ok(());
+    }
+    let Some(node) = user.node_name() else { return Ok(()) };
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let refuse = |why: String| Err(Status::forbidden(&info.group, &info.resource, name, &why));
+    match info.resource.as_str() {
+        "nodes" | "leases" if name != node => {
+            refuse(format!("node {node:?} is not allowed to modify {} {name:?}", singular(&info.resource)))
+        }
+        "pods" if object["spec"]["nodeName"].as_str() != Some(node) => {
+            let what = if info.verb == "delete" { "delete pods" } else { "update pod status" };
+            refuse(format!("node {node:?} can only {what} for pods with spec.nodeName set to itself"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn singular(resource: &str) -> &str {
+    resource.strip_suffix('s').unwrap_or(resource)
+}
+
+fn forbidden(user: &UserInfo, info: &RequestInfo) -> Status {
+    let who = &user.name;
+    if !info.is_resource {
+        let verb = &info.verb;
+        return Status::forbidden("", "", "", &format!("User {who:?} cannot {verb} path {:?}", info.path));
+    }
+    let resource = match info.subresource.as_str() {
+        "" => info.resource.clone(),
+        sub => format!("{}/{sub}", info.resource),
+    };
+    let scope = match &info.namespace {
+        Some(namespace) => format!("in the namespace {namespace:?}"),
+        None => "at the cluster scope".to_owned(),
+    };
+    let why = format!("User {who:?} cannot {} resource {resource:?} in API group {:?} {scope}", info.verb, info.group);
+    Status::forbidden(&info.group, &info.resource, info.name.as_deref().unwrap_or_default(), &why)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::request::query::Query;
+    use http::Method;
+
+    fn check(user: &UserInfo, method: Method, path: &str) -> Result<(), String> {
+        authorize(user, &RequestInfo::parse(&method, path, &Query::default())).map_err(|s| s.message)
+    }
+
+    #[test]
+    fn rules() {
+        let nobody = UserInfo::new("x", []);
+        assert_eq!(
+            check(&nobody, Method::GET, "/api/v1/namespaces/default/pods").unwrap_err(),
+            "pods is forbidden: User \"x\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
+        );
+        assert!(check(&nobody, Method::GET, "/apis/apps/v1").is_ok());
+        let anonymous = UserInfo::anonymous();
+        assert!(check(&anonymous, Method::GET, "/readyz/ping").is_ok());
+        assert!(check(&anonymous, Method::GET, "/api").is_err());
+        assert!(check(&anonymous, Method::GET, "/readyzx").is_err());
+        assert!(check(&anonymous, Method::GET, "/metrics").is_err());
+        let node = UserInfo::new("system:node:n1", ["system:nodes".to_owned()]);
+        assert!(check(&node, Method::PUT, "/api/v1/nodes/n1/status").is_ok());
+        assert!(check(&node, Method::PUT, "/api/v1/nodes/n2/status").is_err());
+        assert!(check(&node, Method::POST, "/api/v1/namespaces/default/pods").is_err());
+        let info = RequestInfo::parse(&Method::DELETE, "/api/v1/namespaces/d/pods/p", &Query::default());
+        let pod = serde_json::json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n2"}});
+        assert_eq!(admit_node(&node, &info, &pod).unwrap_err().code, 403);
+    }
+}

@@ -1,0 +1,103 @@
+//! The pipeline of one request: limits, authorization, dispatch, metrics; panics become a 500 Status.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::body::Body;
+use futures::FutureExt;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use tokio::sync::OwnedSemaphorePermit;
+use trireme_api::status::Status;
+
+use crate::error::ApiResult;
+use crate::identity::{Caller, UserInfo};
+use crate::request::info::RequestInfo;
+use crate::request::query::Query;
+use crate::server::ApiServer;
+use crate::{authz, nonresource, response, verbs};
+
+impl ApiServer {
+    /// Answers one request. The caller's identity is in its extensions; nobody is anonymous.
+    pub(crate) async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let begun = Instant::now();
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+        let caller = request.extensions().get::<Caller>().cloned();
+        let caller = caller.unwrap_or_else(|| Caller { user: UserInfo::anonymous(), fence: None });
+        let labels = info.clone();
+        let work = self.limited(request, query, info, caller);
+        let answer = match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(answer) => answer,
+            Err(panic) => {
+                let what = panic.downcast_ref::<String>().map(String::as_str);
+                let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+                tracing::error!(path = %labels.path, panic = what, "a request panicked");
+                self.inner.metrics.panics.inc();
+                Err(Status::internal("the request could not be completed; see the server's log"))
+            }
+        };
+        let answer = answer.unwrap_or_else(|status| response::status(&status));
+        self.inner.metrics.observe(&labels, answer.status().as_u16(), begun.elapsed());
+        answer
+    }
+
+    async fn limited(
+        &self,
+        request: Request<Body>,
+        query: Query,
+        info: RequestInfo,
+        caller: Caller,
+    ) -> ApiResult<Response<Body>> {
+        authz::authorize(&caller.user, &info)?;
+        let long = long_running(&info, &query);
+        let semaphore = if long { &self.inner.long_running } else { &self.inner.in_flight };
+        // Health checks have to get through when everything else does not.
+        let health = !info.is_resource && ["/healthz", "/livez", "/readyz"].iter().any(|p| info.path.starts_with(p));
+        let permit = match semaphore.clone().try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) if health => None,
+            Err(_) => return Err(Status::too_many_requests("", 1)),
+        };
+        if long {
+            let answer = self.dispatch(request, query, info, caller).await?;
+            return Ok(keep_until_end(answer, permit));
+        }
+        let limit = self.inner.config.limits.request_timeout;
+        match tokio::time::timeout(limit, self.dispatch(request, query, info, caller)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Status::timeout("request did not complete within the allotted time", 0)),
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        request: Request<Body>,
+        query: Query,
+        info: RequestInfo,
+        caller: Caller,
+    ) -> ApiResult<Response<Body>> {
+        if info.is_resource {
+            verbs::dispatch(self, request, query, info, caller).await
+        } else {
+            nonresource::dispatch(self, request, query, info).await
+        }
+    }
+}
+
+fn long_running(info: &RequestInfo, query: &Query) -> bool {
+    info.is_resource
+        && (info.verb == "watch"
+            || info.subresource == "log" && query.flag("follow")
+            || matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy"))
+}
+
+/// Ties a permit to the life of a response body.
+fn keep_until_end(response: Response<Body>, permit: Option<OwnedSemaphorePermit>) -> Response<Body> {
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _held = &permit;
+            frame
+        }))
+    })
+}

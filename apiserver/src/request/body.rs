@@ -1,0 +1,22 @@
+//! Reading and decoding request bodies.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use trireme_api::status::Status;
+
+use crate::error::ApiResult;
+
+/// The whole body, or 413.
+pub(crate) async fn read(headers: &http::HeaderMap, body: Body, limit: usize) -> ApiResult<Bytes> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    if announced.is_some_and(|length: usize| length > limit) {
+        return Err(Status::request_entity_too_large(limit));
+    }
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Status::request_entity_too_large(limit)),
+        Err(error) => Err(Status::bad_request(format!("the request's body could not be read: {error}"))),
+    }
+}

@@ -1,0 +1,153 @@
+//! The handle on an API server and what its parts share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use trireme_api::catalogue::Catalogue;
+use trireme_api::status::Status;
+use trireme_raftstore::{Revision, Store};
+
+use crate::config::{Cidr, Config};
+use crate::error::{ApiResult, ServerError, store_status};
+use crate::fence::{self, Fence};
+use crate::identity::{Caller, UserInfo};
+use crate::in_process::InProcess;
+use crate::metrics::Metrics;
+use crate::nonresource::documents::Documents;
+use crate::pki::Pki;
+use crate::storage::feed::Feed;
+
+/// An API server. Cloning it is cheap; all clones are the same server.
+#[derive(Clone)]
+pub struct ApiServer {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) pki: Pki,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) service_cidr: Cidr,
+    pub(crate) metrics: Metrics,
+    pub(crate) in_flight: Arc<Semaphore>,
+    pub(crate) long_running: Arc<Semaphore>,
+    pub(crate) documents: Documents,
+    /// TLS towards node agents.
+    pub(crate) agent_tls: ArcSwap<rustls::ClientConfig>,
+    /// Cancelled when the server begins to shut down: watches end, readyz fails.
+    pub(crate) stopping: CancellationToken,
+    _feed: DropGuard,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").field("advertise_url", &self.inner.config.advertise_url).finish_non_exhaustive()
+    }
+}
+
+/// How long a read waits for this master's caches to catch up.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+impl ApiServer {
+    /// Builds a server over a store and begins to fill its caches. Has to be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the configuration or the keys cannot work.
+    pub fn new(config: Config, store: Store, pki: Pki) -> Result<Self, ServerError> {
+        config.validate()?;
+        let catalogue = Catalogue::builtin();
+        let feed = Arc::new(Feed::new(&catalogue, config.limits.window_events, config.limits.watcher_backlog));
+        let stop = CancellationToken::new();
+        tokio::spawn(feed.clone().run(store.clone(), stop.clone()));
+        let agent_tls = pki.kubelet_client_config().map_err(|e| ServerError::Tls(e.to_string()))?;
+        let metrics = Metrics::new(&store, &feed);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                service_cidr: config.service_cidr.parse()?,
+                in_flight: Arc::new(Semaphore::new(config.limits.in_flight)),
+                long_running: Arc::new(Semaphore::new(config.limits.long_running)),
+                config,
+                store,
+                pki,
+                catalogue,
+                feed,
+                metrics,
+                documents: Documents::default(),
+                agent_tls: ArcSwap::from(agent_tls),
+                stopping: CancellationToken::new(),
+                _feed: stop.drop_guard(),
+            }),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The cluster's keys.
+    pub fn pki(&self) -> &Pki {
+        &self.inner.pki
+    }
+
+    /// Serves TLS connections from a bound listener until `shutdown` is cancelled, then lets requests in work finish.
+    ///
+    /// # Errors
+    /// When the TLS configuration is unusable.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
+        crate::listener::serve(self.clone(), listener, shutdown).await
+    }
+
+    /// The same request pipeline for a component of this process, as a service for `kube::Client::new`. Identity and
+    /// fence are fixed here; nothing in a request can change them.
+    pub fn in_process(&self, identity: UserInfo, fence: Option<Fence>) -> InProcess {
+        InProcess::new(self.clone(), Caller { user: identity, fence })
+    }
+
+    /// Begins a reign: from here on, everything that carries an older fence fails.
+    ///
+    /// # Errors
+    /// When the store has no quorum.
+    pub async fn acquire_fence(&self) -> Result<Fence, ServerError> {
+        fence::acquire(&self.inner.store, &self.inner.config.advertise_url).await
+    }
+
+    /// Creates what every cluster has: the system namespaces, the service `kubernetes` and its endpoints. Idempotent;
+    /// run by the leader, also after each change of membership.
+    ///
+    /// # Errors
+    /// When the store has no quorum or refuses.
+    pub async fn bootstrap(&self) -> Result<(), ServerError> {
+        crate::bootstrap::run(self).await
+    }
+
+    /// Waits until this master's caches are loaded for the first time.
+    pub async fn wait_synced(&self) {
+        while self.inner.feed.wait(1, Duration::from_secs(60)).await.is_err() {}
+    }
+
+    /// A revision at least as new as everything acknowledged before the call, reached by the caches.
+    pub(crate) async fn barrier(&self) -> ApiResult<Revision> {
+        let revision = self.inner.store.linearizable_revision().await.map_err(|e| store_status(&e))?;
+        self.caught_up(revision).await?;
+        Ok(revision)
+    }
+
+    /// Waits until the caches have a revision that is known to exist.
+    pub(crate) async fn caught_up(&self, revision: Revision) -> ApiResult<()> {
+        self.inner.feed.wait(revision, CATCH_UP).await.map_err(|now| {
+            Status::timeout(&format!("this master's caches are behind: at revision {now}, need {revision}"), 1)
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! The cache of one kind: its live objects, its latest changes, and the watchers that want the next ones.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::broadcast;
+use trireme_api::catalogue::Resource;
+
+use super::object::{Change, Object};
+
+/// Field by which the agents' watches select; the only indexed one.
+pub(crate) const NODE_FIELD: &str = "spec.nodeName";
+
+/// What watchers of a kind are sent.
+#[derive(Clone, Debug)]
+pub(crate) enum Signal {
+    /// An object changed.
+    Change(Arc<Change>),
+    /// Everything up to this revision was sent; pass it on as a bookmark at once.
+    Bookmark(u64),
+    /// The cache was rebuilt: resume from the last revision.
+    Cut,
+}
+
+/// Cache of one kind.
+pub(crate) struct KindCache {
+    pub(crate) resource: Arc<Resource>,
+    pub(crate) prefix: String,
+    state: RwLock<State>,
+    signals: broadcast::Sender<Signal>,
+    window_events: usize,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<Arc<str>, Arc<Object>>,
+    by_node: HashMap<Box<str>, BTreeSet<Arc<str>>>,
+    window: VecDeque<Arc<Change>>,
+    /// Every change above this revision is in the window.
+    floor: u64,
+    /// Revision of the newest change.
+    last: u64,
+}
+
+impl State {
+    fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
+        let old = self.objects.insert(object.key.clone(), object.clone());
+        if let Some(old) = &old {
+            self.unindex(old);
+        }
+        if let Some(node) = object.field(NODE_FIELD).filter(|n| !n.is_empty()) {
+            self.by_node.entry(node.into()).or_default().insert(object.key.clone());
+        }
+        old
+    }
+
+    fn remove(&mut self, key: &str) -> Option<Arc<Object>> {
+        let old = self.objects.remove(key)?;
+        self.unindex(&old);
+        Some(old)
+    }
+
+    fn unindex(&mut self, object: &Object) {
+        let Some(node) = object.field(NODE_FIELD).filter(|n| !n.is_empty()) else { return };
+        if let Some(keys) = self.by_node.get_mut(node) {
+            keys.remove(&object.key);
+            if keys.is_empty() {
+                self.by_node.remove(node);
+            }
+        }
+    }
+}
+
+/// Which part of a kind a list or watch is about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Part {
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) node: Option<String>,
+}
+
+/// A consistent view of (a part of) a kind.
+pub(crate) struct Snapshot {
+    pub(crate) objects: Vec<Arc<Object>>,
+    /// Revision of the newest change that is in it.
+    pub(crate) last: u64,
+}
+
+/// How a watch starts.
+pub(crate) enum Subscription {
+    /// From the window: what happened since, and what will.
+    Live { missed: Vec<Arc<Change>>, signals: broadcast::Receiver<Signal> },
+    /// The window does not reach back far enough; history does, up to this revision at least.
+    TooOld { floor: u64 },
+}
+
+impl KindCache {
+    pub(crate) fn new(resource: Arc<Resource>, prefix: String, window_events: usize, backlog: usize) -> Self {
+        let (signals, _) = broadcast::channel(backlog);
+        Self { resource, prefix, state: RwLock::default(), signals, window_events }
+    }
+
+    /// Replaces everything after a (re)load and cuts all watchers.
+    pub(crate) fn reset(&self, objects: Vec<Arc<Object>>, revision: u64) {
+        let mut state = State { floor: revision, last: 0, ..State::default() };
+        for object in objects {
+            state.last = state.last.max(object.revision);
+            state.insert(object);
+        }
+        let mut guard = self.state.write();
+        *guard = state;
+        let _ = self.signals.send(Signal::Cut);
+    }
+
+    /// Applies one change and hands it to the watchers; `object` is `None` for a deletion.
+    pub(crate) fn apply(&self, key: &str, object: Option<Arc<Object>>, revision: u64) {
+        let mut state = self.state.write();
+        if revision <= state.floor && state.window.is_empty() || revision <= state.last {
+            return;
+        }
+        let old = match &object {
+            Some(object) => state.insert(object.clone()),
+            None => state.remove(key),
+        };
+        state.last = revision;
+        if object.is_none() && old.is_none() {
+            return;
+        }
+        let change = Arc::new(Change::new(revision, object, old));
+        state.window.push_back(change.clone());
+        if state.window.len() > self.window_events
+            && let Some(dropped) = state.window.pop_front()
+        {
+            state.floor = dropped.revision;
+        }
+        // Sent under the lock, so that a subscription sees each change exactly once.
+        let _ = self.signals.send(Signal::Change(change));
+    }
+
+    /// Tells the watchers that everything up to a revision was sent.
+    pub(crate) fn bookmark(&self, revision: u64) {
+        let _ = self.signals.send(Signal::Bookmark(revision));
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<Object>> {
+        self.state.read().objects.get(key).cloned()
+    }
+
+    /// Number of objects.
+    pub(crate) fn len(&self) -> usize {
+        self.state.read().objects.len()
+    }
+
+    /// Number of open watches.
+    pub(crate) fn watchers(&self) -> usize {
+        self.signals.receiver_count()
+    }
+
+    /// The objects of a part in key order; `keep` sees each once.
+    pub(crate) fn snapshot(&self, part: &Part, keep: impl Fn(&Object) -> bool) -> Snapshot {
+        let state = self.state.read();
+        let objects = collect(&state, part, keep);
+        Snapshot { objects, last: state.last }
+    }
+
+    /// A snapshot together with the changes after it, with nothing in between.
+    pub(crate) fn snapshot_and_subscribe(
+        &self,
+        part: &Part,
+        keep: impl Fn(&Object) -> bool,
+    ) -> (Snapshot, broadcast::Receiver<Signal>) {
+        let state = self.state.read();
+        let signals = self.signals.subscribe();
+        (Snapshot { objects: collect(&state, part, keep), last: state.last }, signals)
+    }
+
+    /// The changes after a revision and everything that follows.
+    pub(crate) fn subscribe(&self, after: u64) -> Subscription {
+        let state = self.state.read();
+        if after < state.floor {
+            return Subscription::TooOld { floor: state.floor };
+        }
+        let start = state.window.partition_point(|c| c.revision <= after);
+        let missed = state.window.range(start..).cloned().collect();
+        Subscription::Live { missed, signals: self.signals.subscribe() }
+    }
+
+    /// Key of an object of this kind in the store.
+    pub(crate) fn store_key(&self, suffix: &str) -> Bytes {
+        Bytes::from(format!("{}{suffix}", self.prefix))
+    }
+}
+
+fn collect(state: &State, part: &Part, keep: impl Fn(&Object) -> bool) -> Vec<Arc<Object>> {
+    let wanted = |o: &&Arc<Object>| part.name.as_deref().is_none_or(|n| n == o.name()) && keep(o);
+    if let Some(node) = &part.node {
+        let keys = state.by_node.get(node.as_str()).into_iter().flatten();
+        let inside = |o: &&Arc<Object>| part.namespace.is_none() || part.namespace.as_deref() == o.namespace();
+        return keys.filter_map(|k| state.objects.get(k)).filter(inside).filter(wanted).cloned().collect();
+    }
+    if let Some(namespace) = &part.namespace {
+        if let Some(name) = &part.name {
+            let key = super::keys::suffix(Some(namespace), name);
+            return state.objects.get(key.as_str()).into_iter().filter(wanted).cloned().collect();
+        }
+        let (start, end) = (format!("{namespace}/"), format!("{namespace}0"));
+        let range = (Bound::Included(start.as_str()), Bound::Excluded(end.as_str()));
+        return state.objects.range::<str, _>(range).map(|(_, o)| o).filter(wanted).cloned().collect();
+    }
+    state.objects.values().filter(wanted).cloned().collect()
+}

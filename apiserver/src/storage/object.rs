@@ -1,0 +1,119 @@
+//! Cached objects and changes: encoded bytes plus what selection needs, never a tree of values.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde_json::Value;
+use trireme_api::catalogue::Resource;
+
+use super::codec::{self, CodecError, Stored};
+
+/// An immutable object as caches, lists and watches share it.
+#[derive(Debug)]
+pub(crate) struct Object {
+    /// `namespace/name` or `name`.
+    pub(crate) key: Arc<str>,
+    pub(crate) revision: u64,
+    pub(crate) stored: Stored,
+    labels: Vec<(Box<str>, Box<str>)>,
+    /// Values of the selectable fields, in the catalogue's order.
+    fields: Vec<(Box<str>, Box<str>)>,
+}
+
+impl Object {
+    /// Reads a stored value; the tree it is decoded to lives only in here.
+    pub(crate) fn read(resource: &Resource, key: Arc<str>, value: &Bytes, revision: u64) -> Result<Self, CodecError> {
+        let stored = codec::decode(value)?;
+        let tree = stored.value(None)?;
+        let labels = tree["metadata"]["labels"]
+            .as_object()
+            .map(|map| map.iter().filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect());
+        let fields = super::fields::selectable(resource, &tree);
+        Ok(Self { key, revision, stored, labels: labels.unwrap_or_default(), fields })
+    }
+
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.key.split_once('/').map(|(namespace, _)| namespace)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.key.split_once('/').map_or(&*self.key, |(_, name)| name)
+    }
+
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| &**v)
+    }
+
+    pub(crate) fn field(&self, path: &str) -> Option<&str> {
+        self.fields.iter().find(|(k, _)| &**k == path).map(|(_, v)| &**v)
+    }
+
+    /// The decoded object with its resourceVersion.
+    pub(crate) fn value(&self) -> Result<Value, CodecError> {
+        self.stored.value(Some(self.revision))
+    }
+}
+
+/// What a watch tells of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventType {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl EventType {
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change of an object, shared by all watchers of its kind.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) revision: u64,
+    /// `None` for a deletion.
+    pub(crate) new: Option<Arc<Object>>,
+    /// `None` for a creation.
+    pub(crate) old: Option<Arc<Object>>,
+    frames: [OnceLock<Bytes>; 3],
+}
+
+impl Change {
+    pub(crate) fn new(revision: u64, new: Option<Arc<Object>>, old: Option<Arc<Object>>) -> Self {
+        Self { revision, new, old, frames: Default::default() }
+    }
+
+    /// The object that an event of this type shows: the old one for a deletion, the new one otherwise.
+    pub(crate) fn shown(&self, kind: EventType) -> Option<&Arc<Object>> {
+        match kind {
+            EventType::Deleted => self.old.as_ref().or(self.new.as_ref()),
+            _ => self.new.as_ref(),
+        }
+    }
+
+    /// The JSON watch frame, encoded by the first watcher that needs it.
+    pub(crate) fn frame(&self, kind: EventType) -> Bytes {
+        self.frames[kind as usize]
+            .get_or_init(|| match self.shown(kind) {
+                Some(object) => json_frame(kind, &object.stored, self.revision),
+                None => Bytes::new(),
+            })
+            .clone()
+    }
+}
+
+/// `{"type":"ADDED","object":{…}}` and a line feed.
+pub(crate) fn json_frame(kind: EventType, stored: &Stored, revision: u64) -> Bytes {
+    let mut out = Vec::with_capacity(stored.body().len() + 80);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.text().as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    stored.write(revision, &mut out);
+    out.extend_from_slice(b"}\n");
+    Bytes::from(out)
+}

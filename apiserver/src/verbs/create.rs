@@ -1,0 +1,140 @@
+//! create.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use rand::Rng;
+use serde_json::Value;
+use trireme_api::catalogue::NewObject;
+use trireme_api::status::Status;
+use trireme_raftstore::{Compare, Op};
+
+use super::ctx::{Ctx, text_at};
+use super::store::{self, Change, Guard, Outcome};
+use super::{admission, encode, services};
+use crate::error::{ApiResult, corrupt};
+use crate::request::accept::{self, Encoding};
+use crate::storage::keys;
+
+/// Tries with other generated names, addresses or ports before giving up.
+const ATTEMPTS: usize = 16;
+
+/// POST of an object.
+pub(crate) async fn create(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
+    let mut object = decode(ctx, bytes)?;
+    if !text_at(&object, &["metadata", "resourceVersion"]).is_empty() {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    check_namespace(ctx, &mut object)?;
+    let dry_run = ctx.dry_run()?;
+    for attempt in 1.. {
+        let mut candidate = object.clone();
+        prepare(ctx, &mut candidate)?;
+        let name = text_at(&candidate, &["metadata", "name"]).to_owned();
+        let mut change = Change::new(ctx);
+        let suffix = ctx.suffix(&name);
+        let key = ctx.cache.store_key(&suffix);
+        change.guard(Guard::Object, Compare::Absent(key));
+        if let Some(namespace) = ctx.info.namespace.as_deref().filter(|_| ctx.resource.namespaced()) {
+            change.guard(Guard::Namespace, store::namespace_active(namespace));
+        }
+        let mut extra = Vec::new();
+        if ctx.resource.group.is_empty() && ctx.plural() == "services" {
+            services::allocate(ctx, &mut candidate, None, &mut change, &mut extra)?;
+        }
+        admission::validate_create(ctx, &candidate)?;
+        let value = store::encode(ctx, &candidate)?;
+        change.op(store::put(ctx, &suffix, value.clone()));
+        if ctx.resource.group.is_empty() && ctx.plural() == "namespaces" {
+            let key = keys::namespace_active(&name);
+            change.op(Op::Put { key, value: Bytes::new(), expires_at_ms: None });
+        }
+        extra.into_iter().for_each(|op| change.op(op));
+        if dry_run {
+            return dry(ctx, &name, candidate).await;
+        }
+        match change.commit(ctx).await? {
+            Outcome::Done(revision) => {
+                let object = store::committed(ctx, &suffix, &value, revision)?;
+                return encode::object(ctx, StatusCode::CREATED, &object);
+            }
+            Outcome::Broken(Guard::Namespace) => return Err(store::namespace_error(ctx, &name).await),
+            Outcome::Broken(Guard::Object) => {
+                let generated = text_at(&object, &["metadata", "name"]).is_empty();
+                if !generated || attempt >= ATTEMPTS {
+                    return Err(Status::already_exists(ctx.group(), ctx.plural(), &name));
+                }
+            }
+            Outcome::Broken(guard) => services::retry(ctx, &object, &guard, attempt < ATTEMPTS).await?,
+        }
+    }
+    unreachable!("the loop returns")
+}
+
+/// What would have been created; checks what the transaction would have checked.
+async fn dry(ctx: &Ctx, name: &str, object: Value) -> ApiResult<Response<Body>> {
+    ctx.server.barrier().await?;
+    if ctx.cache.get(&ctx.suffix(name)).is_some() {
+        return Err(Status::already_exists(ctx.group(), ctx.plural(), name));
+    }
+    if let Some(namespace) = ctx.info.namespace.as_deref().filter(|_| ctx.resource.namespaced()) {
+        let found = ctx.server.inner.feed.cache("", "namespaces").and_then(|c| c.get(namespace));
+        let Some(found) = found else { return Err(Status::not_found("", "namespaces", namespace)) };
+        if !text_at(&found.value().map_err(corrupt)?, &["metadata", "deletionTimestamp"]).is_empty() {
+            return Err(Status::namespace_terminating(ctx.group(), ctx.plural(), name, namespace));
+        }
+    }
+    encode::value(ctx, StatusCode::CREATED, object)
+}
+
+/// Decodes a body of the resource's own kind.
+pub(crate) fn decode(ctx: &Ctx, bytes: &[u8]) -> ApiResult<Value> {
+    let encoding = match accept::body_encoding(&ctx.headers)? {
+        Encoding::Json => trireme_api::decode::Encoding::Json,
+        Encoding::Yaml => trireme_api::decode::Encoding::Yaml,
+    };
+    let admitted = trireme_api::decode::object(&ctx.resource, bytes, encoding, ctx.field_validation()?)?;
+    admitted.warnings.into_iter().for_each(|w| ctx.warn(w));
+    Ok(admitted.object)
+}
+
+/// The namespace in the body has to be the one in the path, and is filled in from there.
+pub(crate) fn check_namespace(ctx: &Ctx, object: &mut Value) -> ApiResult<()> {
+    let given = text_at(object, &["metadata", "namespace"]);
+    if !ctx.resource.namespaced() {
+        if given.is_empty() {
+            return Ok(());
+        }
+        return Err(Status::bad_request("namespace may not be set on a resource that is not namespaced".to_owned()));
+    }
+    let wanted = ctx.info.namespace.as_deref().unwrap_or_default();
+    if !given.is_empty() && given != wanted {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if let Some(metadata) = trireme_api::value::object_mut(object, "metadata") {
+        trireme_api::value::set(metadata, "namespace", wanted);
+    }
+    Ok(())
+}
+
+fn prepare(ctx: &Ctx, object: &mut Value) -> ApiResult<()> {
+    ctx.resource.default(object);
+    let uid = uuid::Uuid::new_v4().to_string();
+    let suffix = random_suffix();
+    let new = NewObject {
+        now: jiff::Timestamp::now(),
+        uid: &uid,
+        name_suffix: &suffix,
+        namespace: ctx.info.namespace.as_deref().filter(|_| ctx.resource.namespaced()).unwrap_or_default(),
+    };
+    ctx.resource.prepare_create(object, &new);
+    Ok(())
+}
+
+fn random_suffix() -> String {
+    let alphabet = trireme_api::names::SUFFIX_ALPHABET;
+    let mut rng = rand::rng();
+    (0..5).map(|_| alphabet[rng.random_range(0..alphabet.len())] as char).collect()
+}

@@ -1,0 +1,295 @@
+//! delete and deletecollection: preconditions, grace, finalizers, propagation.
+
+use axum::body::Body;
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+use trireme_api::status::Status;
+use trireme_api::{decode, prepare, value};
+use trireme_raftstore::Op;
+
+use super::ctx::{Ctx, text_at};
+use super::filter::Filter;
+use super::store::{self, Change, Guard, Outcome};
+use super::{encode, update};
+use crate::authz;
+use crate::error::ApiResult;
+use crate::request::accept::Encoding;
+use crate::storage::keys;
+use crate::storage::object::Object;
+
+const ATTEMPTS: usize = 8;
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+/// Namespaces that a cluster cannot be without.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+/// Kinds whose deletion answers with the object instead of a Status.
+const RETURNS_OBJECT: [&str; 5] = ["pods", "services", "serviceaccounts", "namespaces", "podtemplates"];
+
+/// DeleteOptions of body and query.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    grace: Option<i64>,
+    policy: Option<String>,
+    uid: Option<String>,
+    version: Option<String>,
+    dry_run: bool,
+}
+
+impl Options {
+    /// From the body where there is one, otherwise from the query.
+    pub(crate) fn read(ctx: &Ctx, bytes: &[u8]) -> ApiResult<Self> {
+        let mut options = Self { dry_run: ctx.dry_run()?, ..Self::default() };
+        if bytes.is_empty() {
+            options.grace = ctx.query.integer("gracePeriodSeconds").map_err(Status::bad_request)?;
+            options.policy = ctx.query.get("propagationPolicy").map(str::to_owned);
+            if let Some(orphan) = ctx.query.option_flag("orphanDependents") {
+                options.policy = Some(if orphan { "Orphan" } else { "Background" }.to_owned());
+            }
+        } else {
+            let body = match crate::request::accept::body_encoding(&ctx.headers)? {
+                Encoding::Json => decode::from_json(bytes),
+                Encoding::Yaml => decode::from_yaml(bytes),
+            };
+            let body = body.map_err(|e| Status::bad_request(e.to_string()))?;
+            options.of_value(&body.value)?;
+        }
+        if let Some(policy) = &options.policy
+            && !matches!(policy.as_str(), "Orphan" | "Background" | "Foreground")
+        {
+            let supported = "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"";
+            let why = format!("propagationPolicy: Unsupported value: {policy:?}: {supported}");
+            let mut status = Status::bad_request(format!("DeleteOptions.meta.k8s.io \"\" is invalid: {why}"));
+            status.code = 422;
+            status.reason = trireme_api::status::Reason::Invalid;
+            return Err(status);
+        }
+        Ok(options)
+    }
+
+    /// From a DeleteOptions object.
+    pub(crate) fn of_value(&mut self, body: &Value) -> ApiResult<()> {
+        if !body.is_object() {
+            return Err(Status::bad_request("DeleteOptions: the body must be an object"));
+        }
+        let kind = value::text(body, "kind");
+        if !matches!(kind, "" | "DeleteOptions") {
+            return Err(Status::bad_request(format!("expected DeleteOptions, got {kind}")));
+        }
+        let text = |v: &Value| v.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
+        self.grace = match &body["gracePeriodSeconds"] {
+            Value::Null => None,
+            grace => Some(
+                grace
+                    .as_i64()
+                    .ok_or_else(|| Status::bad_request("DeleteOptions: gracePeriodSeconds must be an integer"))?,
+            ),
+        };
+        self.policy = text(&body["propagationPolicy"])
+            .or_else(|| body["orphanDependents"].as_bool().map(|o| if o { "Orphan" } else { "Background" }.to_owned()));
+        self.uid = text(&body["preconditions"]["uid"]);
+        self.version = text(&body["preconditions"]["resourceVersion"]);
+        self.dry_run |= value::list(body, "dryRun").iter().any(|v| v == "All");
+        Ok(())
+    }
+
+    fn check(&self, ctx: &Ctx, name: &str, object: &Value) -> ApiResult<()> {
+        let uid = text_at(object, &["metadata", "uid"]);
+        if let Some(wanted) = self.uid.as_deref().filter(|w| *w != uid) {
+            return Err(Status::uid_mismatch(ctx.group(), ctx.plural(), name, wanted, uid));
+        }
+        let version = text_at(object, &["metadata", "resourceVersion"]);
+        if let Some(wanted) = self.version.as_deref().filter(|w| *w != version) {
+            let why = format!(
+                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
+            );
+            return Err(Status::conflict(ctx.group(), ctx.plural(), name, &why));
+        }
+        Ok(())
+    }
+}
+
+/// How a deletion ended.
+pub(crate) struct Deleted {
+    object: Value,
+    gone: bool,
+}
+
+/// DELETE of one object.
+pub(crate) async fn delete(ctx: &Ctx, bytes: &[u8]) -> ApiResult<Response<Body>> {
+    let options = Options::read(ctx, bytes)?;
+    let deleted = delete_one(ctx, ctx.name(), &options).await?;
+    if deleted.gone && !RETURNS_OBJECT.contains(&ctx.plural()) {
+        let uid = text_at(&deleted.object, &["metadata", "uid"]);
+        let status = Status::success(ctx.group(), ctx.plural(), ctx.name(), uid);
+        return crate::response::value(StatusCode::OK, ctx.accept.encoding, &status);
+    }
+    encode::value(ctx, StatusCode::OK, deleted.object)
+}
+
+/// DELETE of a collection; answers the list of what was deleted.
+pub(crate) async fn delete_collection(ctx: &Ctx, bytes: &[u8]) -> ApiResult<Response<Body>> {
+    let options = Options::read(ctx, bytes)?;
+    let filter = Filter::of(ctx)?;
+    let revision = ctx.server.barrier().await?;
+    let snapshot = ctx.cache.snapshot(&filter.part, |o| filter.matches(o));
+    let mut items = Vec::with_capacity(snapshot.objects.len());
+    for object in snapshot.objects {
+        match delete_key(ctx, &object.key, object.name(), &options).await {
+            Ok(deleted) => items.push(deleted.object),
+            Err(status) if status.code == 404 => {}
+            Err(status) => return Err(status),
+        }
+    }
+    let list = json!({
+        "kind": ctx.resource.list_kind,
+        "apiVersion": ctx.resource.api_version(),
+        "metadata": {"resourceVersion": revision.to_string()},
+        "items": items,
+    });
+    crate::response::value(StatusCode::OK, ctx.accept.encoding, &list)
+}
+
+/// Deletes an object in the request's namespace, as far as grace and finalizers let it.
+pub(crate) async fn delete_one(ctx: &Ctx, name: &str, options: &Options) -> ApiResult<Deleted> {
+    let key = ctx.suffix(name);
+    delete_key(ctx, &key, name, options).await
+}
+
+async fn delete_key(ctx: &Ctx, key: &str, name: &str, options: &Options) -> ApiResult<Deleted> {
+    let mut fresh = false;
+    for _ in 0..ATTEMPTS {
+        if fresh {
+            ctx.server.barrier().await?;
+        }
+        let current = ctx.cache.get(key).ok_or_else(|| ctx.not_found(name));
+        let step = current.and_then(|current| Ok((step(ctx, &current, name, options)?, current)));
+        let (step, current) = match step {
+            Ok(step) => step,
+            Err(_) if !fresh => {
+                fresh = true;
+                continue;
+            }
+            Err(status) => return Err(status),
+        };
+        match step {
+            Step::Pending(object) => return Ok(Deleted { object, gone: false }),
+            Step::Write { object, gone, .. } if options.dry_run => return Ok(Deleted { object, gone }),
+            Step::Write { mut object, gone, change } => {
+                if let Outcome::Done(revision) = change.commit(ctx).await? {
+                    object["metadata"]["resourceVersion"] = revision.to_string().into();
+                    drop(current);
+                    return Ok(Deleted { object, gone });
+                }
+            }
+        }
+        fresh = true;
+    }
+    Err(Status::modified(ctx.group(), ctx.plural(), name))
+}
+
+enum Step {
+    /// It is being deleted already and nothing changes.
+    Pending(Value),
+    Write {
+        object: Value,
+        gone: bool,
+        change: Change,
+    },
+}
+
+fn step(ctx: &Ctx, current: &Object, name: &str, options: &Options) -> ApiResult<Step> {
+    let old = ctx.served(current)?;
+    options.check(ctx, name, &old)?;
+    authz::admit_node(&ctx.caller.user, &ctx.info, &old)?;
+    let namespace = ctx.resource.group.is_empty() && ctx.plural() == "namespaces";
+    if namespace && IMMORTAL.contains(&name) {
+        return Err(Status::forbidden("", "namespaces", name, "this namespace may not be deleted"));
+    }
+    let grace = grace(ctx, &old, options.grace);
+    let mut new = old.clone();
+    set_finalizers(ctx, &mut new, options.policy.as_deref());
+    let deleting = value::has(&old["metadata"], "deletionTimestamp");
+    let kept = has_finalizers(ctx, &new);
+    let mut change = Change::new(ctx);
+    change.guard(Guard::Object, store::unchanged(ctx, current));
+    let key = ctx.cache.store_key(&current.key);
+    if !kept && grace.unwrap_or(0) == 0 && !(deleting && options.grace.is_none() && pending(&old)) {
+        change.op(Op::Delete { key });
+        update::released(ctx, &old).into_iter().for_each(|op| change.op(op));
+        return Ok(Step::Write { object: new, gone: true, change });
+    }
+    let asked = if deleting && options.grace.is_none() { None } else { Some(grace.unwrap_or(0)) };
+    let marked = asked.is_some_and(|grace| prepare::mark_deleted(&mut new, jiff::Timestamp::now(), grace));
+    if namespace {
+        new["status"]["phase"] = "Terminating".into();
+    }
+    if !marked && new == old {
+        return Ok(Step::Pending(old));
+    }
+    change.op(store::put(ctx, &current.key, store::encode(ctx, &new)?));
+    if namespace && !deleting {
+        change.op(Op::Delete { key: keys::namespace_active(name) });
+    }
+    Ok(Step::Write { object: new, gone: false, change })
+}
+
+/// Whether a grace period runs.
+fn pending(object: &Value) -> bool {
+    value::int(&object["metadata"], "deletionGracePeriodSeconds").unwrap_or(0) > 0
+}
+
+/// Seconds that a pod is given to end; nothing else has a grace period.
+fn grace(ctx: &Ctx, object: &Value, asked: Option<i64>) -> Option<i64> {
+    if !ctx.resource.group.is_empty() || ctx.plural() != "pods" {
+        return None;
+    }
+    let unassigned = text_at(object, &["spec", "nodeName"]).is_empty();
+    let finished = matches!(text_at(object, &["status", "phase"]), "Succeeded" | "Failed");
+    if unassigned || finished {
+        return Some(0);
+    }
+    let own = value::int(&object["spec"], "terminationGracePeriodSeconds").unwrap_or(30);
+    let grace = asked.unwrap_or(own);
+    Some(if grace < 0 { 1 } else { grace })
+}
+
+/// Whether something still has to be done before the object may go.
+fn has_finalizers(ctx: &Ctx, object: &Value) -> bool {
+    let namespace = ctx.resource.group.is_empty() && ctx.plural() == "namespaces";
+    !value::list(&object["metadata"], "finalizers").is_empty()
+        || namespace && !value::list(&object["spec"], "finalizers").is_empty()
+}
+
+/// Whether an update leaves an object that was waiting for this update only.
+pub(crate) fn finished(ctx: &Ctx, object: &Value) -> bool {
+    value::has(&object["metadata"], "deletionTimestamp") && !pending(object) && !has_finalizers(ctx, object)
+}
+
+/// Adds and removes the garbage collector's finalizers as the propagation policy wants it.
+fn set_finalizers(ctx: &Ctx, object: &mut Value, policy: Option<&str>) {
+    let mut finalizers: Vec<Value> = value::list(&object["metadata"], "finalizers").to_vec();
+    let before = finalizers.clone();
+    let by_default = finalizers.iter().any(|f| f == ORPHAN || f == FOREGROUND);
+    let orphan_by_default = ctx.plural() == "replicationcontrollers";
+    let wanted = match policy {
+        Some("Orphan") => Some(ORPHAN),
+        Some("Foreground") => Some(FOREGROUND),
+        Some(_) => None,
+        None if by_default => return,
+        None if orphan_by_default => Some(ORPHAN),
+        None => None,
+    };
+    finalizers.retain(|f| f != ORPHAN && f != FOREGROUND);
+    if let Some(wanted) = wanted {
+        finalizers.push(wanted.into());
+    }
+    if finalizers != before
+        && let Some(metadata) = value::object_mut(object, "metadata")
+    {
+        if finalizers.is_empty() {
+            value::remove(metadata, "finalizers");
+        } else {
+            value::set(metadata, "finalizers", finalizers);
+        }
+    }
+}

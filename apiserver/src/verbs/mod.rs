@@ -1,0 +1,119 @@
+//! The verbs on resources: one path for every kind of the catalogue.
+
+mod access_review;
+mod admission;
+mod create;
+pub(crate) mod ctx;
+mod delete;
+mod encode;
+mod filter;
+mod read;
+mod services;
+mod store;
+mod subresources;
+mod update;
+mod watch;
+
+use axum::body::Body;
+use http::{Request, Response};
+use parking_lot::Mutex;
+use trireme_api::catalogue::Resource;
+use trireme_api::status::Status;
+
+use crate::error::ApiResult;
+use crate::identity::Caller;
+use crate::request::info::RequestInfo;
+use crate::request::query::Query;
+use crate::request::{accept, body};
+use crate::server::ApiServer;
+use crate::{proxy, response};
+use ctx::Ctx;
+
+/// Answers a request for a resource.
+pub(crate) async fn dispatch(
+    server: &ApiServer,
+    request: Request<Body>,
+    query: Query,
+    info: RequestInfo,
+    caller: Caller,
+) -> ApiResult<Response<Body>> {
+    if info.group == access_review::GROUP {
+        return access_review::review(server, request, &info, &caller).await;
+    }
+    let resource = server.inner.catalogue.resource(&info.group, &info.version, &info.resource);
+    let resource = resource.ok_or_else(Status::unknown_resource)?;
+    check(&resource, &info)?;
+    let storage = &resource.storage;
+    let cache = server.inner.feed.cache(&storage.group, &storage.plural).cloned();
+    let cache = cache.ok_or_else(Status::unknown_resource)?;
+    if proxy::is_proxied(&info) {
+        return proxy::serve(server, request, &query, &info, &cache).await;
+    }
+    let (parts, request_body) = request.into_parts();
+    let ctx = Ctx {
+        server: server.clone(),
+        accept: accept::negotiate(&parts.headers)?,
+        gzip: accept::accepts_gzip(&parts.headers),
+        headers: parts.headers,
+        info,
+        query,
+        caller,
+        resource,
+        cache,
+        warnings: Mutex::default(),
+    };
+    if ctx.info.verb == "watch" {
+        return watch::watch(ctx).await;
+    }
+    let bytes = body::read(&ctx.headers, request_body, server.inner.config.limits.body_bytes).await?;
+    let mut answer = match act(&ctx, &bytes).await {
+        Ok(answer) => answer,
+        Err(status) => response::status(&status),
+    };
+    response::add_warnings(&mut answer, &ctx.warnings.lock());
+    Ok(answer)
+}
+
+async fn act(ctx: &Ctx, bytes: &bytes::Bytes) -> ApiResult<Response<Body>> {
+    match (ctx.info.subresource.as_str(), ctx.info.verb.as_str()) {
+        ("" | "status", "get") => read::get(ctx).await,
+        ("", "list") => read::list(ctx).await,
+        ("", "create") => create::create(ctx, bytes).await,
+        ("" | "status" | "finalize", "update") => update::update(ctx, bytes).await,
+        ("" | "status", "patch") => update::patch(ctx, bytes).await,
+        ("", "delete") => delete::delete(ctx, bytes).await,
+        ("", "deletecollection") => delete::delete_collection(ctx, bytes).await,
+        ("scale", "get" | "update" | "patch") => subresources::scale(ctx, bytes).await,
+        ("binding", "create") => subresources::binding(ctx, bytes).await,
+        ("eviction", "create") => subresources::eviction(ctx, bytes).await,
+        _ => Err(Status::method_not_supported()),
+    }
+}
+
+/// 404 for paths that do not exist, 405 for verbs that the resource does not have.
+fn check(resource: &Resource, info: &RequestInfo) -> ApiResult<()> {
+    let named = info.name.is_some();
+    let all_namespaces = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection" | "create");
+    let misplaced = match (resource.namespaced(), &info.namespace) {
+        (true, None) => named || !all_namespaces,
+        (true, Some(_)) => false,
+        (false, namespace) => namespace.is_some(),
+    };
+    if misplaced || !info.trailing.is_empty() && info.subresource != "proxy" {
+        return Err(Status::unknown_resource());
+    }
+    if !info.subresource.is_empty() {
+        let sub = resource.subresource(&info.subresource).ok_or_else(Status::unknown_resource)?;
+        let verb = if info.verb == "watch" { "get" } else { info.verb.as_str() };
+        if !sub.verbs.iter().any(|v| v == verb) {
+            return Err(Status::method_not_supported());
+        }
+        return Ok(());
+    }
+    let needs_namespace = matches!(info.verb.as_str(), "create" | "deletecollection") && resource.namespaced();
+    let known = resource.has_verb(&info.verb) && !(info.verb == "create" && named);
+    if !known || needs_namespace && info.namespace.is_none() {
+        return Err(Status::method_not_supported());
+    }
+    Ok(())
+}

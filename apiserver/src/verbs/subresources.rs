@@ -1,0 +1,125 @@
+//! Sub-resources with bodies of their own: scale, binding, eviction.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+use trireme_api::status::Status;
+use trireme_api::{decode, subresource, value};
+
+use super::ctx::{Ctx, text_at};
+use super::delete::{self, Options};
+use super::update::{self, Written};
+use crate::error::{ApiResult, corrupt};
+use crate::request::accept::{self, Encoding};
+use crate::response;
+
+/// GET, PUT and PATCH of `…/scale`.
+pub(crate) async fn scale(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
+    let written = match ctx.info.verb.as_str() {
+        "get" => {
+            let object = ctx.current(ctx.name(), true).await?;
+            return response::value(StatusCode::OK, ctx.accept.encoding, &subresource::scale(&ctx.served(&object)?));
+        }
+        "update" => {
+            let scale = body(ctx, bytes)?;
+            if value::text(&scale, "kind") != "Scale" && !value::text(&scale, "kind").is_empty() {
+                return Err(Status::bad_request(format!("expected a Scale, got {}", value::text(&scale, "kind"))));
+            }
+            update::write_object(ctx, |current| {
+                let mut new = current.clone();
+                subresource::apply_scale(&ctx.resource, &mut new, scale.clone())?;
+                Ok(new)
+            })
+            .await?
+        }
+        _ => {
+            let kind = update::patch_kind(ctx)?;
+            let change = decode::from_json(bytes).map_err(|e| Status::bad_request(e.to_string()))?.value;
+            update::write_object(ctx, |current| {
+                let mut scale = subresource::scale(current);
+                let plain =
+                    if kind.starts_with("application/strategic") { "application/merge-patch+json" } else { kind };
+                update::apply(ctx, plain, &mut scale, &change)?;
+                let mut new = current.clone();
+                subresource::apply_scale(&ctx.resource, &mut new, scale)?;
+                Ok(new)
+            })
+            .await?
+        }
+    };
+    let object = match written {
+        Written::Stored(object) => ctx.served(&object)?,
+        Written::Dry(object) => object,
+    };
+    response::value(StatusCode::OK, ctx.accept.encoding, &subresource::scale(&object))
+}
+
+/// POST of a Binding to `pods/NAME/binding`, or to `bindings` with the pod's name in its metadata.
+pub(crate) async fn binding(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
+    let binding = body(ctx, bytes)?;
+    check_kind(&binding, "Binding")?;
+    check_name(ctx, &binding)?;
+    let written = update::write_object(ctx, |current| {
+        let mut pod = current.clone();
+        subresource::apply_binding(&mut pod, &binding, jiff::Timestamp::now())?;
+        Ok(pod)
+    });
+    written.await?;
+    created(ctx)
+}
+
+/// POST of an Eviction; there are no disruption budgets yet, so it deletes.
+pub(crate) async fn eviction(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
+    let eviction = body(ctx, bytes)?;
+    check_kind(&eviction, "Eviction")?;
+    check_name(ctx, &eviction)?;
+    let mut options = Options::default();
+    if eviction["deleteOptions"].is_object() {
+        options.of_value(&eviction["deleteOptions"])?;
+    }
+    delete::delete_one(ctx, ctx.name(), &options).await?;
+    created(ctx)
+}
+
+fn body(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Value> {
+    let decoded = match accept::body_encoding(&ctx.headers)? {
+        Encoding::Json => decode::from_json(bytes),
+        Encoding::Yaml => decode::from_yaml(bytes),
+    };
+    let value = decoded.map_err(|e| Status::bad_request(e.to_string()))?.value;
+    if value.is_object() {
+        return Ok(value);
+    }
+    Err(Status::bad_request(format!("the body must be an object, not {}", corrupt_kind(&value))))
+}
+
+fn corrupt_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Array(_) => "an array",
+        _ => "a scalar",
+    }
+}
+
+fn check_kind(object: &Value, kind: &str) -> ApiResult<()> {
+    match value::text(object, "kind") {
+        given if given == kind || given.is_empty() => Ok(()),
+        other => Err(Status::bad_request(format!("expected {kind}, got {other}"))),
+    }
+}
+
+fn check_name(ctx: &Ctx, object: &Value) -> ApiResult<()> {
+    let given = text_at(object, &["metadata", "name"]);
+    if given.is_empty() || given == ctx.name() {
+        return Ok(());
+    }
+    let why = format!("name in URL does not match name in {} object", value::text(object, "kind"));
+    Err(Status::bad_request(why))
+}
+
+fn created(ctx: &Ctx) -> ApiResult<Response<Body>> {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let answer = serde_json::to_vec(&status).map_err(corrupt)?;
+    response::encoded(StatusCode::CREATED, ctx.accept.encoding, answer.into())
+}

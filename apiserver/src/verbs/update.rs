@@ -1,0 +1,210 @@
+//! update and patch, of objects and of the sub-resources that write them.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::Value;
+use trireme_api::field::{FieldError, Path};
+use trireme_api::status::Status;
+use trireme_api::{decode, patch, value};
+use trireme_raftstore::Op;
+
+use super::ctx::{Ctx, text_at};
+use super::store::{self, Change, Guard, Outcome};
+use super::{admission, create, delete, encode, services};
+use crate::error::{ApiResult, corrupt};
+use crate::request::accept;
+use crate::storage::keys;
+use crate::storage::object::Object;
+
+/// Tries after others changed the object in between.
+const ATTEMPTS: usize = 8;
+const PATCH_TYPES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+/// Kinds that upstream does not let be updated without a resourceVersion.
+const CONDITIONAL_ONLY: [&str; 3] = ["leases", "endpointslices", "certificatesigningrequests"];
+
+/// PUT of an object or its status (or `finalize`).
+pub(crate) async fn update(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
+    let mut object = create::decode(ctx, bytes)?;
+    create::check_namespace(ctx, &mut object)?;
+    let given = text_at(&object, &["metadata", "name"]);
+    if given.is_empty() {
+        if let Some(metadata) = value::object_mut(&mut object, "metadata") {
+            value::set(metadata, "name", ctx.name());
+        }
+    } else if given != ctx.name() {
+        let why = format!("the name of the object ({given}) does not match the name on the URL ({})", ctx.name());
+        return Err(Status::bad_request(why));
+    }
+    let version = text_at(&object, &["metadata", "resourceVersion"]);
+    if matches!(version, "" | "0") && CONDITIONAL_ONLY.contains(&ctx.plural()) {
+        let metadata = Path::new("metadata");
+        let version: Value = version.parse::<u64>().unwrap_or(0).into();
+        let error = FieldError::invalid(&metadata.child("resourceVersion"), version, "must be specified for an update");
+        return Err(Status::invalid(ctx.group(), &ctx.resource.kind, ctx.name(), &[error]));
+    }
+    write(ctx, |_| Ok(object.clone())).await
+}
+
+/// PATCH.
+pub(crate) async fn patch(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
+    let kind = patch_kind(ctx)?;
+    let decoded = decode::from_json(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+    write(ctx, |current| {
+        let mut patched = current.clone();
+        apply(ctx, kind, &mut patched, &decoded.value)?;
+        let admitted = decode::fit(&ctx.resource, patched, &decoded.duplicates, ctx.field_validation()?)?;
+        admitted.warnings.into_iter().for_each(|w| ctx.warn(w));
+        check_identity(ctx, &admitted.object)?;
+        Ok(admitted.object)
+    })
+    .await
+}
+
+/// The kind of patch by its content type; 415 for others.
+pub(crate) fn patch_kind(ctx: &Ctx) -> ApiResult<&'static str> {
+    let given = accept::content_type(&ctx.headers);
+    PATCH_TYPES.into_iter().find(|t| *t == given).ok_or_else(|| Status::unsupported_media_type(&PATCH_TYPES))
+}
+
+/// Applies a patch to a value.
+pub(crate) fn apply(ctx: &Ctx, kind: &str, target: &mut Value, change: &Value) -> ApiResult<()> {
+    let result = match kind {
+        "application/json-patch+json" => patch::json_patch(target, change),
+        "application/merge-patch+json" => patch::merge_patch(target, change),
+        _ => patch::strategic_merge_patch(&ctx.resource, target, change),
+    };
+    result.map_err(|e| e.status(&ctx.resource, ctx.name()))
+}
+
+/// A patch may not turn the object into another one.
+fn check_identity(ctx: &Ctx, object: &Value) -> ApiResult<()> {
+    let (group, version, kind) = trireme_api::names::type_of(object).unwrap_or_default();
+    if (group, version, kind) != (ctx.group(), ctx.resource.version.as_ref(), ctx.resource.kind.as_ref()) {
+        let given = text_at(object, &["apiVersion"]);
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({given}, Kind={kind}) does not match the expected API version ({}, Kind={})",
+            ctx.resource.api_version(),
+            ctx.resource.kind
+        )));
+    }
+    let name = text_at(object, &["metadata", "name"]);
+    if name != ctx.name() {
+        let why = format!("the name of the object ({name}) does not match the name on the URL ({})", ctx.name());
+        return Err(Status::bad_request(why));
+    }
+    Ok(())
+}
+
+/// Reads, changes and writes an object, again where others were faster. The change sees the object in the request's
+/// version with its resourceVersion; if it carries one, the write is conditional on it.
+pub(crate) async fn write(ctx: &Ctx, change: impl Fn(&Value) -> ApiResult<Value>) -> ApiResult<Response<Body>> {
+    let object = write_object(ctx, change).await?;
+    match object {
+        Written::Stored(object) => encode::object(ctx, StatusCode::OK, &object),
+        Written::Dry(object) => encode::value(ctx, StatusCode::OK, object),
+    }
+}
+
+/// What an update led to.
+pub(crate) enum Written {
+    Stored(std::sync::Arc<Object>),
+    Dry(Value),
+}
+
+/// [`write`] without the response.
+pub(crate) async fn write_object(ctx: &Ctx, change: impl Fn(&Value) -> ApiResult<Value>) -> ApiResult<Written> {
+    let dry_run = ctx.dry_run()?;
+    // The first try takes the cache as it is; whatever goes wrong with it is only believed of fresh state.
+    let mut fresh = false;
+    for _ in 0..ATTEMPTS {
+        let object = match ctx.current(ctx.name(), fresh).await {
+            Ok(object) => object,
+            Err(_) if !fresh => {
+                fresh = true;
+                continue;
+            }
+            Err(status) => return Err(status),
+        };
+        ctx.warnings.lock().clear();
+        let step = match step(ctx, &object, &change) {
+            Ok(step) => step,
+            Err(_) if !fresh => {
+                fresh = true;
+                continue;
+            }
+            Err(status) => return Err(status),
+        };
+        match step {
+            Step::Unchanged if fresh => return Ok(Written::Stored(object)),
+            Step::Unchanged => {}
+            Step::Write { object, .. } if dry_run => return Ok(Written::Dry(*object)),
+            Step::Write { object: new, value, change } => match change.commit(ctx).await? {
+                Outcome::Done(revision) => {
+                    return store::committed(ctx, &object.key, &value, revision).map(|o| Written::Stored(o.into()));
+                }
+                Outcome::Broken(guard @ (Guard::ClusterIp(_) | Guard::NodePort(_))) => {
+                    services::retry(ctx, &new, &guard, true).await?;
+                }
+                Outcome::Broken(_) => {}
+            },
+        }
+        fresh = true;
+    }
+    Err(Status::modified(ctx.group(), ctx.plural(), ctx.name()))
+}
+
+enum Step {
+    /// The write would change nothing.
+    Unchanged,
+    Write {
+        object: Box<Value>,
+        value: Bytes,
+        change: Change,
+    },
+}
+
+fn step(ctx: &Ctx, current: &Object, change: impl Fn(&Value) -> ApiResult<Value>) -> ApiResult<Step> {
+    let old = ctx.served(current)?;
+    let mut new = change(&old)?;
+    let version = text_at(&new, &["metadata", "resourceVersion"]);
+    if !matches!(version, "" | "0") && version != text_at(&old, &["metadata", "resourceVersion"]) {
+        return Err(Status::modified(ctx.group(), ctx.plural(), ctx.name()));
+    }
+    let (uid, own) = (text_at(&new, &["metadata", "uid"]), text_at(&old, &["metadata", "uid"]));
+    if !uid.is_empty() && uid != own {
+        return Err(Status::uid_mismatch(ctx.group(), ctx.plural(), ctx.name(), uid, own));
+    }
+    ctx.resource.default(&mut new);
+    ctx.resource.prepare_update(&mut new, &old, ctx.subresource());
+    let mut txn = Change::new(ctx);
+    txn.guard(Guard::Object, store::unchanged(ctx, current));
+    let mut extra: Vec<Op> = Vec::new();
+    if ctx.resource.group.is_empty() && ctx.plural() == "services" && ctx.subresource().is_none() {
+        services::allocate(ctx, &mut new, Some(&old), &mut txn, &mut extra)?;
+    }
+    admission::validate_update(ctx, &new, &old)?;
+    let value = store::encode(ctx, &new)?;
+    if delete::finished(ctx, &new) {
+        txn.op(Op::Delete { key: ctx.cache.store_key(&current.key) });
+        extra.extend(released(ctx, &new));
+    } else {
+        let unchanged = crate::storage::codec::decode(&value).map_err(corrupt)?.body() == current.stored.body();
+        if unchanged && extra.is_empty() {
+            return Ok(Step::Unchanged);
+        }
+        txn.op(store::put(ctx, &current.key, value.clone()));
+    }
+    extra.into_iter().for_each(|op| txn.op(op));
+    Ok(Step::Write { object: Box::new(new), value, change: txn })
+}
+
+/// Keys besides the object's own that go with it.
+pub(crate) fn released(ctx: &Ctx, object: &Value) -> Vec<Op> {
+    match (ctx.resource.storage.group.as_ref(), ctx.plural()) {
+        ("", "services") => services::release(object),
+        ("", "namespaces") => vec![Op::Delete { key: keys::namespace_active(text_at(object, &["metadata", "name"])) }],
+        _ => Vec::new(),
+    }
+}

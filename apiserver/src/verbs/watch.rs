@@ -1,0 +1,369 @@
+//! watch: a stream of changes from a revision on, from the cache's window or, further back, from the store's history.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderValue, Response, StatusCode, header};
+use rand::Rng;
+use serde_json::json;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, Sleep};
+use tokio_stream::wrappers::ReceiverStream;
+use trireme_api::status::Status;
+use trireme_raftstore::{Event, KeyRange, StoreError, Watch, WatchRequest};
+
+use super::ctx::Ctx;
+use super::encode;
+use super::filter::Filter;
+use super::read::{not_older_than, revision_parameter};
+use crate::error::{ApiResult, store_status};
+use crate::request::accept::{Encoding, Shape};
+use crate::storage::cache::{Signal, Snapshot, Subscription};
+use crate::storage::object::{Change, EventType, Object};
+
+/// Frames that wait for a client; a client that takes none for [`STALL`] is cut.
+const FRAMES: usize = 128;
+const STALL: Duration = Duration::from_secs(60);
+
+/// Why a watch ends; the client resumes or, after an error event, lists anew.
+enum End {
+    /// The client went away.
+    Gone,
+    /// Time is up, or the client has to resume.
+    Quiet,
+    /// Told to the client as an ERROR event.
+    Error(Box<Status>),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Error(Box::new(status))
+    }
+}
+
+/// GET with `watch`.
+pub(crate) async fn watch(ctx: Ctx) -> ApiResult<Response<Body>> {
+    let filter = Filter::of(&ctx)?;
+    if ctx.accept.encoding == Encoding::Yaml {
+        return Err(Status::not_acceptable(&["application/json"]));
+    }
+    let bookmarks = ctx.query.flag("allowWatchBookmarks");
+    let initial = ctx.query.option_flag("sendInitialEvents");
+    check_initial(&ctx, initial)?;
+    let revision = revision_parameter(&ctx)?;
+    match revision {
+        None => drop(ctx.server.barrier().await?),
+        Some(0) => not_older_than(&ctx, 0).await?,
+        Some(revision) if initial == Some(true) => not_older_than(&ctx, revision).await?,
+        Some(_) => {}
+    }
+    let deadline = Instant::now() + timeout(&ctx)?;
+    let (sender, receiver) = mpsc::channel(FRAMES);
+    let mut watcher = Watcher { ctx, filter, sender, bookmarks, deadline, sent: 0, header_row: true };
+    let start = match (revision, initial) {
+        (_, Some(true)) => Start::Snapshot { announce_end: true },
+        (Some(revision), _) if revision > 0 => Start::After(revision),
+        (_, Some(false)) => Start::Now,
+        _ => Start::Snapshot { announce_end: false },
+    };
+    tokio::spawn(async move {
+        if let Err(End::Error(status)) = watcher.run(start).await {
+            let _ = watcher.send(error_frame(&status)).await;
+        }
+    });
+    let stream = ReceiverStream::new(receiver).map(Ok::<_, std::convert::Infallible>);
+    let mut response = Response::new(Body::from_stream(stream));
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+fn check_initial(ctx: &Ctx, initial: Option<bool>) -> ApiResult<()> {
+    let rule = ctx.query.get("resourceVersionMatch");
+    let why = match (initial, rule) {
+        (None, Some(_)) => {
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless \
+                            sendInitialEvents is provided"
+        }
+        (Some(_), Some("NotOlderThan")) | (None, None) => return Ok(()),
+        (Some(_), Some(_)) => {
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
+                               resourceVersionMatch to NotOlderThan"
+        }
+        (Some(_), None) => {
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch \
+                            to NotOlderThan"
+        }
+    };
+    let mut status = Status::bad_request(format!("ListOptions.meta.k8s.io \"\" is invalid: {why}"));
+    status.code = 422;
+    status.reason = trireme_api::status::Reason::Invalid;
+    Err(status)
+}
+
+fn timeout(ctx: &Ctx) -> ApiResult<Duration> {
+    let asked = ctx.query.integer("timeoutSeconds").map_err(Status::bad_request)?;
+    Ok(match asked {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds as u64),
+        // Spread, so that not all clients come back at once.
+        _ => Duration::from_secs(rand::rng().random_range(1800..3600)),
+    })
+}
+
+enum Start {
+    /// Synthetic ADDED events for what there is, then the changes.
+    Snapshot { announce_end: bool },
+    /// The changes from now on.
+    Now,
+    /// The changes after a revision.
+    After(u64),
+}
+
+struct Watcher {
+    ctx: Ctx,
+    filter: Filter,
+    sender: mpsc::Sender<Bytes>,
+    bookmarks: bool,
+    deadline: Instant,
+    /// Revision of the last event or bookmark sent.
+    sent: u64,
+    /// Whether the next table frame has to define the columns.
+    header_row: bool,
+}
+
+impl Watcher {
+    async fn run(&mut self, start: Start) -> Result<(), End> {
+        let mut signals = match start {
+            Start::Snapshot { announce_end } => {
+                let (revision, snapshot, signals) = self.snapshot();
+                for object in &snapshot.objects {
+                    let frame = self.object_frame(EventType::Added, object, object.revision)?;
+                    self.send(frame).await?;
+                }
+                self.sent = revision;
+                if announce_end && self.bookmarks {
+                    self.bookmark(revision, true).await?;
+                }
+                signals
+            }
+            Start::Now => {
+                let (revision, _, signals) = self.snapshot();
+                self.sent = revision;
+                signals
+            }
+            Start::After(revision) => {
+                self.sent = revision;
+                let mut signals = self.resume(revision).await?;
+                // A bookmark that was pushed while the client was away would otherwise be missed.
+                self.progress(&mut signals).await?;
+                signals
+            }
+        };
+        self.live(&mut signals).await
+    }
+
+    fn snapshot(&self) -> (u64, Snapshot, broadcast::Receiver<Signal>) {
+        let before = self.ctx.server.inner.feed.revision();
+        let keep = |o: &Object| self.filter.matches(o);
+        let (snapshot, signals) = self.ctx.cache.snapshot_and_subscribe(&self.filter.part, keep);
+        (before.max(snapshot.last), snapshot, signals)
+    }
+
+    /// Sends what was missed and returns the subscription to what follows.
+    async fn resume(&mut self, after: u64) -> Result<broadcast::Receiver<Signal>, End> {
+        let feed = self.ctx.server.inner.feed.clone();
+        if feed.wait(1, STALL).await.is_err() {
+            return Err(Status::too_many_requests("storage is (re)initializing", 1).into());
+        }
+        let mut reached = after;
+        loop {
+            match self.ctx.cache.subscribe(reached) {
+                Subscription::Live { missed, signals } => {
+                    for change in missed {
+                        self.change(&change).await?;
+                    }
+                    return Ok(signals);
+                }
+                Subscription::TooOld { floor } => reached = self.replay(reached, floor).await?,
+            }
+        }
+    }
+
+    /// Sends the store's history after a revision until the cache's window covers the rest.
+    async fn replay(&mut self, after: u64, floor: u64) -> Result<u64, End> {
+        let request = WatchRequest {
+            range: KeyRange::Prefix(Bytes::copy_from_slice(self.ctx.cache.prefix.as_bytes())),
+            start_revision: Some(after + 1),
+        };
+        let store_end = |error: StoreError| match error {
+            StoreError::Compacted { requested, compacted } => {
+                End::from(Status::expired(format!("too old resource version: {} ({compacted})", requested - 1)))
+            }
+            StoreError::SlowWatcher(_) => End::Quiet,
+            other => End::from(store_status(&other)),
+        };
+        let mut history: Watch = self.ctx.server.inner.store.watch(request).await.map_err(store_end)?;
+        let mut reached = after;
+        while reached < floor {
+            let batch = tokio::select! {
+                batch = history.next() => batch,
+                () = self.sender.closed() => return Err(End::Gone),
+                () = tokio::time::sleep(STALL) => return Err(End::Quiet),
+            };
+            let Some(batch) = batch else { return Err(End::Quiet) };
+            let batch = batch.map_err(store_end)?;
+            for event in &batch.events {
+                let change = self.read(event)?;
+                self.change(&change).await?;
+            }
+            reached = reached.max(batch.revision);
+        }
+        Ok(reached)
+    }
+
+    fn read(&self, event: &Event) -> Result<Change, End> {
+        let cache = &self.ctx.cache;
+        let key = String::from_utf8_lossy(&event.kv.key[cache.prefix.len()..]).into_owned();
+        let read = |kv: &trireme_raftstore::KeyValue| {
+            Object::read(&cache.resource, Arc::from(key.as_str()), &kv.value, kv.mod_revision)
+                .map(Arc::new)
+                .map_err(|e| End::from(crate::error::corrupt(e)))
+        };
+        let new = if event.deleted { None } else { Some(read(&event.kv)?) };
+        let old = event.previous.as_ref().map(read).transpose()?;
+        if old.is_none() && (event.deleted || event.kv.version > 1) {
+            // What was there before is compacted: nobody can say whether it was selected.
+            return Err(Status::expired("too old resource version: the state before it is compacted").into());
+        }
+        Ok(Change::new(event.kv.mod_revision, new, old))
+    }
+
+    async fn live(&mut self, signals: &mut broadcast::Receiver<Signal>) -> Result<(), End> {
+        let stopping = self.ctx.server.inner.stopping.clone();
+        let interval = self.ctx.server.inner.config.bookmark_interval;
+        let next: Sleep = tokio::time::sleep(interval);
+        tokio::pin!(next);
+        let deadline = tokio::time::sleep_until(self.deadline);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                signal = signals.recv() => self.signal(signal).await?,
+                () = self.sender.closed() => return Err(End::Gone),
+                () = stopping.cancelled() => return Err(End::Quiet),
+                () = &mut deadline => {
+                    self.progress(signals).await?;
+                    return Err(End::Quiet);
+                }
+                () = &mut next => {
+                    self.progress(signals).await?;
+                    next.as_mut().reset(Instant::now() + interval);
+                }
+            }
+        }
+    }
+
+    async fn signal(&mut self, signal: Result<Signal, broadcast::error::RecvError>) -> Result<(), End> {
+        match signal {
+            Ok(Signal::Change(change)) => self.change(&change).await,
+            Ok(Signal::Bookmark(revision)) => self.bookmark(revision, false).await,
+            Ok(Signal::Cut) | Err(broadcast::error::RecvError::Closed) => Err(End::Quiet),
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                self.ctx.server.inner.metrics.slow_watchers.inc();
+                Err(End::Quiet)
+            }
+        }
+    }
+
+    /// A bookmark for everything up to now, after what is still queued before it.
+    async fn progress(&mut self, signals: &mut broadcast::Receiver<Signal>) -> Result<(), End> {
+        let revision = self.ctx.server.inner.feed.revision();
+        loop {
+            match signals.try_recv() {
+                Ok(signal) => self.signal(Ok(signal)).await?,
+                Err(broadcast::error::TryRecvError::Empty) => break,
+                Err(_) => return Err(End::Quiet),
+            }
+        }
+        self.bookmark(revision, false).await
+    }
+
+    /// Translates a change into what the selection sees of it.
+    async fn change(&mut self, change: &Change) -> Result<(), End> {
+        if change.revision <= self.sent {
+            return Ok(());
+        }
+        let selected = |o: &Option<Arc<Object>>| o.as_ref().is_some_and(|o| self.filter.matches(o));
+        let kind = match (selected(&change.old), selected(&change.new)) {
+            (false, false) => return Ok(()),
+            (false, true) => EventType::Added,
+            (true, true) => EventType::Modified,
+            (true, false) => EventType::Deleted,
+        };
+        let plain = self.ctx.accept.shape == Shape::Native && !self.ctx.resource.converts();
+        let frame = if plain {
+            change.frame(kind)
+        } else {
+            let Some(object) = change.shown(kind) else { return Ok(()) };
+            self.object_frame(kind, object, change.revision)?
+        };
+        self.sent = change.revision;
+        self.send(frame).await
+    }
+
+    fn object_frame(&mut self, kind: EventType, object: &Object, revision: u64) -> Result<Bytes, End> {
+        let ctx = &self.ctx;
+        if ctx.accept.shape == Shape::Native && !ctx.resource.converts() {
+            return Ok(crate::storage::object::json_frame(kind, &object.stored, revision));
+        }
+        let mut value = ctx.served(object)?;
+        value["metadata"]["resourceVersion"] = revision.to_string().into();
+        let shown = match ctx.accept.shape {
+            Shape::Table => {
+                let first = std::mem::replace(&mut self.header_row, false);
+                let mut meta = serde_json::Map::new();
+                meta.insert("resourceVersion".into(), revision.to_string().into());
+                encode::rows(ctx, &[value], meta, first)?
+            }
+            _ => encode::shaped(ctx, value)?,
+        };
+        Ok(Bytes::from(format!("{}\n", json!({"type": kind.text(), "object": shown}))))
+    }
+
+    async fn bookmark(&mut self, revision: u64, initial_end: bool) -> Result<(), End> {
+        if !self.bookmarks || revision < self.sent {
+            return Ok(());
+        }
+        self.sent = revision;
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let resource = &self.ctx.resource;
+        let object = json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata});
+        let object = match self.ctx.accept.shape {
+            Shape::Native => object,
+            _ => encode::shaped(&self.ctx, object)?,
+        };
+        self.send(Bytes::from(format!("{}\n", json!({"type": "BOOKMARK", "object": object})))).await
+    }
+
+    async fn send(&self, frame: Bytes) -> Result<(), End> {
+        match tokio::time::timeout(STALL, self.sender.send(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => {
+                self.ctx.server.inner.metrics.slow_watchers.inc();
+                Err(End::Gone)
+            }
+        }
+    }
+}
+
+fn error_frame(status: &Status) -> Bytes {
+    Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status.to_value()})))
+}
