@@ -17,6 +17,8 @@ pub mod selector;
 pub mod status;
 pub mod subresource;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod validate;
 pub mod value;

@@ -1,6 +1,9 @@
 //! Patches: RFC 6902 (JSON patch), RFC 7386 (merge patch) and strategic merge patch.
 
+mod order;
 mod strategic;
+#[cfg(test)]
+mod tests;
 
 use crate::catalogue::Resource;
 use crate::schema::{Schemas, TypeId};

@@ -26,8 +26,7 @@ pub(super) fn build(definitions: &Map<String, Value>, facts: &Facts) -> Schemas 
     let builder = Builder { ids, facts };
     let mut types = vec![Struct { name: "".into(), properties: Vec::new(), atomic: true }];
     types.extend(structs.iter().map(|(name, definition)| builder.structure(name, definition)));
-    let by_name = types.iter().zip(0u16..).map(|(t, i)| (t.name.clone(), TypeId(i))).collect();
-    Schemas { types, by_name }
+    Schemas::new(types)
 }
 
 impl Builder<'_> {

@@ -145,6 +145,12 @@ impl Schemas {
         BUILTIN.get_or_init(|| Arc::new(build::build(&definitions(), &Facts::embedded()))).clone()
     }
 
+    /// A set of structs; `TypeId`s count them from 0.
+    pub fn new(types: Vec<Struct>) -> Self {
+        let by_name = types.iter().zip(0u16..).map(|(t, i)| (t.name.clone(), TypeId(i))).collect();
+        Self { types, by_name }
+    }
+
     /// The struct behind an index.
     pub fn get(&self, id: TypeId) -> &Struct {
         &self.types[usize::from(id.0)]
