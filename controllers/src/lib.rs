@@ -6,13 +6,24 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::ReplicationController;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use trireme_client::events::EventRecorder;
 use trireme_client::informer::Informers;
 use trireme_client::leadership::{LeadershipRx, Reign, while_reigning};
 
 mod config;
+mod nodeipam;
+mod pods;
+mod replicas;
+mod replicaset;
+mod replicationcontroller;
+mod runtime;
 
 pub use config::{Config, ConfigError};
+use runtime::Context;
 
 /// Runs all controllers whenever this process reigns, until `shutdown`.
 pub async fn run(informers: Arc<Informers>, leadership: LeadershipRx, config: Config, shutdown: CancellationToken) {
@@ -21,7 +32,21 @@ pub async fn run(informers: Arc<Informers>, leadership: LeadershipRx, config: Co
     while_reigning(leadership, informers.clone(), shutdown, body).await;
 }
 
-async fn reign_over(_informers: Arc<Informers>, reign: Arc<Reign>, _config: Arc<Config>) {
+/// Everything that belongs to one reign: dropped as a whole, with all that is under way, when the reign ends.
+async fn reign_over(informers: Arc<Informers>, reign: Arc<Reign>, config: Arc<Config>) {
     tracing::info!(fence = reign.fence_revision, "controllers act");
-    std::future::pending::<()>().await;
+    let mut tasks = JoinSet::new();
+    let client = reign.client.clone();
+    let mut context = |component: &str| {
+        let (recorder, writer) = EventRecorder::new(client.clone(), component, None);
+        tasks.spawn(writer.run());
+        Context { client: client.clone(), informers: informers.clone(), config: config.clone(), recorder }
+    };
+    let replica_set = context("replicaset-controller");
+    let replication = context("replication-controller");
+    let ipam = context("cidrAllocator");
+    tasks.spawn(replicas::run::<ReplicaSet>(replica_set));
+    tasks.spawn(replicas::run::<ReplicationController>(replication));
+    tasks.spawn(nodeipam::run(ipam));
+    while tasks.join_next().await.is_some() {}
 }

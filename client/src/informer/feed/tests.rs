@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::StreamBody;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
@@ -16,8 +17,14 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::super::subscription::CAPACITY;
-use super::super::{Informer, Notice, Object, ObjectKey, Source, Subscription};
+use crate::informer::subscription::CAPACITY;
+use crate::informer::{Informer, Notice, Object, ObjectKey, Source, Subscription};
+
+type Answered = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+fn whole(value: &Value) -> Answered {
+    Full::new(Bytes::from(value.to_string())).boxed_unsync()
+}
 
 /// What the scripted server answers, in order; a watch stays open until its sender is dropped.
 enum Answer {
@@ -42,17 +49,16 @@ impl Script {
         Client::new(service, "default")
     }
 
-    async fn answer(&self, request: &Request<Body>) -> Response<Body> {
+    async fn answer(&self, request: &Request<Body>) -> Response<Answered> {
         self.asked.lock().push(request.uri().to_string());
         let next = self.answers.lock().pop_front();
         match next {
             None => std::future::pending().await,
-            Some(Answer::List(list)) => Response::new(Body::from(serde_json::to_vec(&list).unwrap())),
+            Some(Answer::List(list)) => Response::new(whole(&list)),
             Some(Answer::Error(code)) => {
                 let status =
                     json!({"kind": "Status", "status": "Failure", "code": code, "reason": "x", "message": "m"});
-                let body = Body::from(serde_json::to_vec(&status).unwrap());
-                Response::builder().status(code).body(body).unwrap()
+                Response::builder().status(code).body(whole(&status)).unwrap()
             }
             Some(Answer::Watch(receiver)) => {
                 let frames = futures::stream::unfold(receiver, |mut receiver| async move {
@@ -60,7 +66,7 @@ impl Script {
                     let line = Bytes::from(format!("{event}\n"));
                     Some((Ok::<_, std::convert::Infallible>(Frame::data(line)), receiver))
                 });
-                Response::new(Body::wrap_body(StreamBody::new(frames)))
+                Response::new(StreamBody::new(frames).boxed_unsync())
             }
         }
     }
@@ -91,7 +97,9 @@ fn bookmark(revision: u64) -> Value {
 
 fn start(script: &Script) -> (Informer<Pod>, CancellationToken) {
     let shutdown = CancellationToken::new();
-    let node_of = |pod: &Pod| -> Option<&str> { pod.spec.as_ref()?.node_name.as_deref() };
+    fn node_of(pod: &Pod) -> Option<&str> {
+        pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
+    }
     (Informer::start_indexed(&script.client(), Source::path("/api/v1/pods"), node_of, &shutdown), shutdown)
 }
 

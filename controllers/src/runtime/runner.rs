@@ -1,0 +1,154 @@
+//! The loop of one controller: notices of informers become keys, keys are worked off in parallel.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{SelectAll, StreamExt};
+use futures::{FutureExt, Stream};
+use rand::Rng;
+use tokio::task::JoinSet;
+use trireme_client::informer::{Informer, Notice, Object, ObjectKey};
+
+use super::queue::{KeyQueue, Outcome};
+use super::{ReconcileError, is_conflict};
+
+/// What a successful reconciliation asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing until something changes.
+    Done,
+    /// To be looked at again after this time.
+    After(Duration),
+}
+
+/// Brings the world in line with one object, knowing nothing but its key.
+pub(crate) trait Reconciler: Send + Sync + 'static {
+    /// For logs.
+    const NAME: &'static str;
+
+    /// Reconciles. Dropped at any await when the reign ends.
+    fn reconcile(&self, key: ObjectKey) -> impl Future<Output = Result<Next, ReconcileError>> + Send;
+}
+
+type Keys = Pin<Box<dyn Stream<Item = Vec<ObjectKey>> + Send>>;
+type AllKeys = Box<dyn Fn() -> Vec<ObjectKey> + Send>;
+
+/// One closed set of things that can happen to the loop.
+enum Event {
+    Keys(Vec<ObjectKey>),
+    Finished(ObjectKey, Outcome),
+    Due,
+    Resync,
+}
+
+/// The loop of one controller.
+pub(crate) struct Runner<R> {
+    reconciler: Arc<R>,
+    concurrency: usize,
+    resync: Duration,
+    all: AllKeys,
+    sources: SelectAll<Keys>,
+    queue: KeyQueue,
+    workers: JoinSet<(ObjectKey, Outcome)>,
+}
+
+impl<R: Reconciler> Runner<R> {
+    /// A loop for this reconciler. `all` gives the keys of everything it is responsible for.
+    pub(crate) fn new(
+        reconciler: R,
+        concurrency: usize,
+        resync: Duration,
+        all: impl Fn() -> Vec<ObjectKey> + Send + 'static,
+    ) -> Self {
+        let (sources, queue, workers) = (SelectAll::new(), KeyQueue::default(), JoinSet::new());
+        Self { reconciler: Arc::new(reconciler), concurrency, resync, all: Box::new(all), sources, queue, workers }
+    }
+
+    /// Follows an informer: `keys` tells which keys an object, as it was and as it is, concerns.
+    pub(crate) fn on<K: Object>(
+        mut self,
+        informer: &Informer<K>,
+        keys: impl Fn(&K) -> Vec<ObjectKey> + Send + 'static,
+    ) -> Self {
+        let notices = informer.subscribe().into_stream();
+        self.sources.push(Box::pin(notices.map(move |notice| match notice {
+            Notice::Change(change) => {
+                change.old.iter().chain(change.new.iter()).flat_map(|object| keys(object)).collect()
+            }
+            Notice::Resync(all) => all.iter().flat_map(|object| keys(object)).collect(),
+        })));
+        self
+    }
+
+    /// Works until dropped.
+    pub(crate) async fn run(mut self) {
+        let mut resync = tokio::time::interval(self.resync);
+        loop {
+            let event = self.event(&mut resync).await;
+            let now = Instant::now();
+            match event {
+                Event::Keys(keys) => keys.into_iter().for_each(|key| self.queue.add(key)),
+                Event::Finished(key, outcome) => self.queue.finish(key, outcome, now, rand::rng().random()),
+                Event::Due => {}
+                Event::Resync => (self.all)().into_iter().for_each(|key| self.queue.add(key)),
+            }
+            self.queue.tick(now);
+            self.dispatch();
+        }
+    }
+
+    async fn event(&mut self, resync: &mut tokio::time::Interval) -> Event {
+        let due = self.queue.next_due();
+        let due = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(keys) = self.sources.next() => Event::Keys(keys),
+            Some(joined) = self.workers.join_next() => match joined {
+                Ok((key, outcome)) => Event::Finished(key, outcome),
+                // Workers catch panics themselves and are aborted only together with the loop.
+                Err(_) => Event::Due,
+            },
+            () = due => Event::Due,
+            _ = resync.tick() => Event::Resync,
+        }
+    }
+
+    fn dispatch(&mut self) {
+        while self.workers.len() < self.concurrency {
+            let Some(key) = self.queue.next() else { return };
+            let reconciler = self.reconciler.clone();
+            self.workers.spawn(async move {
+                let work = std::panic::AssertUnwindSafe(reconciler.reconcile(key.clone())).catch_unwind();
+                let outcome = match work.await {
+                    Ok(result) => outcome::<R>(&key, result),
+                    Err(_) => {
+                        tracing::error!(controller = R::NAME, %key, "reconciliation panicked");
+                        Outcome::Failed
+                    }
+                };
+                (key, outcome)
+            });
+        }
+    }
+}
+
+fn outcome<R: Reconciler>(key: &ObjectKey, result: Result<Next, ReconcileError>) -> Outcome {
+    match result {
+        Ok(Next::Done) => Outcome::Done,
+        Ok(Next::After(wait)) => Outcome::After(wait),
+        Err(ReconcileError::Api(error)) if is_conflict(&error) => {
+            tracing::debug!(controller = R::NAME, %key, %error, "changed meanwhile: trying again");
+            Outcome::Failed
+        }
+        Err(error) => {
+            tracing::warn!(controller = R::NAME, %key, %error, "reconciliation failed: trying again");
+            Outcome::Failed
+        }
+    }
+}
