@@ -44,13 +44,14 @@ impl Script {
         let script = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let script = script.clone();
-            async move { Ok::<_, std::convert::Infallible>(script.answer(&request).await) }
+            let uri = request.uri().to_string();
+            async move { Ok::<_, std::convert::Infallible>(script.answer(uri).await) }
         });
         Client::new(service, "default")
     }
 
-    async fn answer(&self, request: &Request<Body>) -> Response<Answered> {
-        self.asked.lock().push(request.uri().to_string());
+    async fn answer(&self, uri: String) -> Response<Answered> {
+        self.asked.lock().push(uri);
         let next = self.answers.lock().pop_front();
         match next {
             None => std::future::pending().await,
