@@ -6,7 +6,9 @@
 use super::entry::{ALL_VERBS, Entry, NO_COLLECTION_DELETE, STATUS_VERBS, SubEntry};
 use super::hooks::Hooks;
 use super::resource::Scope;
+use crate::defaults::{objects, pod, service, workloads};
 use crate::names;
+use crate::prepare::kinds;
 
 const STATUS: SubEntry = SubEntry { name: "status", verbs: STATUS_VERBS, gvk: ("", "", "") };
 const SCALE: SubEntry = SubEntry { name: "scale", verbs: STATUS_VERBS, gvk: ("autoscaling", "v1", "Scale") };
@@ -30,6 +32,7 @@ const CORE: &[Entry] = &[
         plural: "endpoints",
         short_names: &["ep"],
         definition: "io.k8s.api.core.v1.Endpoints",
+        hooks: Hooks { default: service::endpoints, ..Hooks::NONE },
         ..Entry::BASE
     },
     Entry {
@@ -50,6 +53,7 @@ const CORE: &[Entry] = &[
             "source",
             "type",
         ],
+        hooks: Hooks { default: objects::core_event, ..Hooks::NONE },
         ..Entry::BASE
     },
     Entry {
@@ -61,7 +65,13 @@ const CORE: &[Entry] = &[
         subresources: &[SubEntry { name: "finalize", verbs: &["update"], gvk: ("", "", "") }, STATUS],
         definition: "io.k8s.api.core.v1.Namespace",
         fields: &["status.phase"],
-        hooks: Hooks { name: names::label_name, ..Hooks::NONE },
+        hooks: Hooks {
+            name: names::label_name,
+            default: objects::namespace,
+            prepare_create: kinds::create_namespace,
+            prepare_update: kinds::update_namespace,
+            ..Hooks::NONE
+        },
         ..Entry::BASE
     },
     Entry {
@@ -72,6 +82,7 @@ const CORE: &[Entry] = &[
         subresources: &[STATUS],
         definition: "io.k8s.api.core.v1.Node",
         fields: &["spec.unschedulable"],
+        hooks: Hooks { default: objects::node, keeps_status_on_create: true, ..Hooks::NONE },
         ..Entry::BASE
     },
     Entry {
@@ -98,6 +109,12 @@ const CORE: &[Entry] = &[
             "status.nominatedNodeName",
         ],
         generation: true,
+        hooks: Hooks {
+            default: pod::pod,
+            prepare_create: kinds::create_pod,
+            prepare_update: kinds::update_pod,
+            ..Hooks::NONE
+        },
         ..Entry::BASE
     },
     Entry {
@@ -105,6 +122,7 @@ const CORE: &[Entry] = &[
         plural: "podtemplates",
         definition: "io.k8s.api.core.v1.PodTemplate",
         generation: true,
+        hooks: Hooks { default: workloads::pod_template, ..Hooks::NONE },
         ..Entry::BASE
     },
     Entry {
@@ -116,6 +134,11 @@ const CORE: &[Entry] = &[
         definition: "io.k8s.api.core.v1.ReplicationController",
         fields: &["status.replicas"],
         generation: true,
+        hooks: Hooks {
+            default: workloads::replication_controller,
+            prepare_create: kinds::create_scaled,
+            ..Hooks::NONE
+        },
         ..Entry::BASE
     },
     Entry {
@@ -123,6 +146,7 @@ const CORE: &[Entry] = &[
         plural: "secrets",
         definition: "io.k8s.api.core.v1.Secret",
         fields: &["type"],
+        hooks: Hooks { default: objects::secret, ..Hooks::NONE },
         ..Entry::BASE
     },
     Entry {
@@ -140,7 +164,13 @@ const CORE: &[Entry] = &[
         subresources: &[STATUS],
         definition: "io.k8s.api.core.v1.Service",
         fields: &["spec.clusterIP", "spec.type"],
-        hooks: Hooks { name: names::label_1035_name, ..Hooks::NONE },
+        hooks: Hooks {
+            name: names::label_1035_name,
+            default: service::service,
+            prepare_create: kinds::create_service,
+            prepare_update: kinds::update_service,
+            ..Hooks::NONE
+        },
         ..Entry::BASE
     },
 ];
@@ -162,6 +192,7 @@ const APPS: &[Entry] = &[
         subresources: &[SCALE, STATUS],
         definition: "io.k8s.api.apps.v1.Deployment",
         generation: true,
+        hooks: Hooks { default: workloads::deployment, prepare_create: kinds::create_with_status, ..Hooks::NONE },
         ..Entry::BASE
     },
     Entry {
@@ -174,6 +205,7 @@ const APPS: &[Entry] = &[
         definition: "io.k8s.api.apps.v1.ReplicaSet",
         fields: &["status.replicas"],
         generation: true,
+        hooks: Hooks { default: workloads::replica_set, prepare_create: kinds::create_scaled, ..Hooks::NONE },
         ..Entry::BASE
     },
 ];
@@ -213,6 +245,7 @@ const OTHERS: &[Entry] = &[
         plural: "endpointslices",
         definition: "io.k8s.api.discovery.v1.EndpointSlice",
         generation: true,
+        hooks: Hooks { default: service::endpoint_slice, ..Hooks::NONE },
         ..Entry::BASE
     },
     Entry {
@@ -232,6 +265,7 @@ const OTHERS: &[Entry] = &[
         verbs: ALL_VERBS,
         definition: "io.k8s.api.scheduling.v1.PriorityClass",
         generation: true,
+        hooks: Hooks { default: objects::priority_class, ..Hooks::NONE },
         ..Entry::BASE
     },
 ];

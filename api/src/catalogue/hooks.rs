@@ -44,8 +44,10 @@ pub struct Hooks {
     pub to_storage: fn(&mut Value),
     /// Turns a stored object into one of this version.
     pub from_storage: fn(&mut Value),
-    /// Which names are allowed.
+    /// Which names are allowed; with true, for the base of a generated one.
     pub name: fn(&str, bool) -> Vec<String>,
+    /// Whether a new object may bring its status along, as Nodes do.
+    pub keeps_status_on_create: bool,
 }
 
 impl Hooks {
@@ -60,5 +62,6 @@ impl Hooks {
         to_storage: |_| {},
         from_storage: |_| {},
         name: crate::names::subdomain_name,
+        keeps_status_on_create: false,
     };
 }

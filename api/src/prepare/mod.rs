@@ -1,5 +1,7 @@
 //! What the server decides about an object before it is validated: system metadata, status and spec resets, generation.
 
+pub mod kinds;
+
 use crate::catalogue::{NewObject, Resource, UpdateOf};
 use crate::{names, value};
 use serde_json::{Map, Value};
@@ -29,7 +31,7 @@ pub(crate) fn create(resource: &Resource, object: &mut Value, new: &NewObject<'_
             value::set(metadata, "generation", 1);
         }
     }
-    if resource.has_status() {
+    if resource.has_status() && !resource.hooks.keeps_status_on_create {
         value::remove(object, "status");
     }
     (resource.hooks.prepare_create)(object);
@@ -66,8 +68,7 @@ pub(crate) fn update(resource: &Resource, object: &mut Value, old: &Value, of: U
     }
 }
 
-/// A write of the status changes nothing else but labels and annotations... which upstream keeps out as well where the
-/// strategy resets metadata; we keep the old ones but for managed fields.
+/// Everything but some parts and metadata goes back to the old object's.
 fn reset_to_old(object: &mut Value, old: &Value, except: &[&str]) {
     let mut reset = Map::new();
     let (Some(new_map), Some(old_map)) = (object.as_object_mut(), old.as_object()) else { return };
