@@ -1,1 +1,51 @@
-//! Admin commands: `trireme token`, `trireme member`.
+//! Commands of an administrator: tokens and members, through the API with a kubeconfig.
+
+pub mod member;
+pub mod table;
+pub mod token;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use trireme_client::kubeconfig::{Kubeconfig, Overrides};
+use trireme_client::masters::{self, MastersConfig};
+use trireme_client::tls::{CaPin, Trust};
+
+/// How to reach the cluster.
+#[derive(clap::Args, Debug, Clone, Default)]
+pub struct Connection {
+    /// Kubeconfig of an administrator [default: $KUBECONFIG, then ~/.kube/config].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+impl Connection {
+    /// Reads the kubeconfig.
+    fn resolve(&self) -> anyhow::Result<MastersConfig> {
+        let config = Kubeconfig::load(self.kubeconfig.as_deref())?;
+        let resolved = config.resolve(&Overrides::default()).context(
+            "no cluster to talk to; give the kubeconfig of an administrator with --kubeconfig or $KUBECONFIG",
+        )?;
+        Ok(resolved.masters)
+    }
+
+    /// A client, and the hash of the cluster's CA.
+    pub(crate) fn connect(&self) -> anyhow::Result<(kube::Client, CaPin)> {
+        let config = self.resolve()?;
+        let pin = match &config.trust {
+            Trust::Ca(pem) => CaPin::of_pem(pem)?,
+            Trust::Pinned(pin) => *pin,
+            Trust::Anyone => bail!("the kubeconfig does not verify the cluster's certificate; that is refused here"),
+        };
+        let (client, _) = masters::connect(config)?;
+        Ok((client, pin))
+    }
+}
+
+/// An API error as a sentence of its own.
+pub(crate) fn api_error(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow::anyhow!("{} ({})", status.message, status.code),
+        other => anyhow::Error::new(other),
+    }
+}

@@ -1,0 +1,193 @@
+//! The two joins. Everything that can be wrong is found before the membership or a record changes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, State};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use trireme_api::names::dns1123_subdomain;
+use trireme_api::status::Status;
+use trireme_raftstore::{Compare, Consistency, KeyRange, NewMember, Op, RangeRequest, StoreError, Txn};
+
+use super::token::{self, Role};
+use super::wire::{MasterRequest, MasterResponse, NodeRequest, NodeResponse};
+use super::{BODY_LIMIT, Join};
+use crate::error::store_status;
+use crate::pki::{MasterIdentity, PkiError, public_key_of_csr};
+use crate::response;
+
+/// A name that a machine got but under which no Node has appeared yet belongs to that machine for this long.
+const RESERVED: Duration = Duration::from_secs(60);
+
+pub(super) async fn master(State(join): State<Join>, request: Request<Body>) -> Response<Body> {
+    answer(join_master(&join, request).await)
+}
+
+pub(super) async fn node(State(join): State<Join>, request: Request<Body>) -> Response<Body> {
+    answer(join_node(&join, request).await)
+}
+
+pub(super) fn answer<T: Serialize>(result: Result<T, Status>) -> Response<Body> {
+    let encoded = result.and_then(|value| serde_json::to_vec(&value).map_err(Status::internal));
+    match encoded {
+        Ok(body) => response::json(StatusCode::OK, body),
+        Err(status) => response::status(&status),
+    }
+}
+
+async fn join_master(join: &Join, request: Request<Body>) -> Result<MasterResponse, Status> {
+    let token = token::check(join, request.headers(), remote(&request), Role::Master).await?;
+    let body: MasterRequest = body(request).await?;
+    check_name(&body.name)?;
+    let address = socket("address", &body.address)?;
+    let peer = socket("peerAddress", &body.peer_address)?;
+    let identity = MasterIdentity {
+        name: body.name.clone(),
+        address: address.ip(),
+        service_ip: join.service_ip,
+        cluster_domain: join.cluster_domain.clone(),
+    };
+    let server_crt = join.pki.sign_master_server(&body.server_csr, &identity).map_err(pki_status)?;
+    let peer_crt = join.pki.sign_master_peer(&body.peer_csr, &identity).map_err(pki_status)?;
+    let member = NewMember {
+        name: body.name.clone(),
+        peer_address: peer.to_string(),
+        client_address: format!("https://{address}"),
+    };
+    let grant = join.store.add_member(member).await.map_err(|error| member_status(&error, &body.name))?;
+    tracing::info!(name = %body.name, %address, token, "a master joins");
+    let masters = grant.members.iter().map(|member| member.client_address.clone()).collect();
+    Ok(MasterResponse { keys: join.pki.shared_keys(), server_crt, peer_crt, grant, masters })
+}
+
+async fn join_node(join: &Join, request: Request<Body>) -> Result<NodeResponse, Status> {
+    let token = token::check(join, request.headers(), remote(&request), Role::Node).await?;
+    let body: NodeRequest = body(request).await?;
+    check_name(&body.name)?;
+    let address = address("address", &body.address)?;
+    let key = public_key_of_csr(&body.csr).map_err(pki_status)?;
+    let crt = join.pki.sign_node(&body.csr, &body.name, address).map_err(pki_status)?;
+    claim(join, &body.name, &key).await?;
+    tracing::info!(name = %body.name, %address, token, "a node joins");
+    Ok(NodeResponse { ca_crt: join.pki.ca_pem().to_owned(), crt, masters: join.masters() })
+}
+
+/// Who holds a node's name: written at each join, so that two machines cannot share one.
+#[derive(Serialize, Deserialize)]
+struct Claim {
+    /// SHA-256 of the public key.
+    key: String,
+    /// When it was made, seconds since the epoch.
+    at: u64,
+}
+
+/// Takes the name for a key. It is free if nobody has it, if the same key has it, or if its Node is gone.
+async fn claim(join: &Join, name: &str, public_key: &[u8]) -> Result<(), Status> {
+    let key = Bytes::from(format!("/trireme/nodes/{name}"));
+    let fingerprint: String = Sha256::digest(public_key).iter().map(|byte| format!("{byte:02x}")).collect();
+    let read = RangeRequest {
+        range: KeyRange::Key(key.clone()),
+        revision: None,
+        limit: 1,
+        consistency: Consistency::Linearizable,
+        keys_only: false,
+    };
+    let found = join.store.range(read).await.map_err(|error| store_status(&error))?.kvs.into_iter().next();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    if let Some(held) = found.as_ref().and_then(|kv| serde_json::from_slice::<Claim>(&kv.value).ok()) {
+        if held.key == fingerprint {
+            return Ok(());
+        }
+        let age = now.saturating_sub(held.at);
+        if join.object(&format!("/api/v1/nodes/{name}")).await?.is_some() {
+            return Err(taken(
+                name,
+                "another machine runs under this name; choose another with --name, or, if that \
+                machine is gone, delete its Node first",
+            ));
+        }
+        if age < RESERVED.as_secs() {
+            let left = RESERVED.as_secs() - age;
+            return Err(taken(
+                name,
+                &format!(
+                    "the name was given to another machine {age} s ago; if that was a failed \
+                attempt of this one, try again in {left} s"
+                ),
+            ));
+        }
+    }
+    let value = serde_json::to_vec(&Claim { key: fingerprint, at: now }).map_err(Status::internal)?;
+    let txn = Txn {
+        compares: vec![Compare::ModRevision(key.clone(), found.map_or(0, |kv| kv.mod_revision))],
+        then: vec![Op::Put { key, value: value.into(), expires_at_ms: None }],
+        otherwise: Vec::new(),
+    };
+    match join.store.txn(txn).await {
+        Ok(done) if done.succeeded => Ok(()),
+        Ok(_) => Err(taken(name, "another machine took this name at the same moment")),
+        Err(error) => Err(store_status(&error)),
+    }
+}
+
+fn taken(name: &str, why: &str) -> Status {
+    Status::conflict("", "nodes", name, why)
+}
+
+fn member_status(error: &StoreError, name: &str) -> Status {
+    match error {
+        StoreError::Membership(why) => Status::conflict("trireme.io", "members", name, why),
+        other => store_status(other),
+    }
+}
+
+fn pki_status(error: PkiError) -> Status {
+    match error {
+        PkiError::Request(why) => {
+            Status::bad_request(format!("the certificate signing request is not acceptable: {why}"))
+        }
+        PkiError::Issue(why) => Status::bad_request(format!("cannot sign the certificate: {why}")),
+        other => Status::internal(other),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Status> {
+    match dns1123_subdomain(name).first() {
+        Some(problem) => Err(Status::bad_request(format!("the name {name:?} cannot be used: {problem}"))),
+        None => Ok(()),
+    }
+}
+
+fn socket(field: &str, text: &str) -> Result<SocketAddr, Status> {
+    text.parse::<SocketAddr>().ok().filter(|at| usable(at.ip()) && at.port() != 0).ok_or_else(|| {
+        Status::bad_request(format!("{field} {text:?} is not an address and port that other machines can reach"))
+    })
+}
+
+fn address(field: &str, text: &str) -> Result<IpAddr, Status> {
+    text.parse::<IpAddr>().ok().filter(|ip| usable(*ip)).ok_or_else(|| {
+        Status::bad_request(format!("{field} {text:?} is not an IP address that other machines can reach"))
+    })
+}
+
+fn usable(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_multicast()
+}
+
+fn remote(request: &Request<Body>) -> IpAddr {
+    let known = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    known.map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(from)| from.ip())
+}
+
+async fn body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, Status> {
+    let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT)
+        .await
+        .map_err(|_| Status::request_entity_too_large(BODY_LIMIT))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Status::bad_request(format!("the body is not a join request: {error}")))
+}

@@ -1,0 +1,86 @@
+//! The members, for administrators.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use http::{Request, Response};
+use trireme_api::status::Status;
+use trireme_raftstore::{Member, Role, StoreError};
+
+use super::Join;
+use super::machines::answer;
+use super::wire::{MemberInfo, MemberList};
+use crate::error::store_status;
+use crate::identity::{GROUP_MASTERS, UserInfo};
+
+pub(super) async fn list(State(join): State<Join>, request: Request<Body>) -> Response<Body> {
+    answer(list_members(&join, user(&request)).await)
+}
+
+pub(super) async fn remove(
+    State(join): State<Join>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Response<Body> {
+    answer(remove_member(&join, &name, user(&request)).await)
+}
+
+async fn list_members(join: &Join, user: UserInfo) -> Result<MemberList, Status> {
+    authorize(&user, "list")?;
+    Ok(MemberList { members: members(join).await?.into_iter().map(info).collect() })
+}
+
+async fn remove_member(join: &Join, name: &str, user: UserInfo) -> Result<MemberInfo, Status> {
+    authorize(&user, "delete")?;
+    let members = members(join).await?;
+    let Some(member) = members.iter().find(|member| member.name == name).cloned() else {
+        return Err(Status::not_found("trireme.io", "members", name));
+    };
+    let voters = members.iter().filter(|member| member.role != Role::Learner).count();
+    if member.role != Role::Learner && voters == 1 {
+        return Err(Status::conflict("trireme.io", "members", name, "it is the only master; its data would be lost"));
+    }
+    join.store.remove_member(member.id).await.map_err(|error| match &error {
+        StoreError::Membership(why) => Status::conflict("trireme.io", "members", name, why),
+        _ => store_status(&error),
+    })?;
+    tracing::info!(name, id = member.id, "master removed");
+    Ok(info(member))
+}
+
+async fn members(join: &Join) -> Result<Vec<Member>, Status> {
+    let mut members = join.store.members().await.map_err(|error| store_status(&error))?;
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(members)
+}
+
+fn info(member: Member) -> MemberInfo {
+    let role = match member.role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Learner => "learner",
+    };
+    MemberInfo {
+        name: member.name,
+        address: member.client_address,
+        role: role.into(),
+        healthy: member.healthy,
+        lag: member.lag,
+        id: member.id,
+        peer_address: member.peer_address,
+    }
+}
+
+fn user(request: &Request<Body>) -> UserInfo {
+    request.extensions().get::<UserInfo>().cloned().unwrap_or_else(UserInfo::anonymous)
+}
+
+fn authorize(user: &UserInfo, verb: &str) -> Result<(), Status> {
+    if user.in_group(GROUP_MASTERS) {
+        return Ok(());
+    }
+    let why = format!(
+        "User \"{}\" cannot {verb} resource \"members\" in API group \"trireme.io\" at the cluster scope",
+        user.name
+    );
+    Err(Status::forbidden("trireme.io", "members", "", &why))
+}
