@@ -1,10 +1,12 @@
 //! The TLS listener: bounded connections, identity from the client certificate, graceful shutdown.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -47,8 +49,8 @@ pub(crate) async fn serve(
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, for example: wait for some to be closed.
                 tracing::warn!(%error, "accepting a connection failed");
@@ -59,7 +61,7 @@ pub(crate) async fn serve(
         let connection = Connection { server: server.clone(), join: join.clone(), graceful: graceful.clone() };
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
-            connection.run(acceptor, stream).await;
+            connection.run(acceptor, stream, from).await;
             drop(permit);
         });
     }
@@ -95,7 +97,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, acceptor: TlsAcceptor, stream: TcpStream) {
+    async fn run(self, acceptor: TlsAcceptor, stream: TcpStream, from: SocketAddr) {
         let _ = stream.set_nodelay(true);
         let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
@@ -116,6 +118,7 @@ impl Connection {
             let certificate = certificate.clone();
             async move {
                 let mut request = request.map(Body::new);
+                request.extensions_mut().insert(ConnectInfo(from));
                 request.extensions_mut().insert(caller.user.clone());
                 request.extensions_mut().insert(caller);
                 if let Some(certificate) = certificate {

@@ -1,0 +1,71 @@
+//! Identities from certificates and the fixed rules.
+
+use axum::body::Body;
+use http::{Method, Request, StatusCode};
+use serde_json::json;
+
+use super::harness::{MAPS, PODS, Server, config_map, pod};
+
+#[tokio::test]
+async fn strangers_and_anonymous() {
+    let server = Server::start().await;
+    let stranger = ("x", &[][..]);
+    let (code, status) = server.call_as(stranger, Method::GET, PODS, "", "").await;
+    assert_eq!(code, StatusCode::FORBIDDEN);
+    assert_eq!(
+        status["message"],
+        "pods is forbidden: User \"x\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
+    );
+    for (path, code) in [("/readyz", 200), ("/healthz", 200), ("/livez", 200), ("/version", 200), ("/api", 403), (PODS, 403), ("/metrics", 403)] {
+        let answer = server.raw(None, Request::get(path).body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status().as_u16(), code, "{path}");
+    }
+    // Identity headers mean nothing.
+    let forged = Request::get(PODS).header("x-remote-user", "admin").header("x-remote-group", "system:masters");
+    assert_eq!(server.raw(None, forged.body(Body::empty()).unwrap()).await.status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn nodes_keep_to_themselves() {
+    let server = Server::start().await;
+    let node = ("system:node:n1", &["system:nodes"][..]);
+    let json = "application/json";
+    let body = |name: &str| json!({"metadata": {"name": name}}).to_string();
+    let cases = [
+        (Method::POST, "/api/v1/nodes".to_owned(), body("n1"), 201),
+        (Method::POST, "/api/v1/nodes".to_owned(), body("n2"), 403),
+        (Method::GET, PODS.to_owned(), String::new(), 200),
+        (Method::GET, "/api/v1/secrets".to_owned(), String::new(), 200),
+        (Method::POST, MAPS.to_owned(), config_map("a", "1").to_string(), 403),
+        (Method::POST, PODS.to_owned(), pod("a").to_string(), 403),
+        (Method::DELETE, "/api/v1/nodes/n1".to_owned(), String::new(), 403),
+        (Method::POST, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases".to_owned(), body("n1"), 201),
+        (Method::POST, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases".to_owned(), body("n2"), 403),
+        (Method::POST, "/apis/coordination.k8s.io/v1/namespaces/default/leases".to_owned(), body("n1"), 403),
+    ];
+    for (method, path, body, code) in cases {
+        let (got, status) = server.call_as(node, method.clone(), &path, json, body).await;
+        assert_eq!(got.as_u16(), code, "{method} {path}: {status}");
+    }
+    server.post(PODS, pod("foreign")).await;
+    let status = json!({"status": {"phase": "Running"}}).to_string();
+    let path = format!("{PODS}/foreign/status");
+    let (code, _) = server.call_as(node, Method::PATCH, &path, "application/merge-patch+json", status).await;
+    assert_eq!(code, StatusCode::FORBIDDEN);
+    let own = json!({"status": {"nodeInfo": {}}}).to_string();
+    let (code, _) =
+        server.call_as(node, Method::PATCH, "/api/v1/nodes/n1/status", "application/merge-patch+json", own).await;
+    assert_eq!(code, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn can_i() {
+    let server = Server::start().await;
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {"verb": "create", "resource": "pods", "namespace": "default"}}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let (code, answer) = server.post(path, review.clone()).await;
+    assert_eq!((code, &answer["status"]["allowed"]), (StatusCode::CREATED, &json!(true)));
+    let (_, answer) = server.call_as(("x", &[]), Method::POST, path, "application/json", review.to_string()).await;
+    assert_eq!(answer["status"]["allowed"], false);
+}

@@ -1,0 +1,12 @@
+//! Wire tests: a real server over a real single-member store, kube-rs and raw HTTP over TLS as clients.
+#![allow(clippy::unwrap_used)]
+
+mod authz;
+mod discovery;
+mod errors;
+mod fence;
+mod harness;
+mod objects;
+mod paging;
+mod services;
+mod watches;

@@ -1,0 +1,68 @@
+//! ClusterIPs and node ports.
+
+use std::collections::HashSet;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::harness::Server;
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn service(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}})
+}
+
+#[tokio::test]
+async fn addresses_are_unique_under_concurrency() {
+    let server = Server::start().await;
+    let (_, kubernetes) = server.get(&format!("{SERVICES}/kubernetes")).await;
+    assert_eq!(kubernetes["spec"]["clusterIP"], "10.96.0.1");
+    let many = (0..40).map(|i| {
+        let server = &server;
+        async move {
+            let mut body = service(&format!("s{i}"));
+            body["spec"]["type"] = json!("NodePort");
+            let (code, made) = server.post(SERVICES, body).await;
+            assert_eq!(code, StatusCode::CREATED, "{made}");
+            (made["spec"]["clusterIP"].as_str().unwrap().to_owned(), made["spec"]["ports"][0]["nodePort"].as_u64().unwrap())
+        }
+    });
+    let made = futures::future::join_all(many).await;
+    assert_eq!(made.iter().map(|(ip, _)| ip).collect::<HashSet<_>>().len(), 40);
+    assert_eq!(made.iter().map(|(_, port)| port).collect::<HashSet<_>>().len(), 40);
+}
+
+#[tokio::test]
+async fn addresses_are_immutable_and_released() {
+    let server = Server::start().await;
+    let mut body = service("s");
+    body["spec"]["clusterIP"] = json!("10.96.7.7");
+    let (code, made) = server.post(SERVICES, body).await;
+    assert_eq!((code, &made["spec"]["clusterIPs"]), (StatusCode::CREATED, &json!(["10.96.7.7"])), "{made}");
+    let mut twin = service("t");
+    twin["spec"]["clusterIP"] = json!("10.96.7.7");
+    let (code, refused) = server.post(SERVICES, twin.clone()).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("provided IP is already allocated"), "{refused}");
+    let mut outside = service("o");
+    outside["spec"]["clusterIP"] = json!("192.168.0.1");
+    assert_eq!(server.post(SERVICES, outside).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    let path = format!("{SERVICES}/s");
+    let other = json!({"spec": {"clusterIP": "10.96.7.8", "clusterIPs": ["10.96.7.8"]}}).to_string();
+    let (code, refused) = server.call(Method::PATCH, &path, "application/merge-patch+json", other).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
+    // An update without the address keeps it.
+    let (_, mut current) = server.get(&path).await;
+    current["spec"].as_object_mut().unwrap().remove("clusterIP");
+    current["spec"].as_object_mut().unwrap().remove("clusterIPs");
+    current["spec"]["ports"][0]["port"] = json!(81);
+    let (code, updated) = server.put(&path, current).await;
+    assert_eq!((code, &updated["spec"]["clusterIP"]), (StatusCode::OK, &json!("10.96.7.7")), "{updated}");
+    assert_eq!(server.delete(&path).await.0, StatusCode::OK);
+    assert_eq!(server.post(SERVICES, twin).await.0, StatusCode::CREATED);
+    let mut headless = service("h");
+    headless["spec"]["clusterIP"] = json!("None");
+    let (_, made) = server.post(SERVICES, headless).await;
+    assert_eq!(made["spec"]["clusterIP"], "None");
+}
