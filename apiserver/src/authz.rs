@@ -37,7 +37,8 @@ pub(crate) fn allowed(user: &UserInfo, info: &RequestInfo) -> bool {
         return reading && (below(&PUBLIC) || user.in_group(GROUP_AUTHENTICATED) && below(&DISCOVERY))
             || info.path.starts_with("/trireme.io/v1/join/");
     }
-    if user.in_group(GROUP_AUTHENTICATED) && info.group == "authorization.k8s.io" && info.verb == "create" {
+    let review = matches!(info.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io");
+    if user.in_group(GROUP_AUTHENTICATED) && review && info.verb == "create" {
         return info.resource.starts_with("selfsubject");
     }
     user.node_name().is_some_and(|node| node_allowed(node, info))
@@ -96,7 +97,9 @@ fn forbidden(user: &UserInfo, info: &RequestInfo) -> Status {
         "" => info.resource.clone(),
         sub => format!("{}/{sub}", info.resource),
     };
-    let scope = match &info.namespace {
+    // A namespace counts as being inside itself.
+    let namespace = if info.resource == "namespaces" { &info.name } else { &info.namespace };
+    let scope = match namespace {
         Some(namespace) => format!("in the namespace {namespace:?}"),
         None => "at the cluster scope".to_owned(),
     };

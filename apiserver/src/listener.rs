@@ -23,6 +23,8 @@ use crate::identity::{Caller, PeerCertificate, UserInfo};
 use crate::server::ApiServer;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longer than clients keep idle connections, so that it is they who close them.
+const HEADER: Duration = Duration::from_secs(150);
 const DRAIN: Duration = Duration::from_secs(10);
 /// Path prefix of the join endpoints.
 pub(crate) const JOIN_PREFIX: &str = "/trireme.io/";
@@ -131,7 +133,7 @@ impl Connection {
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER);
         builder
             .http2()
             .timer(TokioTimer::new())

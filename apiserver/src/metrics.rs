@@ -36,6 +36,22 @@ struct KindLabels {
     resource: String,
 }
 
+const VERBS: [&str; 13] = [
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "post",
+    "put",
+    "head",
+    "options",
+    "trace",
+];
+
 /// Metrics of one API server.
 pub(crate) struct Metrics {
     registry: Mutex<Registry>,
@@ -84,19 +100,26 @@ impl Metrics {
 
     /// Counts a request. Names that are not in the catalogue are not labels, so that nobody can make them grow.
     pub(crate) fn observe(&self, info: &RequestInfo, code: u16, took: Duration) {
-        let known = info.is_resource && self.feed.cache(&info.group, &info.resource).is_some() && code != 404;
-        let text = |s: &str| if known { s.to_owned() } else { String::new() };
+        let cache = if info.is_resource { self.feed.cache(&info.group, &info.resource) } else { None };
+        let cache = cache.filter(|_| code != 404);
+        let text = |s: &str| if cache.is_some() { s.to_owned() } else { String::new() };
+        let known_sub = cache.is_some_and(|c| c.resource.subresource(&info.subresource).is_some());
+        let verb = VERBS.iter().find(|v| **v == info.verb).copied().unwrap_or("other");
         let labels = RequestLabels {
-            verb: info.verb.clone(),
+            verb: verb.to_owned(),
             group: text(&info.group),
-            version: text(&info.version),
+            version: if cache.is_some_and(|c| c.resource.version == info.version) {
+                text(&info.version)
+            } else {
+                String::new()
+            },
             resource: text(&info.resource),
-            subresource: text(&info.subresource),
+            subresource: if known_sub { text(&info.subresource) } else { String::new() },
             code,
         };
         self.requests.get_or_create(&labels).inc();
-        if !matches!(info.verb.as_str(), "watch") {
-            let labels = VerbLabels { verb: info.verb.clone(), resource: text(&info.resource) };
+        if verb != "watch" {
+            let labels = VerbLabels { verb: verb.to_owned(), resource: text(&info.resource) };
             self.durations.get_or_create(&labels).observe(took.as_secs_f64());
         }
     }

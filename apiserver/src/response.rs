@@ -97,7 +97,10 @@ pub(crate) fn document(content_type: &'static str, body: Bytes, gzip: bool) -> R
 /// Adds `Warning: 299 - "…"` headers, as many as fit upstream's limits.
 pub(crate) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
     let mut total = 0;
-    for warning in warnings {
+    for (i, warning) in warnings.iter().enumerate() {
+        if warnings[..i].contains(warning) {
+            continue;
+        }
         let clean: String = warning.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let text = format!("299 - \"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""));
         total += text.len();

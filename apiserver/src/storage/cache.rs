@@ -213,3 +213,71 @@ fn collect(state: &State, part: &Part, keep: impl Fn(&Object) -> bool) -> Vec<Ar
     }
     state.objects.values().filter(wanted).cloned().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::storage::codec;
+    use serde_json::json;
+    use trireme_api::catalogue::Catalogue;
+
+    fn cache(window: usize) -> KindCache {
+        let pods = Catalogue::builtin().resource("", "v1", "pods").unwrap();
+        let prefix = pods.prefix();
+        KindCache::new(pods, prefix, window, 64)
+    }
+
+    fn pod(cache: &KindCache, key: &str, node: &str, revision: u64) -> Arc<Object> {
+        let (namespace, name) = key.split_once('/').unwrap();
+        let value = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": namespace},
+                           "spec": {"nodeName": node}});
+        let bytes = codec::encode(&value, "v1").unwrap();
+        Arc::new(Object::read(&cache.resource, Arc::from(key), &bytes, revision).unwrap())
+    }
+
+    fn put(cache: &KindCache, key: &str, node: &str, revision: u64) {
+        cache.apply(key, Some(pod(cache, key, node, revision)), revision);
+    }
+
+    fn keys(cache: &KindCache, part: &Part) -> Vec<String> {
+        cache.snapshot(part, |_| true).objects.iter().map(|o| o.key.to_string()).collect()
+    }
+
+    #[test]
+    fn parts_and_index() {
+        let cache = cache(8);
+        cache.reset(vec![pod(&cache, "a/x", "n1", 2)], 5);
+        put(&cache, "a/y", "n2", 6);
+        put(&cache, "a0/z", "n1", 7);
+        put(&cache, "b/x", "", 8);
+        let namespace = |n: &str| Part { namespace: Some(n.into()), ..Part::default() };
+        assert_eq!(keys(&cache, &namespace("a")), ["a/x", "a/y"]);
+        assert_eq!(keys(&cache, &Part { node: Some("n1".into()), ..Part::default() }), ["a/x", "a0/z"]);
+        put(&cache, "a/x", "n2", 9);
+        assert_eq!(keys(&cache, &Part { node: Some("n1".into()), ..namespace("a") }), Vec::<String>::new());
+        assert_eq!(keys(&cache, &Part { node: Some("n2".into()), ..namespace("a") }), ["a/x", "a/y"]);
+        assert_eq!(keys(&cache, &Part { name: Some("x".into()), ..Part::default() }), ["a/x", "b/x"]);
+        cache.apply("a/x", None, 10);
+        assert_eq!(keys(&cache, &Part { node: Some("n2".into()), ..Part::default() }), ["a/y"]);
+    }
+
+    #[test]
+    fn a_subscription_has_no_gap_and_no_duplicate() {
+        let cache = cache(3);
+        cache.reset(Vec::new(), 10);
+        assert!(matches!(cache.subscribe(9), Subscription::TooOld { floor: 10 }));
+        for revision in 11..=15 {
+            put(&cache, &format!("a/p{revision}"), "", revision);
+        }
+        // Applying again what is known changes nothing.
+        put(&cache, "a/p15", "", 15);
+        assert!(matches!(cache.subscribe(11), Subscription::TooOld { floor: 12 }));
+        let Subscription::Live { missed, mut signals } = cache.subscribe(13) else { panic!() };
+        assert_eq!(missed.iter().map(|c| c.revision).collect::<Vec<_>>(), [14, 15]);
+        cache.apply("a/p15", None, 16);
+        let Ok(Signal::Change(change)) = signals.try_recv() else { panic!() };
+        assert_eq!((change.revision, change.new.is_none(), change.old.is_some()), (16, true, true));
+        assert!(signals.try_recv().is_err());
+    }
+}

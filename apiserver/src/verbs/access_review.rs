@@ -14,8 +14,8 @@ use crate::request::{accept, body};
 use crate::response;
 use crate::server::ApiServer;
 
-/// Group of the reviews; they are answered, never stored.
-pub(crate) const GROUP: &str = "authorization.k8s.io";
+/// Groups of the reviews; they are answered, never stored.
+pub(crate) const GROUPS: [&str; 2] = ["authorization.k8s.io", "authentication.k8s.io"];
 
 /// POST of a review.
 pub(crate) async fn review(
@@ -38,9 +38,12 @@ pub(crate) async fn review(
     if info.verb != "create" {
         return Err(Status::method_not_supported());
     }
-    let status = match info.resource.as_str() {
-        "selfsubjectaccessreviews" => access(&object["spec"], caller),
-        "selfsubjectrulesreviews" => rules(caller),
+    let status = match (info.group.as_str(), info.resource.as_str()) {
+        ("authorization.k8s.io", "selfsubjectaccessreviews") => access(&object["spec"], caller),
+        ("authorization.k8s.io", "selfsubjectrulesreviews") => rules(caller),
+        ("authentication.k8s.io", "selfsubjectreviews") => {
+            json!({"userInfo": {"username": caller.user.name, "groups": caller.user.groups}})
+        }
         _ => return Err(Status::unknown_resource()),
     };
     if !object.is_object() {

@@ -37,7 +37,7 @@ pub(crate) async fn dispatch(
     info: RequestInfo,
     caller: Caller,
 ) -> ApiResult<Response<Body>> {
-    if info.group == access_review::GROUP {
+    if access_review::GROUPS.contains(&info.group.as_str()) {
         return access_review::review(server, request, &info, &caller).await;
     }
     let resource = server.inner.catalogue.resource(&info.group, &info.version, &info.resource);

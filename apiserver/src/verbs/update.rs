@@ -12,7 +12,7 @@ use trireme_raftstore::Op;
 use super::ctx::{Ctx, text_at};
 use super::store::{self, Change, Guard, Outcome};
 use super::{admission, create, delete, encode, services};
-use crate::error::{ApiResult, corrupt};
+use crate::error::ApiResult;
 use crate::request::accept;
 use crate::storage::keys;
 use crate::storage::object::Object;
@@ -190,14 +190,27 @@ fn step(ctx: &Ctx, current: &Object, change: impl Fn(&Value) -> ApiResult<Value>
         txn.op(Op::Delete { key: ctx.cache.store_key(&current.key) });
         extra.extend(released(ctx, &new));
     } else {
-        let unchanged = crate::storage::codec::decode(&value).map_err(corrupt)?.body() == current.stored.body();
-        if unchanged && extra.is_empty() {
+        if extra.is_empty() && same(&new, &old) {
             return Ok(Step::Unchanged);
         }
         txn.op(store::put(ctx, &current.key, value.clone()));
     }
     extra.into_iter().for_each(|op| txn.op(op));
     Ok(Step::Write { object: Box::new(new), value, change: txn })
+}
+
+/// Whether two objects differ in nothing but the resourceVersion, in whatever order their fields are.
+fn same(new: &Value, old: &Value) -> bool {
+    let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return false };
+    a.len() == b.len()
+        && a.iter().all(|(key, value)| match (key.as_str(), value.as_object(), b.get(key).and_then(Value::as_object)) {
+            ("metadata", Some(x), Some(y)) => {
+                let rest =
+                    |m: &serde_json::Map<String, Value>| m.len() - usize::from(m.contains_key("resourceVersion"));
+                rest(x) == rest(y) && x.iter().all(|(k, v)| k == "resourceVersion" || y.get(k) == Some(v))
+            }
+            _ => b.get(key) == Some(value),
+        })
 }
 
 /// Keys besides the object's own that go with it.

@@ -16,7 +16,15 @@ async fn strangers_and_anonymous() {
         status["message"],
         "pods is forbidden: User \"x\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
     );
-    for (path, code) in [("/readyz", 200), ("/healthz", 200), ("/livez", 200), ("/version", 200), ("/api", 403), (PODS, 403), ("/metrics", 403)] {
+    for (path, code) in [
+        ("/readyz", 200),
+        ("/healthz", 200),
+        ("/livez", 200),
+        ("/version", 200),
+        ("/api", 403),
+        (PODS, 403),
+        ("/metrics", 403),
+    ] {
         let answer = server.raw(None, Request::get(path).body(Body::empty()).unwrap()).await;
         assert_eq!(answer.status().as_u16(), code, "{path}");
     }

@@ -18,11 +18,16 @@ async fn documents() {
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
     let request = Request::get("/apis").header("accept", accept).body(Body::empty()).unwrap();
     let answer = server.raw(Some(ADMIN), request).await;
-    assert_eq!(answer.headers()["content-type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    assert_eq!(
+        answer.headers()["content-type"],
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
     let etag = answer.headers()["etag"].clone();
-    let body: serde_json::Value = serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    let body: serde_json::Value =
+        serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
     assert_eq!(body["kind"], "APIGroupDiscoveryList");
-    let request = Request::get("/apis").header("accept", accept).header("if-none-match", etag).body(Body::empty()).unwrap();
+    let request =
+        Request::get("/apis").header("accept", accept).header("if-none-match", etag).body(Body::empty()).unwrap();
     assert_eq!(server.raw(Some(ADMIN), request).await.status(), StatusCode::NOT_MODIFIED);
 }
 

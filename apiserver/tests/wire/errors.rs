@@ -30,7 +30,9 @@ async fn bodies() {
         (&format!("{MAPS}?dryRun=Some"), json, config_map("x", "1").to_string(), 400, "BadRequest"),
     ]
     .into_iter()
-    .map(|(path, kind, body, code, reason)| (Box::leak(path.to_owned().into_boxed_str()) as &str, kind, body, code, reason))
+    .map(|(path, kind, body, code, reason)| {
+        (Box::leak(path.to_owned().into_boxed_str()) as &str, kind, body, code, reason)
+    })
     .collect();
     for (path, kind, body, code, reason) in cases {
         let shown: String = body.chars().take(60).collect();

@@ -103,7 +103,11 @@ impl Server {
     }
 
     /// A raw request over TLS (HTTP/2), with or without a client certificate.
-    pub async fn raw(&self, identity: Option<(&str, &[&str])>, request: Request<Body>) -> Response<hyper::body::Incoming> {
+    pub async fn raw(
+        &self,
+        identity: Option<(&str, &[&str])>,
+        request: Request<Body>,
+    ) -> Response<hyper::body::Incoming> {
         let mut roots = rustls::RootCertStore::empty();
         use rustls_pki_types::pem::PemObject;
         for der in rustls_pki_types::CertificateDer::pem_slice_iter(self.pki.ca_pem().as_bytes()) {

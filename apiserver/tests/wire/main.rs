@@ -8,5 +8,6 @@ mod fence;
 mod harness;
 mod objects;
 mod paging;
+mod proxy;
 mod services;
 mod watches;

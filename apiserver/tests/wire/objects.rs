@@ -24,7 +24,9 @@ async fn life_of_an_object() {
     let updated = maps.replace("a", &PostParams::default(), &first).await.unwrap();
     assert_ne!(updated.resource_version(), read.resource_version());
     // The old resourceVersion loses.
-    let kube::Error::Api(conflict) = maps.replace("a", &PostParams::default(), &first).await.unwrap_err() else { panic!() };
+    let kube::Error::Api(conflict) = maps.replace("a", &PostParams::default(), &first).await.unwrap_err() else {
+        panic!()
+    };
     assert_eq!((conflict.code, conflict.reason.as_str()), (409, "Conflict"));
     assert_eq!(
         conflict.message,
@@ -76,7 +78,8 @@ async fn patches() {
     let patched = maps.patch("p", &PatchParams::default(), &strategic).await.unwrap();
     assert_eq!(patched.data.unwrap().keys().collect::<Vec<_>>(), ["k", "s"]);
     let path = format!("{MAPS}/p");
-    let ops = json!([{"op": "test", "path": "/data/k", "value": "1"}, {"op": "replace", "path": "/data/k", "value": "9"}]);
+    let ops =
+        json!([{"op": "test", "path": "/data/k", "value": "1"}, {"op": "replace", "path": "/data/k", "value": "9"}]);
     let (code, got) = server.call(Method::PATCH, &path, "application/json-patch+json", ops.to_string()).await;
     assert_eq!((code, &got["data"]["k"]), (StatusCode::OK, &json!("9")));
     let (code, failed) = server.call(Method::PATCH, &path, "application/json-patch+json", ops.to_string()).await;
@@ -89,10 +92,13 @@ async fn patches() {
     let (code, _) = server.call(Method::PATCH, &format!("{MAPS}/none"), MERGE, "{}").await;
     assert_eq!(code, StatusCode::NOT_FOUND);
     // Patches without a resourceVersion do not conflict with each other.
-    let many = (0..20).map(|i| {
-        let (server, path) = (&server, &path);
-        async move { server.call(Method::PATCH, path, MERGE, json!({"data": {format!("n{i}"): "1"}}).to_string()).await.0 }
-    });
+    let many =
+        (0..20).map(|i| {
+            let (server, path) = (&server, &path);
+            async move {
+                server.call(Method::PATCH, path, MERGE, json!({"data": {format!("n{i}"): "1"}}).to_string()).await.0
+            }
+        });
     for code in futures::future::join_all(many).await {
         assert!(code == StatusCode::OK || code == StatusCode::CONFLICT);
     }
@@ -112,7 +118,8 @@ async fn finalizers_hold_an_object() {
     let more = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/new"]}});
     let (code, refused) = server.call(Method::PATCH, &path, MERGE, more.to_string()).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
-    let (code, _) = server.call(Method::PATCH, &path, MERGE, json!({"metadata": {"finalizers": null}}).to_string()).await;
+    let (code, _) =
+        server.call(Method::PATCH, &path, MERGE, json!({"metadata": {"finalizers": null}}).to_string()).await;
     assert_eq!(code, StatusCode::OK);
     assert_eq!(server.get(&path).await.0, StatusCode::NOT_FOUND);
 }

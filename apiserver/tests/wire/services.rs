@@ -25,7 +25,10 @@ async fn addresses_are_unique_under_concurrency() {
             body["spec"]["type"] = json!("NodePort");
             let (code, made) = server.post(SERVICES, body).await;
             assert_eq!(code, StatusCode::CREATED, "{made}");
-            (made["spec"]["clusterIP"].as_str().unwrap().to_owned(), made["spec"]["ports"][0]["nodePort"].as_u64().unwrap())
+            (
+                made["spec"]["clusterIP"].as_str().unwrap().to_owned(),
+                made["spec"]["ports"][0]["nodePort"].as_u64().unwrap(),
+            )
         }
     });
     let made = futures::future::join_all(many).await;

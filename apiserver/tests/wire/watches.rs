@@ -29,7 +29,8 @@ impl Frames {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await.expect("an event in time");
+            let frame =
+                tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await.expect("an event in time");
             let data: Bytes = frame?.unwrap().into_data().unwrap();
             self.buffer.extend_from_slice(&data);
         }
@@ -37,7 +38,11 @@ impl Frames {
 
     async fn expect(&mut self, kind: &str, name: &str) -> Value {
         let event = self.next().await.unwrap();
-        assert_eq!((event["type"].as_str(), event["object"]["metadata"]["name"].as_str()), (Some(kind), Some(name)), "{event}");
+        assert_eq!(
+            (event["type"].as_str(), event["object"]["metadata"]["name"].as_str()),
+            (Some(kind), Some(name)),
+            "{event}"
+        );
         event["object"].clone()
     }
 }
@@ -87,7 +92,10 @@ async fn history_serves_what_the_window_has_forgotten() {
     server.api.store().compact(server.api.store().applied_revision()).await.unwrap();
     let mut expired = Frames::open(&server, &format!("resourceVersion={}", revision(&first))).await;
     let error = expired.next().await.unwrap();
-    assert_eq!((&error["type"], &error["object"]["code"], &error["object"]["reason"]), (&json!("ERROR"), &json!(410), &json!("Expired")));
+    assert_eq!(
+        (&error["type"], &error["object"]["code"], &error["object"]["reason"]),
+        (&json!("ERROR"), &json!(410), &json!("Expired"))
+    );
     assert!(expired.next().await.is_none());
 }
 

@@ -1,0 +1,151 @@
+//! Logs and sessions through a stand-in for a node's agent.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use futures::SinkExt;
+use http::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{AttachParams, LogParams};
+use rustls_pki_types::pem::PemObject;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+use trireme_apiserver::pki::key_and_csr;
+
+use super::harness::{PODS, Server, pod};
+
+async fn answer(mut request: Request<hyper::body::Incoming>) -> Result<Response<Body>, Infallible> {
+    let uri = request.uri().to_string();
+    if uri.starts_with("/containerLogs/default/p/waiting") {
+        let mut refused =
+            Response::new(Body::from("container \"waiting\" in pod \"p\" is waiting to start: ContainerCreating"));
+        *refused.status_mut() = StatusCode::BAD_REQUEST;
+        return Ok(refused);
+    }
+    if uri.starts_with("/containerLogs/") {
+        return Ok(Response::new(Body::from(format!("asked {uri}\n"))));
+    }
+    let key = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let io = TokioIo::new(upgrade.await.unwrap());
+        let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+        let mut out = vec![1u8];
+        out.extend_from_slice(uri.as_bytes());
+        socket.send(Message::binary(out)).await.unwrap();
+        let mut status = vec![3u8];
+        status.extend_from_slice(json!({"metadata": {}, "status": "Success"}).to_string().as_bytes());
+        socket.send(Message::binary(status)).await.unwrap();
+        let _ = socket.close(None).await;
+    });
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-accept", key)
+        .header(
+            "sec-websocket-protocol",
+            request.headers()["sec-websocket-protocol"].to_str().unwrap().split(',').next().unwrap(),
+        );
+    Ok(response.body(Body::empty()).unwrap())
+}
+
+/// Listens as node `n1` with a certificate of the cluster and takes only the API server's.
+async fn agent(server: &Server) -> u16 {
+    let own = key_and_csr().unwrap();
+    let certificate = server.pki.sign_node(&own.csr_pem, "n1", IpAddr::V4(Ipv4Addr::LOCALHOST)).unwrap();
+    let chain = rustls_pki_types::CertificateDer::pem_slice_iter(certificate.as_bytes());
+    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    for der in rustls_pki_types::CertificateDer::pem_slice_iter(server.pki.ca_pem().as_bytes()) {
+        roots.add(der.unwrap()).unwrap();
+    }
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let service = hyper::service::service_fn(answer);
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                let _ = connection.with_upgrades().await;
+            });
+        }
+    });
+    port
+}
+
+async fn bound_pod(server: &Server, port: u16) {
+    server.post("/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await;
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+                                   "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
+    let path = "/api/v1/nodes/n1/status";
+    let (code, node) = server.call(Method::PATCH, path, "application/merge-patch+json", status.to_string()).await;
+    assert_eq!(code, StatusCode::OK, "{node}");
+    let mut two = pod("p");
+    two["spec"]["containers"] = json!([{"name": "c", "image": "i"}, {"name": "waiting", "image": "i"}]);
+    server.post(PODS, two).await;
+}
+
+async fn bind(server: &Server) {
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    assert_eq!(server.post(&format!("{PODS}/p/binding"), binding).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn logs_and_exec() {
+    let server = Server::start().await;
+    let port = agent(&server).await;
+    bound_pod(&server, port).await;
+    let (code, refused) = server.get(&format!("{PODS}/p/log")).await;
+    assert_eq!(
+        (code, refused["message"].as_str().unwrap()),
+        (StatusCode::BAD_REQUEST, "a container name must be specified for pod p, choose one of: [c waiting]")
+    );
+    bind(&server).await;
+    let pods: Api<Pod> = Api::default_namespaced(server.admin().await);
+    let parameters = LogParams { container: Some("c".into()), tail_lines: Some(3), ..LogParams::default() };
+    assert_eq!(pods.logs("p", &parameters).await.unwrap(), "asked /containerLogs/default/p/c?tailLines=3\n");
+    let (code, waiting) = server.get(&format!("{PODS}/p/log?container=waiting")).await;
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+    assert!(waiting["message"].as_str().unwrap().ends_with("is waiting to start: ContainerCreating"), "{waiting}");
+    let attach = AttachParams::default().container("c").stdin(false).stderr(false);
+    let mut session = pods.exec("p", ["echo", "a b"], &attach).await.unwrap();
+    let mut out = String::new();
+    session.stdout().unwrap().read_to_string(&mut out).await.unwrap();
+    assert_eq!(out, "/exec/default/p/c?command=echo&command=a%20b&output=1");
+    let (code, refused) = server.get(&format!("{PODS}/p/exec?command=sh&stdout=true&container=c")).await;
+    assert_eq!((code, &refused["message"]), (StatusCode::BAD_REQUEST, &json!("Upgrade request required")));
+}
+
+#[tokio::test]
+async fn an_agent_that_is_away() {
+    let server = Server::start().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    bound_pod(&server, port).await;
+    bind(&server).await;
+    let (code, status) = server.get(&format!("{PODS}/p/log?container=c")).await;
+    assert_eq!(code, StatusCode::BAD_GATEWAY);
+    let message = status["message"].as_str().unwrap();
+    assert!(message.starts_with(&format!("error dialing backend: dial tcp 127.0.0.1:{port}: ")), "{message}");
+}
