@@ -1,8 +1,29 @@
 //! The agent's composition root: starts its parts and waits for the end.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::runtime::{WatchStreamExt, reflector, watcher};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use trireme_client::events::EventRecorder;
 
 use crate::config::{AgentTls, Config, ConfigError};
+use crate::images::{ImageError, Store, StoreConfig};
+use crate::network::{Network, NetworkConfig, NetworkError};
+use crate::pods::{Context, MachineFacts, Register, manager, oci};
+use crate::runtime::cgroups::Cgroups;
+use crate::server::tls::TlsError;
+use crate::{node, server};
+
+/// Pods wait at most this long for the first list of services.
+const SERVICES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an agent stopped.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +40,23 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The image store cannot be opened.
+    #[error("image store")]
+    Images(#[from] ImageError),
+    /// The pod network's records cannot be opened.
+    #[error("pod network")]
+    Network(#[from] NetworkError),
+    /// The pod network is IPv4 so far.
+    #[error("node address {0} is not an IPv4 address")]
+    Address(IpAddr),
+}
+
+fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> AgentError {
+    let what = what.into();
+    move |source| AgentError::Io { what, source }
 }
 
 /// Runs the agent until `shutdown` is cancelled. Containers go on running after it returns.
@@ -29,7 +67,91 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), AgentError> {
     config.validate()?;
-    let _ = (client, tls);
+    let IpAddr::V4(node_ip) = config.node_ip else { return Err(AgentError::Address(config.node_ip)) };
+    let acceptor = server::tls::acceptor(&tls)?;
+    prepare_directory(&config)?;
+    let cgroups = Cgroups::detect().map_err(io("cgroups"))?;
+    prepare_cgroups(&config, &cgroups)?;
+    let listener = TcpListener::bind(config.listen).await.map_err(io(format!("listening on {}", config.listen)))?;
+    let images = Store::open(StoreConfig::new(config.data_dir.join("images"))).await?;
+    let network_config = NetworkConfig::new(config.data_dir.join("network"), &config.node_name, node_ip);
+    let network = Network::open(network_config).await?;
+    let facts = node::collect(&config);
+    let (network_ready, network_rx) = watch::channel(false);
+    let (uid, uid_rx) = watch::channel(None);
+    let (services, services_writer) = reflector::store::<Service>();
+    let (events, event_writer) = EventRecorder::new(client.clone(), "kubelet", Some(&config.node_name));
+    let images_dir = config.images_dir.clone();
+    let context = Arc::new(Context {
+        grantable: oci::capabilities_of(facts.capabilities),
+        machine: MachineFacts { cpus: facts.cpus, memory_bytes: facts.memory_bytes },
+        register: Register::default(),
+        network_ready: network_rx.clone(),
+        services: services.clone(),
+        cgroups,
+        images: images.clone(),
+        network: network.clone(),
+        events,
+        client: client.clone(),
+        config,
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(event_writer.run());
+    tasks.spawn(server::run(context.clone(), listener, acceptor, shutdown.clone()));
+    let name = context.config.node_name.clone();
+    tasks.spawn(node::run_status(context.clone(), facts, network_rx, uid, shutdown.clone()));
+    tasks.spawn(node::run_lease(client.clone(), name.clone(), uid_rx, shutdown.clone()));
+    tasks.spawn(node::run_network(client.clone(), name, network, network_ready, shutdown.clone()));
+    tasks.spawn(follow_services(client, services_writer));
+    let importer = images.clone();
+    let import_dir = images_dir.clone();
+    let first = async move {
+        if import_dir.exists() {
+            match importer.import_folder(&import_dir).await {
+                Ok(report) => tracing::info!(?report, "images imported"),
+                Err(error) => tracing::warn!(%error, "images not imported"),
+            }
+        }
+    };
+    let _ = tokio::join!(first, tokio::time::timeout(SERVICES_TIMEOUT, services.wait_until_ready()));
+    let stop = shutdown.clone();
+    tasks.spawn(async move { images.watch_folder(images_dir, stop).await });
+    tasks.spawn(manager::run(context, shutdown.clone()));
     shutdown.cancelled().await;
+    tasks.shutdown().await;
     Ok(())
+}
+
+/// Only root may look into pods' directories: they hold secrets.
+fn prepare_directory(config: &Config) -> Result<(), AgentError> {
+    use std::os::unix::fs::PermissionsExt;
+
+    for name in ["pods", "logs"] {
+        let directory = config.data_dir.join(name);
+        let mode = std::fs::Permissions::from_mode(0o700);
+        std::fs::create_dir_all(&directory)
+            .and_then(|()| std::fs::set_permissions(&directory, mode))
+            .map_err(io(directory.display().to_string()))?;
+    }
+    Ok(())
+}
+
+fn prepare_cgroups(config: &Config, cgroups: &Cgroups) -> Result<(), AgentError> {
+    let root = &config.cgroup_root;
+    for class in ["shims", "pods/burstable", "pods/besteffort"] {
+        let path = format!("{root}/{class}");
+        cgroups.create(&path).map_err(io(format!("cgroup {path}")))?;
+    }
+    let least = crate::runtime::cgroups::Limits { cpu_shares: Some(2), ..Default::default() };
+    cgroups.limit(&format!("{root}/pods/besteffort"), &least).map_err(io("cgroup of best-effort pods"))
+}
+
+async fn follow_services(client: kube::Client, writer: reflector::store::Writer<Service>) {
+    let stream = watcher(Api::<Service>::all(client), watcher::Config::default()).default_backoff();
+    let mut stream = std::pin::pin!(stream.reflect(writer));
+    while let Some(event) = stream.next().await {
+        if let Err(error) = event {
+            tracing::warn!(%error, "watch of the services");
+        }
+    }
 }

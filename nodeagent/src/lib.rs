@@ -8,8 +8,12 @@ mod agent;
 mod config;
 pub mod images;
 pub mod network;
+mod node;
+mod pods;
 mod runtime;
+mod server;
 pub mod shim;
 
 pub use agent::{AgentError, run};
 pub use config::{AgentTls, Config, ConfigError};
+pub use server::tls::TlsError;

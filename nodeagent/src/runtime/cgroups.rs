@@ -247,9 +247,8 @@ impl Cgroups {
     pub(crate) fn usage(&self, path: &str) -> Usage {
         let file = |controller: &str, name: &str| Some(self.directory(controller, path)?.join(name));
         let number = |controller: &str, name: &str| file(controller, name).and_then(|f| read_number(&f)).unwrap_or(0);
-        let key = |controller: &str, name: &str, key: &str| {
-            file(controller, name).and_then(|f| keyed(&f, key)).unwrap_or(0)
-        };
+        let key =
+            |controller: &str, name: &str, key: &str| file(controller, name).and_then(|f| keyed(&f, key)).unwrap_or(0);
         let (cpu_ns, memory_bytes, inactive) = if self.is_v2() {
             let memory = number("memory", "memory.current");
             (key("cpu", "cpu.stat", "usage_usec") * 1000, memory, key("memory", "memory.stat", "inactive_file"))

@@ -38,13 +38,8 @@ pub(crate) struct Create<'a> {
 /// Makes a container and starts it. Returns the process id of its init.
 pub(crate) fn create(request: Create<'_>) -> Result<i32, String> {
     let root = request.directory.join("rootfs");
-    rootfs::mount_overlay(
-        request.layers,
-        &request.directory.join("upper"),
-        &request.directory.join("work"),
-        &root,
-    )
-    .map_err(|error| error.to_string())?;
+    rootfs::mount_overlay(request.layers, &request.directory.join("upper"), &request.directory.join("work"), &root)
+        .map_err(|error| error.to_string())?;
     let uid = finish_config(&request, &root)?;
     if let Stdio::Files { stdout, stderr, .. } = &request.stdio
         && uid != 0

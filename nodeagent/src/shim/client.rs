@@ -237,7 +237,8 @@ impl Connection {
         let _ = setsockopt(&fd, sockopt::SndBuf, &(1 << 20));
         let path = format!("/proc/self/fd/{}/{SOCKET}", at.as_raw_fd());
         connect(fd.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
-        Ok(Connection { socket: AsyncFd::new(fd)? })
+        // SAFETY: it owns the descriptor and nothing replaces or closes it before it is dropped.
+        Ok(Connection { socket: unsafe { AsyncFd::register(fd)? } })
     }
 
     async fn send(&self, request: &Request, fds: &[RawFd]) -> io::Result<()> {

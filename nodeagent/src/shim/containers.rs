@@ -82,12 +82,7 @@ impl Running {
 
     /// What the agent is told about it.
     pub(crate) fn status(&self) -> ContainerStatus {
-        ContainerStatus {
-            spec: self.spec.clone(),
-            pid: self.pid,
-            started_ns: self.started_ns,
-            exit: self.exit.clone(),
-        }
+        ContainerStatus { spec: self.spec.clone(), pid: self.pid, started_ns: self.started_ns, exit: self.exit.clone() }
     }
 
     /// Descriptors to be watched for output, with their stream's number.

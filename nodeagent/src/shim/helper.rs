@@ -5,8 +5,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, SigHandler, Signal, signal, sigprocmask};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket, socketpair};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket, socketpair,
+};
 use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
 
@@ -96,14 +98,7 @@ pub(crate) struct ExecJob {
 pub(crate) fn exec(job: ExecJob) -> Result<(i32, Option<OwnedFd>), String> {
     let ExecJob { id, directory, state, args, tag, files, size } = job;
     with_console(&directory, &format!("console-{tag}"), files, size, |stdio| {
-        launch::exec(launch::Exec {
-            id: &id,
-            directory: &directory,
-            state_root: &state,
-            args: &args,
-            tag: &tag,
-            stdio,
-        })
+        launch::exec(launch::Exec { id: &id, directory: &directory, state_root: &state, args: &args, tag: &tag, stdio })
     })
 }
 
@@ -162,8 +157,7 @@ fn receive_master(listener: &OwnedFd) -> io::Result<OwnedFd> {
     let mut buffer = [0_u8; 4096];
     let mut parts = [IoSliceMut::new(&mut buffer)];
     let mut space = nix::cmsg_space!([i32; 1]);
-    let message =
-        recvmsg::<()>(connection.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<()>(connection.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     for control in message.cmsgs().map_err(io::Error::from)? {
         if let ControlMessageOwned::ScmRights(fds) = control
             && let Some(fd) = fds.first()

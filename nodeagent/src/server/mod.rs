@@ -1,0 +1,129 @@
+//! The agent's HTTPS server: logs, exec and attach for the API server, health and metrics for operators.
+//!
+//! Only clients with a certificate of the cluster's authority get in, and of them only `system:masters`.
+
+mod exec;
+mod logs;
+mod metrics;
+mod streams;
+pub(crate) mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::pods::Context;
+
+/// Connections at one time.
+const MAX_CONNECTIONS: usize = 1024;
+/// A client that has not finished its handshake by then is dropped.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who is at the other end, from the certificate.
+#[derive(Clone, Debug)]
+struct Peer {
+    name: String,
+    groups: Vec<String>,
+}
+
+/// Serves until `shutdown`.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    shutdown: CancellationToken,
+) {
+    let router = router(context);
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let (router, acceptor, shutdown) = (router.clone(), acceptor.clone(), shutdown.clone());
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    tokio::select! {
+                        () = connection(router, stream, from, acceptor) => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, for example: it passes.
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(router: Router, stream: TcpStream, from: SocketAddr, acceptor: TlsAcceptor) {
+    let _ = stream.set_nodelay(true);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    let stream = match handshake {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%from, %error, "handshake"),
+        Err(_) => return,
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let Some((name, groups)) = certificate.and_then(|der| tls::subject(der)) else { return };
+    let service = router.layer(axum::Extension(Peer { name, groups }));
+    let service = TowerToHyperService::new(service);
+    let builder = auto::Builder::new(TokioExecutor::new());
+    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+        tracing::debug!(%from, %error, "connection");
+    }
+}
+
+fn router(context: Arc<Context>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/pods", get(pods))
+        .route("/metrics", get(metrics::serve))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
+        .route("/exec/{namespace}/{pod}/{container}", get(exec::exec))
+        .route("/attach/{namespace}/{pod}/{container}", get(exec::attach))
+        .layer(middleware::from_fn(authorize))
+        .with_state(context)
+}
+
+async fn authorize(request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().cloned();
+    match peer {
+        Some(peer) if peer.groups.iter().any(|group| group == "system:masters") => next.run(request).await,
+        Some(peer) => {
+            let message = format!("Forbidden (user={}, verb=get, resource=nodes, subresource(s)=[proxy])", peer.name);
+            (StatusCode::FORBIDDEN, message).into_response()
+        }
+        None => StatusCode::UNAUTHORIZED.into_response(),
+    }
+}
+
+async fn pods(State(context): State<Arc<Context>>) -> Response {
+    let items: Vec<_> = context.register.all().iter().map(|view| (*view.pod).clone()).collect();
+    axum::Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})).into_response()
+}
+
+/// A plain text error, as kubelets answer; the API server wraps it into a `Status`.
+fn fail(code: StatusCode, message: impl Into<String>) -> Response {
+    (code, message.into()).into_response()
+}
