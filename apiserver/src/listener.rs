@@ -40,7 +40,7 @@ pub(crate) async fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let connections = Arc::new(Semaphore::new(server.inner.config.limits.connections));
     let graceful = Arc::new(GracefulShutdown::new());
-    let join = join_routes();
+    let join = crate::join::router(server.clone());
     loop {
         let permit = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -70,11 +70,6 @@ pub(crate) async fn serve(
     server.inner.stopping.cancel();
     drain(graceful).await;
     Ok(())
-}
-
-/// The join endpoints.
-fn join_routes() -> axum::Router {
-    axum::Router::new()
 }
 
 async fn drain(graceful: Arc<GracefulShutdown>) {
