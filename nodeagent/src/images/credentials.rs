@@ -78,7 +78,7 @@ impl Credentials {
     pub(crate) fn matching(&self, reference: &Reference) -> Vec<Login> {
         let mut found: Vec<&(String, Login)> =
             self.entries.iter().filter(|(pattern, _)| matches(pattern, reference)).collect();
-        found.sort_by(|a, b| b.0.len().cmp(&a.0.len()));
+        found.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.len()));
         found.into_iter().map(|(_, login)| login.clone()).collect()
     }
 

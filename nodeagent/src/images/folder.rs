@@ -124,7 +124,8 @@ fn watch(dir: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
     fs::create_dir_all(dir)?;
     let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
     inotify::add_watch(&fd, dir, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO)?;
-    AsyncFd::new(fd)
+    // SAFETY: the AsyncFd owns the descriptor, which is therefore open and the same for as long as it lives.
+    Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
 /// Waits for a change, then until nothing changes for a moment.

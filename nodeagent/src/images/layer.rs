@@ -137,31 +137,44 @@ impl Unpacker {
     fn place(&self, clean: PathBuf) -> Result<Place, ImageError> {
         let name = clean.file_name().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
         let parent = clean.parent().unwrap_or(Path::new(""));
-        match self.open_dir(parent) {
-            Ok(parent) => return Ok(Place { parent, name, path: clean }),
-            Err(rustix::io::Errno::NOENT) => {}
-            Err(errno) => return Err(ImageError::Layer { path: clean, message: errno.to_string() }),
-        }
+        let fail = |errno: rustix::io::Errno| ImageError::Layer { path: clean.clone(), message: errno.to_string() };
+        let parent = match self.open_dir(parent) {
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => self.make_dirs(parent, &clean)?,
+            other => other.map_err(fail)?,
+        };
+        Ok(Place { parent, name, path: clean })
+    }
+
+    /// Like `mkdir -p`, for the entry at `path`.
+    fn make_dirs(&self, dirs: &Path, path: &Path) -> Result<OwnedFd, ImageError> {
+        let fail = |errno: rustix::io::Errno| ImageError::Layer { path: path.to_owned(), message: errno.to_string() };
         let mut made = PathBuf::new();
-        let mut dir = self.open_dir(&made);
-        for component in parent.components() {
-            let fail = |errno: rustix::io::Errno| ImageError::Layer { path: clean.clone(), message: errno.to_string() };
-            let base = dir.map_err(fail)?;
+        let mut dir = self.open_dir(&made).map_err(fail)?;
+        for component in dirs.components() {
             made.push(component);
             dir = match self.open_dir(&made) {
-                Err(rustix::io::Errno::NOENT) => {
-                    rfs::mkdirat(&base, component.as_os_str(), Mode::from_raw_mode(0o755)).map_err(fail)?;
+                Ok(dir) => dir,
+                Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {
+                    let name = component.as_os_str().as_bytes().to_vec();
+                    let place = Place { parent: dir, name, path: path.to_owned() };
+                    // A whiteout of this layer gives way, and the new directory hides what was below; a file does not.
+                    let hidden = place.kind()? == Some((FileType::CharacterDevice, 0));
+                    if hidden {
+                        place.wrap(rfs::unlinkat(&place.parent, place.name(), AtFlags::empty()))?;
+                    }
+                    place.wrap(rfs::mkdirat(&place.parent, place.name(), Mode::from_raw_mode(0o755)))?;
                     // mkdir is subject to the umask.
-                    let _ = rfs::chmodat(&base, component.as_os_str(), Mode::from_raw_mode(0o755), AtFlags::empty());
-                    self.open_dir(&made)
+                    let mode = Mode::from_raw_mode(0o755);
+                    place.wrap(rfs::chmodat(&place.parent, place.name(), mode, AtFlags::empty()))?;
+                    if hidden {
+                        set_opaque(&place)?;
+                    }
+                    self.open_dir(&made).map_err(fail)?
                 }
-                other => other,
+                Err(errno) => return Err(fail(errno)),
             };
         }
-        match dir {
-            Ok(parent) => Ok(Place { parent, name, path: clean }),
-            Err(errno) => Err(ImageError::Layer { path: clean, message: errno.to_string() }),
-        }
+        Ok(dir)
     }
 
     fn open_dir(&self, path: &Path) -> Result<OwnedFd, rustix::io::Errno> {
