@@ -58,6 +58,7 @@ fn property_facts(schema: &Value) -> String {
         ("keys", keys.join(",").as_str()),
         ("merge", text("x-kubernetes-patch-merge-key")),
         ("strategy", text("x-kubernetes-patch-strategy")),
+        ("map", text("x-kubernetes-map-type")),
     ] {
         if !value.is_empty() {
             let _ = write!(line, " {key}={value}");

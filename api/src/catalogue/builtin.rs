@@ -9,6 +9,7 @@ use super::resource::Scope;
 use crate::defaults::{objects, pod, service, workloads};
 use crate::names;
 use crate::prepare::kinds;
+use crate::table::Printer;
 
 const STATUS: SubEntry = SubEntry { name: "status", verbs: STATUS_VERBS, gvk: ("", "", "") };
 const SCALE: SubEntry = SubEntry { name: "scale", verbs: STATUS_VERBS, gvk: ("autoscaling", "v1", "Scale") };
@@ -25,6 +26,7 @@ const CORE: &[Entry] = &[
         plural: "configmaps",
         short_names: &["cm"],
         definition: "io.k8s.api.core.v1.ConfigMap",
+        printer: Printer::CONFIG_MAP,
         ..Entry::BASE
     },
     Entry {
@@ -33,6 +35,7 @@ const CORE: &[Entry] = &[
         short_names: &["ep"],
         definition: "io.k8s.api.core.v1.Endpoints",
         hooks: Hooks { default: service::endpoints, ..Hooks::NONE },
+        printer: Printer::ENDPOINTS,
         ..Entry::BASE
     },
     Entry {
@@ -54,6 +57,7 @@ const CORE: &[Entry] = &[
             "type",
         ],
         hooks: Hooks { default: objects::core_event, ..Hooks::NONE },
+        printer: Printer::EVENT,
         ..Entry::BASE
     },
     Entry {
@@ -72,6 +76,7 @@ const CORE: &[Entry] = &[
             prepare_update: kinds::update_namespace,
             ..Hooks::NONE
         },
+        printer: Printer::NAMESPACE,
         ..Entry::BASE
     },
     Entry {
@@ -83,6 +88,7 @@ const CORE: &[Entry] = &[
         definition: "io.k8s.api.core.v1.Node",
         fields: &["spec.unschedulable"],
         hooks: Hooks { default: objects::node, keeps_status_on_create: true, ..Hooks::NONE },
+        printer: Printer::NODE,
         ..Entry::BASE
     },
     Entry {
@@ -115,6 +121,7 @@ const CORE: &[Entry] = &[
             prepare_update: kinds::update_pod,
             ..Hooks::NONE
         },
+        printer: Printer::POD,
         ..Entry::BASE
     },
     Entry {
@@ -123,6 +130,7 @@ const CORE: &[Entry] = &[
         definition: "io.k8s.api.core.v1.PodTemplate",
         generation: true,
         hooks: Hooks { default: workloads::pod_template, ..Hooks::NONE },
+        printer: Printer::POD_TEMPLATE,
         ..Entry::BASE
     },
     Entry {
@@ -139,6 +147,7 @@ const CORE: &[Entry] = &[
             prepare_create: kinds::create_scaled,
             ..Hooks::NONE
         },
+        printer: Printer::REPLICATION_CONTROLLER,
         ..Entry::BASE
     },
     Entry {
@@ -147,6 +156,7 @@ const CORE: &[Entry] = &[
         definition: "io.k8s.api.core.v1.Secret",
         fields: &["type"],
         hooks: Hooks { default: objects::secret, ..Hooks::NONE },
+        printer: Printer::SECRET,
         ..Entry::BASE
     },
     Entry {
@@ -154,6 +164,7 @@ const CORE: &[Entry] = &[
         plural: "serviceaccounts",
         short_names: &["sa"],
         definition: "io.k8s.api.core.v1.ServiceAccount",
+        printer: Printer::SERVICE_ACCOUNT,
         ..Entry::BASE
     },
     Entry {
@@ -171,6 +182,7 @@ const CORE: &[Entry] = &[
             prepare_update: kinds::update_service,
             ..Hooks::NONE
         },
+        printer: Printer::SERVICE,
         ..Entry::BASE
     },
 ];
@@ -181,6 +193,7 @@ const APPS: &[Entry] = &[
         kind: "ControllerRevision",
         plural: "controllerrevisions",
         definition: "io.k8s.api.apps.v1.ControllerRevision",
+        printer: Printer::CONTROLLER_REVISION,
         ..Entry::BASE
     },
     Entry {
@@ -193,6 +206,7 @@ const APPS: &[Entry] = &[
         definition: "io.k8s.api.apps.v1.Deployment",
         generation: true,
         hooks: Hooks { default: workloads::deployment, prepare_create: kinds::create_with_status, ..Hooks::NONE },
+        printer: Printer::DEPLOYMENT,
         ..Entry::BASE
     },
     Entry {
@@ -206,6 +220,7 @@ const APPS: &[Entry] = &[
         fields: &["status.replicas"],
         generation: true,
         hooks: Hooks { default: workloads::replica_set, prepare_create: kinds::create_scaled, ..Hooks::NONE },
+        printer: Printer::REPLICA_SET,
         ..Entry::BASE
     },
 ];
@@ -230,6 +245,7 @@ const OTHERS: &[Entry] = &[
             "reportingController",
             "type",
         ],
+        printer: Printer::EVENT,
         ..Entry::BASE
     },
     Entry {
@@ -237,6 +253,7 @@ const OTHERS: &[Entry] = &[
         kind: "Lease",
         plural: "leases",
         definition: "io.k8s.api.coordination.v1.Lease",
+        printer: Printer::LEASE,
         ..Entry::BASE
     },
     Entry {
@@ -246,6 +263,7 @@ const OTHERS: &[Entry] = &[
         definition: "io.k8s.api.discovery.v1.EndpointSlice",
         generation: true,
         hooks: Hooks { default: service::endpoint_slice, ..Hooks::NONE },
+        printer: Printer::ENDPOINT_SLICE,
         ..Entry::BASE
     },
     Entry {
@@ -254,6 +272,7 @@ const OTHERS: &[Entry] = &[
         plural: "runtimeclasses",
         scope: Scope::Cluster,
         definition: "io.k8s.api.node.v1.RuntimeClass",
+        printer: Printer::RUNTIME_CLASS,
         ..Entry::BASE
     },
     Entry {
@@ -266,6 +285,7 @@ const OTHERS: &[Entry] = &[
         definition: "io.k8s.api.scheduling.v1.PriorityClass",
         generation: true,
         hooks: Hooks { default: objects::priority_class, ..Hooks::NONE },
+        printer: Printer::PRIORITY_CLASS,
         ..Entry::BASE
     },
 ];

@@ -52,6 +52,7 @@ fn structure(name: &str, spec: &Value) -> Struct {
             node: node(spec),
             required: false,
             strategy: strategy(spec),
+            atomic: false,
         })
         .collect();
     properties.sort_by(|a, b| a.name.cmp(&b.name));

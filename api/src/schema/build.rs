@@ -50,6 +50,7 @@ impl Builder<'_> {
                     node: self.node(schema, fact),
                     required,
                     strategy: fact.map_or_else(Strategy::default, |f| f.strategy),
+                    atomic: fact.is_some_and(|f| f.atomic),
                 }
             })
             .collect();

@@ -2,7 +2,8 @@
 //! the `required` lists that differ. The text is made by `examples/facts.rs` from upstream's OpenAPI document.
 //!
 //! A line that starts at the margin names a definition, with `atomic` and `required=a,b` where they apply; an indented
-//! line names one of its properties with `list=`, `keys=`, `merge=` (the patch merge key) and `strategy=`.
+//! line names one of its properties with `list=`, `keys=`, `merge=` (the patch merge key), `strategy=` and
+//! `map=atomic`.
 
 use super::{ListType, Strategy};
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ pub struct Fact {
     pub keys: Vec<&'static str>,
     /// Strategic merge.
     pub strategy: Strategy,
+    /// `x-kubernetes-map-type: atomic`.
+    pub atomic: bool,
 }
 
 /// Facts about a definition.
@@ -99,6 +102,7 @@ fn fact(words: impl Iterator<Item = &'static str>) -> Fact {
                 };
             }
             "keys" => fact.keys = value.split(',').collect(),
+            "map" => fact.atomic = value == "atomic",
             "merge" => fact.strategy.key = Some(value),
             "strategy" => {
                 for one in value.split(',') {

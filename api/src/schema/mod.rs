@@ -97,6 +97,8 @@ pub struct Property {
     pub required: bool,
     /// Strategic merge.
     pub strategy: Strategy,
+    /// Whether server-side apply takes the property's map as a whole.
+    pub atomic: bool,
 }
 
 /// An object type with named properties.

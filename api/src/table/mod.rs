@@ -1,5 +1,16 @@
 //! Server-side tables (`meta.k8s.io/v1` Table): columns and cells as upstream's printers make them.
 
+mod columns;
+mod network;
+mod objects;
+mod pod;
+mod printers;
+#[cfg(test)]
+mod tests;
+mod workloads;
+
+pub use pod::{Summary, summary};
+
 use crate::catalogue::Resource;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -28,17 +39,12 @@ pub struct Printer {
     pub cells: fn(&Value, Timestamp) -> Vec<Value>,
 }
 
-const NAME: Column = Column { name: "Name", kind: "string", format: "name", description: "", priority: 0 };
-const AGE: Column = Column { name: "Age", kind: "string", format: "", description: "", priority: 0 };
-
-impl Printer {
-    /// Name and age.
-    pub const NAME_AND_AGE: Printer = Printer { columns: &[NAME, AGE], cells: name_and_age };
+fn name(object: &Value) -> Value {
+    crate::value::text(&object["metadata"], "name").into()
 }
 
-fn name_and_age(object: &Value, now: Timestamp) -> Vec<Value> {
-    let metadata = &object["metadata"];
-    vec![metadata["name"].clone(), crate::time::age(&metadata["creationTimestamp"], now).into()]
+fn age(object: &Value, now: Timestamp) -> Value {
+    crate::time::age(&object["metadata"]["creationTimestamp"], now).into()
 }
 
 /// How much of an object its row carries.
