@@ -122,6 +122,19 @@ pub async fn run(
     Ok(())
 }
 
+/// Ends every pod of a node whose agent does not run, and removes its cgroups: for taking a node down for good.
+/// Blocking. What is on the disk stays, and so do network links.
+pub fn destroy(config: &Config) -> Result<(), AgentError> {
+    let cgroups = Cgroups::detect().map_err(io("cgroups"))?;
+    let root = &config.cgroup_root;
+    // Pods first: a shim that outlives its containers still writes their exit records.
+    for part in ["pods", "shims"] {
+        cgroups.kill(&format!("{root}/{part}"));
+    }
+    cgroups.kill(root);
+    cgroups.remove(root).map_err(io(format!("cgroup {root}")))
+}
+
 /// Only root may look into pods' directories: they hold secrets.
 fn prepare_directory(config: &Config) -> Result<(), AgentError> {
     use std::os::unix::fs::PermissionsExt;

@@ -14,6 +14,6 @@ mod runtime;
 mod server;
 pub mod shim;
 
-pub use agent::{AgentError, run};
+pub use agent::{AgentError, destroy, run};
 pub use config::{AgentTls, Config, ConfigError};
 pub use server::tls::TlsError;

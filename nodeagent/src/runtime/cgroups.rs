@@ -227,15 +227,6 @@ impl Cgroups {
         result
     }
 
-    /// Names of the cgroups directly below `path`.
-    pub(crate) fn children(&self, path: &str) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
-        for directory in self.directories(path) {
-            names.extend(subdirectories(&directory).filter_map(|p| Some(p.file_name()?.to_str()?.to_owned())));
-        }
-        names
-    }
-
     /// How often the kernel's OOM killer struck inside a cgroup.
     pub(crate) fn oom_kills(&self, path: &str) -> u64 {
         let file = if self.is_v2() { "memory.events" } else { "memory.oom_control" };
@@ -355,6 +346,5 @@ mod tests {
         fs::write(pod.join("memory.current"), "4096\n").unwrap();
         fs::write(pod.join("memory.stat"), "anon 1\ninactive_file 1000\n").unwrap();
         assert_eq!(cgroups.usage("/x/pod").working_set_bytes, 3096);
-        assert_eq!(cgroups.children("/x"), BTreeSet::from(["pod".to_owned()]));
     }
 }

@@ -26,7 +26,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a shim did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ShimError {
+pub enum ShimError {
     /// It is not there, or went away meanwhile.
     #[error("the pod's shim is gone")]
     Gone(#[source] io::Error),
@@ -46,18 +46,18 @@ pub(crate) enum ShimError {
 
 /// A shim, found by its pod's directory. Cheap to clone; holds no connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Shim {
+pub struct Shim {
     directory: PathBuf,
 }
 
 impl Shim {
     /// The shim of the pod in `directory`, whether it runs or not.
-    pub(crate) fn at(directory: &Path) -> Shim {
+    pub fn at(directory: &Path) -> Shim {
         Shim { directory: directory.to_owned() }
     }
 
     /// Starts a shim for a pod and waits until it is ready.
-    pub(crate) async fn start(program: &Path, directory: &Path, pod: &PodShim) -> Result<Shim, ShimError> {
+    pub async fn start(program: &Path, directory: &Path, pod: &PodShim) -> Result<Shim, ShimError> {
         let failed = |error: io::Error| ShimError::Start(error.to_string());
         std::fs::create_dir_all(directory).map_err(failed)?;
         let text = serde_json::to_vec(pod).map_err(|error| ShimError::Start(error.to_string()))?;
@@ -91,7 +91,7 @@ impl Shim {
     }
 
     /// Follows what happens to the pod's containers.
-    pub(crate) async fn watch(&self) -> Result<(Vec<ContainerStatus>, Watch), ShimError> {
+    pub async fn watch(&self) -> Result<(Vec<ContainerStatus>, Watch), ShimError> {
         let mut connection = self.ask(Op::Watch, &[]).await?;
         match connection.receive().await? {
             (Reply::State { containers, shim_pid, .. }, _) => Ok((containers, Watch { connection, shim_pid })),
@@ -100,7 +100,7 @@ impl Shim {
     }
 
     /// Runs a container; returns its process and when it started.
-    pub(crate) async fn start_container(&self, spec: ContainerSpec) -> Result<(i32, i64), ShimError> {
+    pub async fn start_container(&self, spec: ContainerSpec) -> Result<(i32, i64), ShimError> {
         let mut connection = self.ask(Op::Start { spec: Box::new(spec) }, &[]).await?;
         match connection.receive().await? {
             (Reply::Started { pid, started_ns }, _) => Ok((pid, started_ns)),
@@ -109,7 +109,7 @@ impl Shim {
     }
 
     /// Runs a process in a container with the given stdin, stdout and stderr.
-    pub(crate) async fn exec(&self, id: &str, args: Vec<String>, stdio: [OwnedFd; 3]) -> Result<Process, ShimError> {
+    pub async fn exec(&self, id: &str, args: Vec<String>, stdio: [OwnedFd; 3]) -> Result<Process, ShimError> {
         let op = Op::Exec { id: id.to_owned(), args, terminal: false, columns: 0, rows: 0 };
         let mut connection = self.ask(op, &packet::raw(&stdio)).await?;
         // Ours must be closed before the process can see or give an end.
@@ -121,7 +121,7 @@ impl Shim {
     }
 
     /// Runs a process in a container on a terminal of its own; returns the terminal's master too.
-    pub(crate) async fn exec_terminal(
+    pub async fn exec_terminal(
         &self,
         id: &str,
         args: Vec<String>,
@@ -139,7 +139,7 @@ impl Shim {
     }
 
     /// Copies a container's output to two descriptors. Returns where its input goes and its terminal, as far as there are any.
-    pub(crate) async fn attach(&self, id: &str, stdin: bool, out: [OwnedFd; 2]) -> Result<Vec<OwnedFd>, ShimError> {
+    pub async fn attach(&self, id: &str, stdin: bool, out: [OwnedFd; 2]) -> Result<Vec<OwnedFd>, ShimError> {
         let mut connection = self.ask(Op::Attach { id: id.to_owned(), stdin }, &packet::raw(&out)).await?;
         match connection.receive().await? {
             (Reply::Done, fds) => Ok(fds),
@@ -148,7 +148,7 @@ impl Shim {
     }
 
     /// Sends a signal to a container's init; one that has ended is no error.
-    pub(crate) async fn signal(&self, id: &str, signal: i32) -> Result<(), ShimError> {
+    pub async fn signal(&self, id: &str, signal: i32) -> Result<(), ShimError> {
         let mut connection = self.ask(Op::Signal { id: id.to_owned(), signal }, &[]).await?;
         match connection.receive().await? {
             (Reply::Done, _) => Ok(()),
@@ -157,7 +157,7 @@ impl Shim {
     }
 
     /// Ends the pod's containers and the shim, and waits until both are gone. No error if it was gone before.
-    pub(crate) async fn shut_down(&self) -> Result<(), ShimError> {
+    pub async fn shut_down(&self) -> Result<(), ShimError> {
         let mut connection = match self.ask(Op::Shutdown, &[]).await {
             Ok(connection) => connection,
             Err(ShimError::Gone(_)) => return Ok(()),
@@ -191,15 +191,15 @@ fn unexpected((reply, _): (Reply, Vec<OwnedFd>)) -> ShimError {
 }
 
 /// News of a pod's containers.
-pub(crate) struct Watch {
+pub struct Watch {
     connection: Connection,
     /// The shim's process, whose namespaces are the pod's.
-    pub(crate) shim_pid: i32,
+    pub shim_pid: i32,
 }
 
 impl Watch {
     /// The next exit. An error means that the shim is gone.
-    pub(crate) async fn next(&mut self) -> Result<(String, Exit), ShimError> {
+    pub async fn next(&mut self) -> Result<(String, Exit), ShimError> {
         loop {
             if let (Reply::Exited { id, exit }, _) = self.connection.receive().await? {
                 return Ok((id, exit));
@@ -209,13 +209,13 @@ impl Watch {
 }
 
 /// A process in a container. Dropping it kills the process.
-pub(crate) struct Process {
+pub struct Process {
     connection: Connection,
 }
 
 impl Process {
     /// Waits for its exit status.
-    pub(crate) async fn wait(&mut self) -> Result<i32, ShimError> {
+    pub async fn wait(&mut self) -> Result<i32, ShimError> {
         loop {
             if let (Reply::ExecExited { code }, _) = self.connection.receive().await? {
                 return Ok(code);
@@ -265,7 +265,7 @@ impl Connection {
 
 /// What the disk says about a pod's containers, for when no shim can be asked. Whoever has no exit record was
 /// running when the shim died: its end was not seen.
-pub(crate) fn read_records(directory: &Path) -> Vec<ContainerStatus> {
+pub fn read_records(directory: &Path) -> Vec<ContainerStatus> {
     let entries = std::fs::read_dir(directory.join(CONTAINERS)).into_iter().flatten().flatten();
     let mut found: Vec<ContainerStatus> = entries
         .filter_map(|entry| {

@@ -3,12 +3,14 @@
 //! It lives on when the agent dies: it holds the pod's namespaces, owns log pipes and terminals, reaps every
 //! process and writes exit records. The agent starts it and later finds it again by its socket.
 
-pub(crate) mod client;
+#[doc(hidden)]
+pub mod client;
 mod containers;
 mod helper;
 mod logs;
 pub(crate) mod packet;
-pub(crate) mod protocol;
+#[doc(hidden)]
+pub mod protocol;
 mod sandbox;
 mod server;
 

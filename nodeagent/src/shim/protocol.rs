@@ -9,124 +9,124 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Raised only if an older peer could misunderstand, not for additions.
-pub(crate) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 /// Longest message.
-pub(crate) const MAX_MESSAGE: usize = 128 << 10;
+pub const MAX_MESSAGE: usize = 128 << 10;
 /// The shim's socket, in the pod's directory.
-pub(crate) const SOCKET: &str = "shim.sock";
+pub const SOCKET: &str = "shim.sock";
 /// What the shim was told at its start.
-pub(crate) const SHIM_FILE: &str = "shim.json";
+pub const SHIM_FILE: &str = "shim.json";
 /// A container's record, in the container's directory.
-pub(crate) const CONTAINER_FILE: &str = "container.json";
+pub const CONTAINER_FILE: &str = "container.json";
 /// A container's exit record, in the container's directory.
-pub(crate) const EXIT_FILE: &str = "exit.json";
+pub const EXIT_FILE: &str = "exit.json";
 /// Directory of the containers in the pod's directory.
-pub(crate) const CONTAINERS: &str = "c";
+pub const CONTAINERS: &str = "c";
 /// Directory of `libcontainer`'s state in the pod's directory.
-pub(crate) const STATE: &str = "r";
+pub const STATE: &str = "r";
 
 /// Everything a shim must know about its pod, in [`SHIM_FILE`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct PodShim {
-    pub(crate) version: u32,
-    pub(crate) uid: String,
-    pub(crate) namespace: String,
-    pub(crate) name: String,
+pub struct PodShim {
+    pub version: u32,
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
     /// Host name inside the UTS namespace.
-    pub(crate) hostname: String,
+    pub hostname: String,
     /// Cgroup of the shim itself.
-    pub(crate) shim_cgroup: String,
+    pub shim_cgroup: String,
     /// Cgroup of the pod's containers.
-    pub(crate) pod_cgroup: String,
+    pub pod_cgroup: String,
     #[serde(default)]
-    pub(crate) host_network: bool,
+    pub host_network: bool,
     #[serde(default)]
-    pub(crate) host_ipc: bool,
+    pub host_ipc: bool,
     /// All containers see each other's processes, below a pause process.
     #[serde(default)]
-    pub(crate) share_pid: bool,
+    pub share_pid: bool,
     /// Memory file systems that the shim mounts before anything runs.
     #[serde(default)]
-    pub(crate) tmpfs: Vec<Tmpfs>,
+    pub tmpfs: Vec<Tmpfs>,
 }
 
 /// A memory file system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Tmpfs {
-    pub(crate) target: PathBuf,
-    pub(crate) options: String,
+pub struct Tmpfs {
+    pub target: PathBuf,
+    pub options: String,
 }
 
 /// A container to be run; also its record on disk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct ContainerSpec {
-    pub(crate) id: String,
-    pub(crate) name: String,
+pub struct ContainerSpec {
+    pub id: String,
+    pub name: String,
     /// How many times the container was started before.
-    pub(crate) attempt: u32,
-    pub(crate) image: String,
-    pub(crate) image_id: String,
-    pub(crate) layers: Vec<PathBuf>,
+    pub attempt: u32,
+    pub image: String,
+    pub image_id: String,
+    pub layers: Vec<PathBuf>,
     /// User as the image or the pod gives it.
-    pub(crate) user: String,
+    pub user: String,
     #[serde(default)]
-    pub(crate) extra_groups: Vec<u32>,
+    pub extra_groups: Vec<u32>,
     #[serde(default)]
-    pub(crate) run_as_non_root: bool,
+    pub run_as_non_root: bool,
     #[serde(default)]
-    pub(crate) terminal: bool,
+    pub terminal: bool,
     #[serde(default)]
-    pub(crate) stdin: bool,
+    pub stdin: bool,
     #[serde(default)]
-    pub(crate) stdin_once: bool,
+    pub stdin_once: bool,
     /// Signal that asks it to stop.
-    pub(crate) stop_signal: i32,
-    pub(crate) cgroup: String,
-    pub(crate) log: PathBuf,
-    pub(crate) log_max_bytes: u64,
-    pub(crate) log_max_files: u32,
+    pub stop_signal: i32,
+    pub cgroup: String,
+    pub log: PathBuf,
+    pub log_max_bytes: u64,
+    pub log_max_files: u32,
 }
 
 /// How a container ended, in [`EXIT_FILE`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Exit {
+pub struct Exit {
     /// 0..=255; 128 + signal if a signal ended it.
-    pub(crate) code: i32,
+    pub code: i32,
     #[serde(default)]
-    pub(crate) signal: i32,
+    pub signal: i32,
     #[serde(default)]
-    pub(crate) oom_killed: bool,
+    pub oom_killed: bool,
     /// Unix time in nanoseconds; 0 if it never started.
-    pub(crate) started_ns: i64,
-    pub(crate) finished_ns: i64,
+    pub started_ns: i64,
+    pub finished_ns: i64,
     /// Set if it could not be started, or if its end was not seen.
     #[serde(default)]
-    pub(crate) message: Option<String>,
+    pub message: Option<String>,
     /// It never ran.
     #[serde(default)]
-    pub(crate) start_failed: bool,
+    pub start_failed: bool,
 }
 
 /// A container as the shim sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ContainerStatus {
-    pub(crate) spec: ContainerSpec,
-    pub(crate) pid: i32,
-    pub(crate) started_ns: i64,
-    pub(crate) exit: Option<Exit>,
+pub struct ContainerStatus {
+    pub spec: ContainerSpec,
+    pub pid: i32,
+    pub started_ns: i64,
+    pub exit: Option<Exit>,
 }
 
 /// The first and only request on a connection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Request {
-    pub(crate) version: u32,
-    pub(crate) op: Op,
+pub struct Request {
+    pub version: u32,
+    pub op: Op,
 }
 
 /// What is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-pub(crate) enum Op {
+pub enum Op {
     /// State now, then each exit as it happens.
     Watch,
     /// Run a container whose `config.json` is in place.
@@ -147,7 +147,7 @@ pub(crate) enum Op {
 /// What is answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
-pub(crate) enum Reply {
+pub enum Reply {
     /// Answer to [`Op::Watch`].
     State { version: u32, shim_pid: i32, containers: Vec<ContainerStatus> },
     /// A container ended.
@@ -166,13 +166,13 @@ pub(crate) enum Reply {
 }
 
 /// Unix time in nanoseconds.
-pub(crate) fn now_ns() -> i64 {
+pub fn now_ns() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Writes a file so that it is there whole or not at all, also after a crash of the machine.
-pub(crate) fn write_durably(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn write_durably(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     let temporary = path.with_extension("tmp");
     let mut file = std::fs::File::create(&temporary)?;
