@@ -511,3 +511,6 @@ pub(crate) fn full_name(pod: &Pod) -> String {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     format!("{}_{}({})", text(&meta.name), text(&meta.namespace), text(&meta.uid))
 }
+
+#[cfg(test)]
+mod tests;
