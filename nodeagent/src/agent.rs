@@ -4,10 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use kube::runtime::{WatchStreamExt, reflector, watcher};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::reflector;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,7 +15,7 @@ use trireme_client::events::EventRecorder;
 
 use crate::config::{AgentTls, Config, ConfigError};
 use crate::images::{ImageError, Store, StoreConfig};
-use crate::network::{Network, NetworkConfig, NetworkError};
+use crate::network::{Network, NetworkConfig, NetworkError, services::ServiceProxy};
 use crate::pods::{Context, MachineFacts, Register, manager, oci};
 use crate::runtime::cgroups::Cgroups;
 use crate::server::tls::TlsError;
@@ -79,7 +78,10 @@ pub async fn run(
     let facts = node::collect(&config);
     let (network_ready, network_rx) = watch::channel(false);
     let (uid, uid_rx) = watch::channel(None);
+    let proxy_rx = network_rx.clone();
     let (services, services_writer) = reflector::store::<Service>();
+    let (slices, slices_writer) = reflector::store::<EndpointSlice>();
+    let (changes, changes_rx) = watch::channel(0);
     let (events, event_writer) = EventRecorder::new(client.clone(), "kubelet", Some(&config.node_name));
     let images_dir = config.images_dir.clone();
     let context = Arc::new(Context {
@@ -101,8 +103,11 @@ pub async fn run(
     let name = context.config.node_name.clone();
     tasks.spawn(node::run_status(context.clone(), facts, network_rx, uid, shutdown.clone()));
     tasks.spawn(node::run_lease(client.clone(), name.clone(), uid_rx, shutdown.clone()));
-    tasks.spawn(node::run_network(client.clone(), name, network, network_ready, shutdown.clone()));
-    tasks.spawn(follow_services(client, services_writer));
+    tasks.spawn(node::run_network(client.clone(), name, network.clone(), network_ready, shutdown.clone()));
+    tasks.spawn(node::follow(client.clone(), services_writer, changes.clone()));
+    tasks.spawn(node::follow(client, slices_writer, changes));
+    let stores = (services.clone(), slices);
+    tasks.spawn(node::run_proxy(ServiceProxy::new(&network), stores, changes_rx, proxy_rx, shutdown.clone()));
     let importer = images.clone();
     let import_dir = images_dir.clone();
     let first = async move {
@@ -157,14 +162,4 @@ fn prepare_cgroups(config: &Config, cgroups: &Cgroups) -> Result<(), AgentError>
     }
     let least = crate::runtime::cgroups::Limits { cpu_shares: Some(2), ..Default::default() };
     cgroups.limit(&format!("{root}/pods/besteffort"), &least).map_err(io("cgroup of best-effort pods"))
-}
-
-async fn follow_services(client: kube::Client, writer: reflector::store::Writer<Service>) {
-    let stream = watcher(Api::<Service>::all(client), watcher::Config::default()).default_backoff();
-    let mut stream = std::pin::pin!(stream.reflect(writer));
-    while let Some(event) = stream.next().await {
-        if let Err(error) = event {
-            tracing::warn!(%error, "watch of the services");
-        }
-    }
 }
