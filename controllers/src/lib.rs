@@ -15,12 +15,16 @@ use trireme_client::informer::Informers;
 use trireme_client::leadership::{LeadershipRx, Reign, while_reigning};
 
 mod config;
+mod deployment;
+mod endpoints;
+mod endpointslice;
 mod nodeipam;
 mod pods;
 mod replicas;
 mod replicaset;
 mod replicationcontroller;
 mod runtime;
+mod services;
 
 pub use config::{Config, ConfigError};
 use runtime::Context;
@@ -44,9 +48,15 @@ async fn reign_over(informers: Arc<Informers>, reign: Arc<Reign>, config: Arc<Co
     };
     let replica_set = context("replicaset-controller");
     let replication = context("replication-controller");
+    let deployment = context("deployment-controller");
+    let endpoints = context("endpoint-controller");
+    let slices = context("endpoint-slice-controller");
     let ipam = context("cidrAllocator");
     tasks.spawn(replicas::run::<ReplicaSet>(replica_set));
     tasks.spawn(replicas::run::<ReplicationController>(replication));
+    tasks.spawn(deployment::run(deployment));
+    tasks.spawn(endpoints::run(endpoints));
+    tasks.spawn(endpointslice::run(slices));
     tasks.spawn(nodeipam::run(ipam));
     while tasks.join_next().await.is_some() {}
 }

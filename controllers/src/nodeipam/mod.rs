@@ -28,6 +28,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl Reconciler for NodeIpam {
+    type Key = ObjectKey;
     const NAME: &'static str = "node-ipam";
 
     async fn reconcile(&self, key: ObjectKey) -> Result<Next, ReconcileError> {

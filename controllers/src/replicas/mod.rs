@@ -74,6 +74,7 @@ fn concerned<K: ReplicaKind>(owners: &Informer<K>, pod: &Pod) -> Vec<ObjectKey> 
 }
 
 impl<K: ReplicaKind> Reconciler for Replicas<K> {
+    type Key = ObjectKey;
     const NAME: &'static str = K::CONTROLLER;
 
     async fn reconcile(&self, key: ObjectKey) -> Result<Next, ReconcileError> {

@@ -2,9 +2,8 @@
 //! the jitter are passed in.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 use std::time::{Duration, Instant};
-
-use trireme_client::informer::ObjectKey;
 
 use super::{FIRST_RETRY, LAST_RETRY};
 
@@ -31,17 +30,22 @@ struct Entry {
 }
 
 /// The queue.
-#[derive(Default)]
-pub(crate) struct KeyQueue {
-    entries: HashMap<ObjectKey, Entry>,
-    ready: VecDeque<ObjectKey>,
-    waiting: BTreeMap<(Instant, u64), ObjectKey>,
+pub(crate) struct KeyQueue<K> {
+    entries: HashMap<K, Entry>,
+    ready: VecDeque<K>,
+    waiting: BTreeMap<(Instant, u64), K>,
     sequence: u64,
 }
 
-impl KeyQueue {
+impl<K> Default for KeyQueue<K> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), ready: VecDeque::new(), waiting: BTreeMap::new(), sequence: 0 }
+    }
+}
+
+impl<K: Clone + Eq + Hash> KeyQueue<K> {
     /// Asks for a key to be worked on, at once if it is not already.
-    pub(crate) fn add(&mut self, key: ObjectKey) {
+    pub(crate) fn add(&mut self, key: K) {
         let Some(entry) = self.entries.get_mut(&key) else {
             self.entries.insert(key.clone(), Entry { phase: Phase::Ready, failures: 0 });
             self.ready.push_back(key);
@@ -59,7 +63,7 @@ impl KeyQueue {
     }
 
     /// The next key to work on, which then counts as being worked on until `finish`.
-    pub(crate) fn next(&mut self) -> Option<ObjectKey> {
+    pub(crate) fn next(&mut self) -> Option<K> {
         let key = self.ready.pop_front()?;
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.phase = Phase::Running { again: false };
@@ -68,7 +72,7 @@ impl KeyQueue {
     }
 
     /// Tells how working on a key ended. `jitter` is in 0..1.
-    pub(crate) fn finish(&mut self, key: ObjectKey, outcome: Outcome, now: Instant, jitter: f64) {
+    pub(crate) fn finish(&mut self, key: K, outcome: Outcome, now: Instant, jitter: f64) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let again = matches!(entry.phase, Phase::Running { again: true });
         let wait = match outcome {
@@ -123,6 +127,8 @@ fn backoff(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use trireme_client::informer::ObjectKey;
+
     use super::*;
 
     fn key(name: &str) -> ObjectKey {

@@ -1,6 +1,8 @@
 //! The loop of one controller: notices of informers become keys, keys are worked off in parallel.
 
+use std::fmt::Display;
 use std::future::Future;
+use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use futures::stream::{SelectAll, StreamExt};
 use futures::{FutureExt, Stream};
 use rand::Rng;
 use tokio::task::JoinSet;
-use trireme_client::informer::{Informer, Notice, Object, ObjectKey};
+use trireme_client::informer::{Change, Informer, Notice, Object};
 
 use super::queue::{KeyQueue, Outcome};
 use super::{ReconcileError, is_conflict};
@@ -25,33 +27,36 @@ pub(crate) enum Next {
 
 /// Brings the world in line with one object, knowing nothing but its key.
 pub(crate) trait Reconciler: Send + Sync + 'static {
+    /// What names an object.
+    type Key: Clone + Eq + Hash + Display + Send + Sync + 'static;
+
     /// For logs.
     const NAME: &'static str;
 
     /// Reconciles. Dropped at any await when the reign ends.
-    fn reconcile(&self, key: ObjectKey) -> impl Future<Output = Result<Next, ReconcileError>> + Send;
+    fn reconcile(&self, key: Self::Key) -> impl Future<Output = Result<Next, ReconcileError>> + Send;
 }
 
-type Keys = Pin<Box<dyn Stream<Item = Vec<ObjectKey>> + Send>>;
-type AllKeys = Box<dyn Fn() -> Vec<ObjectKey> + Send>;
+type Keys<K> = Pin<Box<dyn Stream<Item = Vec<K>> + Send>>;
+type AllKeys<K> = Box<dyn Fn() -> Vec<K> + Send>;
 
 /// One closed set of things that can happen to the loop.
-enum Event {
-    Keys(Vec<ObjectKey>),
-    Finished(ObjectKey, Outcome),
+enum Event<K> {
+    Keys(Vec<K>),
+    Finished(K, Outcome),
     Due,
     Resync,
 }
 
 /// The loop of one controller.
-pub(crate) struct Runner<R> {
+pub(crate) struct Runner<R: Reconciler> {
     reconciler: Arc<R>,
     concurrency: usize,
     resync: Duration,
-    all: AllKeys,
-    sources: SelectAll<Keys>,
-    queue: KeyQueue,
-    workers: JoinSet<(ObjectKey, Outcome)>,
+    all: AllKeys<R::Key>,
+    sources: SelectAll<Keys<R::Key>>,
+    queue: KeyQueue<R::Key>,
+    workers: JoinSet<(R::Key, Outcome)>,
 }
 
 impl<R: Reconciler> Runner<R> {
@@ -60,7 +65,7 @@ impl<R: Reconciler> Runner<R> {
         reconciler: R,
         concurrency: usize,
         resync: Duration,
-        all: impl Fn() -> Vec<ObjectKey> + Send + 'static,
+        all: impl Fn() -> Vec<R::Key> + Send + 'static,
     ) -> Self {
         let (sources, queue, workers) = (SelectAll::new(), KeyQueue::default(), JoinSet::new());
         Self { reconciler: Arc::new(reconciler), concurrency, resync, all: Box::new(all), sources, queue, workers }
@@ -68,16 +73,24 @@ impl<R: Reconciler> Runner<R> {
 
     /// Follows an informer: `keys` tells which keys an object, as it was and as it is, concerns.
     pub(crate) fn on<K: Object>(
+        self,
+        informer: &Informer<K>,
+        keys: impl Fn(&K) -> Vec<R::Key> + Send + 'static,
+    ) -> Self {
+        self.on_change(informer, move |old, new| old.into_iter().chain(new).flat_map(&keys).collect())
+    }
+
+    /// Follows an informer: `keys` tells which keys a change from one object to the other concerns. When everything
+    /// is new, each object counts as created.
+    pub(crate) fn on_change<K: Object>(
         mut self,
         informer: &Informer<K>,
-        keys: impl Fn(&K) -> Vec<ObjectKey> + Send + 'static,
+        keys: impl Fn(Option<&K>, Option<&K>) -> Vec<R::Key> + Send + 'static,
     ) -> Self {
         let notices = informer.subscribe().into_stream();
         self.sources.push(Box::pin(notices.map(move |notice| match notice {
-            Notice::Change(change) => {
-                change.old.iter().chain(change.new.iter()).flat_map(|object| keys(object)).collect()
-            }
-            Notice::Resync(all) => all.iter().flat_map(|object| keys(object)).collect(),
+            Notice::Change(Change { old, new }) => keys(old.as_deref(), new.as_deref()),
+            Notice::Resync(all) => all.iter().flat_map(|object| keys(None, Some(object))).collect(),
         })));
         self
     }
@@ -99,7 +112,7 @@ impl<R: Reconciler> Runner<R> {
         }
     }
 
-    async fn event(&mut self, resync: &mut tokio::time::Interval) -> Event {
+    async fn event(&mut self, resync: &mut tokio::time::Interval) -> Event<R::Key> {
         let due = self.queue.next_due();
         let due = async {
             match due {
@@ -138,7 +151,7 @@ impl<R: Reconciler> Runner<R> {
     }
 }
 
-fn outcome<R: Reconciler>(key: &ObjectKey, result: Result<Next, ReconcileError>) -> Outcome {
+fn outcome<R: Reconciler>(key: &R::Key, result: Result<Next, ReconcileError>) -> Outcome {
     match result {
         Ok(Next::Done) => Outcome::Done,
         Ok(Next::After(wait)) => Outcome::After(wait),

@@ -2,12 +2,15 @@
 
 use std::fmt::Debug;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
+use kube::core::request::Error as RequestError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use trireme_client::informer::{Informer, Object, ObjectKey, revision_of};
 
 use super::ReconcileError;
 
@@ -41,6 +44,15 @@ pub(crate) fn merge_diff(old: &Value, new: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
+/// What differs, bound to the version that was read.
+fn versioned_diff<K: kube::Resource + Serialize>(old: &K, new: &K) -> Result<Option<Value>, ReconcileError> {
+    let diff = merge_diff(&serde_json::to_value(old)?, &serde_json::to_value(new)?);
+    Ok(diff.map(|mut diff| {
+        diff["metadata"]["resourceVersion"] = json!(old.meta().resource_version);
+        diff
+    }))
+}
+
 /// Writes what differs between `old`, as it was read, and `new`, unless the object has changed since. Gives the
 /// object as it is then; none if there was nothing to write. Objects out of informers may be used: what those lack
 /// is lacking on both sides.
@@ -48,18 +60,95 @@ pub(crate) async fn patch<K>(api: &Api<K>, part: Part, old: &K, new: &K) -> Resu
 where
     K: kube::Resource + Clone + Debug + Serialize + DeserializeOwned,
 {
-    let Some(mut diff) = merge_diff(&serde_json::to_value(old)?, &serde_json::to_value(new)?) else {
-        return Ok(None);
-    };
-    let meta = old.meta();
-    let name = meta.name.as_deref().unwrap_or_default();
-    diff["metadata"]["resourceVersion"] = json!(meta.resource_version);
+    let Some(diff) = versioned_diff(old, new)? else { return Ok(None) };
+    let name = old.meta().name.as_deref().unwrap_or_default();
     let (params, diff) = (PatchParams::default(), Patch::Merge(diff));
     let written = match part {
         Part::Main => api.patch(name, &params, &diff).await?,
         Part::Status => api.patch_status(name, &params, &diff).await?,
     };
     Ok(Some(written))
+}
+
+/// An informer and the means to write what it shows. Each write returns once the informer shows its effect.
+pub(crate) struct Writer<'a, K: Object> {
+    client: &'a Client,
+    informer: &'a Informer<K>,
+}
+
+impl<'a, K> Writer<'a, K>
+where
+    K: kube::Resource<DynamicType = ()> + Object + Serialize,
+{
+    pub(crate) fn new(client: &'a Client, informer: &'a Informer<K>) -> Self {
+        Self { client, informer }
+    }
+
+    /// The path of the object's collection.
+    fn path(meta: &ObjectMeta) -> String {
+        K::url_path(&(), meta.namespace.as_deref())
+    }
+
+    async fn send(&self, request: Result<http::Request<Vec<u8>>, RequestError>) -> Result<K, kube::Error> {
+        self.client.request(request.map_err(kube::Error::BuildRequest)?).await
+    }
+
+    /// Creates an object.
+    pub(crate) async fn create(&self, object: &K) -> Result<K, ReconcileError> {
+        let path = Self::path(object.meta());
+        let body = serde_json::to_vec(object)?;
+        match self.send(Request::new(&path).create(&PostParams::default(), body)).await {
+            Ok(created) => {
+                self.informer.wait_for(revision_of(created.meta())).await;
+                Ok(created)
+            }
+            Err(error) => {
+                if outcome_unknown(&error) {
+                    // If it did come into being, it must be counted.
+                    self.informer.wait_for(current_revision(self.client, &path).await?).await;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Writes what differs; see `patch`. An object that is gone is left alone.
+    pub(crate) async fn update(&self, part: Part, old: &K, new: &K) -> Result<Option<K>, ReconcileError> {
+        let Some(diff) = versioned_diff(old, new)? else { return Ok(None) };
+        let request = Request::new(Self::path(old.meta()));
+        let name = old.meta().name.as_deref().unwrap_or_default();
+        let (params, diff) = (PatchParams::default(), Patch::Merge(diff));
+        let request = match part {
+            Part::Main => request.patch(name, &params, &diff),
+            Part::Status => request.patch_subresource("status", name, &params, &diff),
+        };
+        match self.send(request).await {
+            Ok(written) => {
+                self.informer.wait_for(revision_of(written.meta())).await;
+                Ok(Some(written))
+            }
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes an object, if it is still the same one.
+    pub(crate) async fn delete(&self, object: &K) -> Result<(), ReconcileError> {
+        let meta = object.meta();
+        let preconditions = Preconditions { uid: meta.uid.clone(), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        let name = meta.name.as_deref().unwrap_or_default();
+        let request = Request::new(Self::path(meta)).delete(name, &params).map_err(kube::Error::BuildRequest)?;
+        match self.client.request::<Value>(request).await {
+            Ok(_) => {
+                let uid = meta.uid.as_deref().unwrap_or_default();
+                self.informer.wait_deleting(&ObjectKey::of(meta), uid).await;
+                Ok(())
+            }
+            Err(error) if is_not_found(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// Whether a write failed because the object changed, or because this leader was deposed.
