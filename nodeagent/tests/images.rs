@@ -131,10 +131,15 @@ async fn a_restart_keeps_images_and_forgets_half_done_work() {
     assert_eq!(lab.store.resolve("example.com/app:v1").unwrap().unwrap(), image);
     assert!(!lab.path("store/tmp/half").exists());
     // An image whose layer is gone is not offered, and comes back with its archive.
+    fs::create_dir(lab.path("folder")).unwrap();
+    fs::rename(lab.path("app.tar"), lab.path("folder/app.tar")).unwrap();
+    assert_eq!(lab.store.import_folder(&lab.path("folder")).await.unwrap().imported.len(), 1);
+    let lab = lab.reopen().await;
+    assert!(lab.store.import_folder(&lab.path("folder")).await.unwrap().imported.is_empty());
     fs::remove_dir_all(&image.layers[0]).unwrap();
     let lab = lab.reopen().await;
     assert!(lab.store.resolve("example.com/app:v1").unwrap().is_none() && lab.store.list().is_empty());
-    lab.store.import_archive(&lab.path("app.tar")).await.unwrap();
+    assert_eq!(lab.store.import_folder(&lab.path("folder")).await.unwrap().imported.len(), 1);
     assert_eq!(fs::read_to_string(image.layers[0].join("f")).unwrap(), "1");
 }
 

@@ -51,10 +51,11 @@ struct Spool<'a> {
 }
 
 /// Brings the blobs of all images of the archive into the store.
-pub(crate) fn read(blobs: &Blobs, path: &Path) -> Result<Vec<Found>, ImageError> {
+pub(crate) fn read(blobs: &Blobs, path: &Path, max_bytes: u64) -> Result<Vec<Found>, ImageError> {
     let file = File::open(path).context(|| format!("cannot open {path:?}"))?;
     let mut spool = Spool::new(blobs, path)?;
-    spool.fill(decompress(file)?).map_err(|error| name_archive(error, path))?;
+    // A reader that ends too soon, since what is compressed tells nothing of its length.
+    spool.fill(Box::new(decompress(file)?.take(max_bytes))).map_err(|error| name_archive(error, path))?;
     let found = if spool.files.contains_key(Path::new("index.json")) {
         spool.oci_layout()
     } else if spool.files.contains_key(Path::new("manifest.json")) {

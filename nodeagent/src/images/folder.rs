@@ -1,5 +1,6 @@
 //! A folder of archives: imported at start, and again when something in it changes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -8,16 +9,32 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
+use super::blobs::replace_file;
 use super::error::IoContext;
 use super::store::blocking;
 use super::{FolderReport, ImageError, Store};
 
 /// Tells whether an archive is the one that was imported: size, time of change in nanoseconds, inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Stamp(u64, i64, i64, u64);
+
+/// What was imported, by archive. Kept across restarts, since large archives take their time to read.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Seen(BTreeMap<PathBuf, (Stamp, Vec<String>)>);
+
+impl Seen {
+    /// A file that cannot be read costs another import, no more.
+    pub fn load(store: &Path) -> Self {
+        let bytes = fs::read(store.join(SEEN)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+}
+
+const SEEN: &str = "archives.json";
 
 /// A copy of several archives should be one import.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -25,25 +42,45 @@ const SETTLE: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_secs(30);
 
 impl Store {
-    /// Imports every archive (`*.tar`, `*.tar.gz`, `*.tgz`) of a folder, in the order of their names; those that this
-    /// process has imported already are skipped. One that cannot be imported does not keep the others out.
+    /// Imports every archive (`*.tar`, `*.tar.gz`, `*.tgz`) of a folder, in the order of their names; those that
+    /// were imported before and have not changed are skipped. One that cannot be imported does not keep the others out.
     pub async fn import_folder(&self, dir: &Path) -> Result<FolderReport, ImageError> {
         let dir = dir.to_owned();
         let archives = blocking(move || archives(&dir)).await?;
         let mut report = FolderReport::default();
         for (path, stamp) in archives {
-            if self.inner.seen.lock().get(&path) == Some(&stamp) {
+            if self.is_imported(&path, stamp) {
                 continue;
             }
             match self.import_archive(&path).await {
                 Ok(names) => {
-                    self.inner.seen.lock().insert(path.clone(), stamp);
+                    self.remember(&path, stamp, &names).await?;
                     report.imported.push((path, names));
                 }
                 Err(error) => report.failed.push((path, error)),
             }
         }
         Ok(report)
+    }
+
+    /// Whether that very archive was imported and all that it brought is still there.
+    fn is_imported(&self, path: &Path, stamp: Stamp) -> bool {
+        match self.inner.seen.lock().0.get(path) {
+            Some((seen, names)) => *seen == stamp && names.iter().all(|name| matches!(self.resolve(name), Ok(Some(_)))),
+            None => false,
+        }
+    }
+
+    async fn remember(&self, path: &Path, stamp: Stamp, names: &[String]) -> Result<(), ImageError> {
+        let (inner, path, names) = (self.inner.clone(), path.to_owned(), names.to_vec());
+        blocking(move || {
+            let mut seen = inner.seen.lock();
+            seen.0.insert(path, (stamp, names));
+            seen.0.retain(|path, _| path.exists());
+            let bytes = serde_json::to_vec(&*seen).map_err(|error| ImageError::malformed(error.to_string()))?;
+            replace_file(&inner.blobs.scratch(), &inner.config.dir.join(SEEN), &bytes)
+        })
+        .await
     }
 
     /// Imports the folder whenever it changes, until `shutdown`. Meant to run as a task after
@@ -106,18 +143,6 @@ fn archives(dir: &Path) -> Result<Vec<(PathBuf, Stamp)>, ImageError> {
     }
     found.sort();
     Ok(found)
-}
-
-impl PartialOrd for Stamp {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Stamp {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1, self.2, self.3).cmp(&(other.0, other.1, other.2, other.3))
-    }
 }
 
 fn watch(dir: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {

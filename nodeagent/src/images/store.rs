@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::archive::{self, Found};
 use super::blobs::{Blobs, replace_file, verify};
 use super::error::IoContext;
+use super::folder::Seen;
 use super::layer;
 use super::manifest::{ConfigFile, Document, MAX_DOCUMENT, Manifest, Platform, check, parse, parse_document};
 use super::reference::Reference;
@@ -31,7 +32,7 @@ pub(super) struct Inner {
     pub blobs: Blobs,
     pub pulls: Pulls,
     /// What the last import of each archive saw.
-    pub seen: Mutex<HashMap<PathBuf, super::folder::Stamp>>,
+    pub seen: Mutex<Seen>,
     state: RwLock<State>,
     /// Held while the index is changed and written; `state` is only locked for moments.
     writing: Mutex<()>,
@@ -143,7 +144,7 @@ impl Inner {
         let inner = Self {
             blobs,
             pulls,
-            seen: Mutex::default(),
+            seen: Mutex::new(Seen::load(&config.dir)),
             state: RwLock::default(),
             writing: Mutex::default(),
             arriving: Arc::default(),
@@ -218,7 +219,7 @@ impl Inner {
 
     fn import_archive(&self, path: &Path) -> Result<Vec<String>, ImageError> {
         let mut changes = Vec::new();
-        for Found { target, manifest, names } in archive::read(&self.blobs, path)? {
+        for Found { target, manifest, names } in archive::read(&self.blobs, path, self.config.max_archive_bytes)? {
             let image = self.complete(&manifest)?;
             let name = Name { target, manifest, imported: true };
             changes.push((image, names.iter().map(Reference::canonical).collect::<Vec<_>>(), name));

@@ -19,6 +19,8 @@ pub struct StoreConfig {
     pub max_concurrent_pulls: usize,
     /// An unpacked layer may not hold more bytes than this.
     pub max_layer_bytes: u64,
+    /// An archive may not hold more bytes than this once decompressed.
+    pub max_archive_bytes: u64,
     /// Nothing heard from a registry for this long ends a pull.
     pub read_timeout: Duration,
 }
@@ -32,6 +34,7 @@ impl StoreConfig {
             extra_ca_pem: Vec::new(),
             max_concurrent_pulls: 3,
             max_layer_bytes: 64 << 30,
+            max_archive_bytes: 256 << 30,
             read_timeout: Duration::from_secs(60),
         }
     }

@@ -3,8 +3,11 @@
 //! [`table`] says what should be (pure), [`script`] turns the difference to what is loaded into one nftables transaction
 //! (pure); here both are applied. The table is our own and is replaced as a whole at start and after a failure.
 
+mod follow;
 mod script;
 mod table;
+
+pub use follow::run;
 
 use std::borrow::Borrow;
 use std::net::Ipv4Addr;
@@ -26,7 +29,13 @@ pub struct ServiceProxy {
 struct Proxy {
     network: Arc<Inner>,
     /// What is loaded; unknown before the first and after a failed transaction.
-    loaded: tokio::sync::Mutex<Option<Table>>,
+    loaded: tokio::sync::Mutex<Option<Loaded>>,
+}
+
+struct Loaded {
+    table: Table,
+    /// Link and source address of the route to the virtual addresses.
+    route: (u32, Option<Ipv4Addr>),
 }
 
 impl ServiceProxy {
@@ -46,27 +55,27 @@ impl ServiceProxy {
         let ready = network.state.lock().ready.ok_or(NetworkError::NotConfigured)?;
         let wanted = Table::new(&network.config.node_name, services, slices);
         let mut loaded = self.inner.loaded.lock().await;
-        if loaded.as_ref() == Some(&wanted) {
-            return Ok(());
+        // Unknown until it has worked.
+        let old = loaded.take();
+        let route = (ready.bridge, ready.pod_cidr.gateway());
+        if old.as_ref().map(|old| old.route) != Some(route) {
+            self.route(route).await?;
         }
-        if loaded.is_none() {
-            self.route(ready.bridge, ready.pod_cidr.gateway()).await?;
-        }
-        let script = match loaded.as_ref() {
-            Some(old) => script::difference(old, &wanted),
+        let script = match &old {
+            Some(old) => script::difference(&old.table, &wanted),
             None => script::whole(&wanted, network.config.service_cidr),
         };
-        // Unknown until it has worked.
-        *loaded = None;
-        ignore_missing_nft(rules::load(&network.netns, script).await)?;
-        *loaded = Some(wanted);
+        if !script.is_empty() {
+            ignore_missing_nft(rules::load(&network.netns, script).await)?;
+        }
+        *loaded = Some(Loaded { table: wanted, route });
         Ok(())
     }
 
     /// The node's own clients look up a route before translation: without one they get "network is unreachable".
-    async fn route(&self, bridge: u32, source: Option<Ipv4Addr>) -> Result<(), NetworkError> {
+    async fn route(&self, (link, source): (u32, Option<Ipv4Addr>)) -> Result<(), NetworkError> {
         let to = self.inner.network.config.service_cidr;
-        let route = Route { to, via: None, link: bridge, source, onlink: false };
+        let route = Route { to, via: None, link, source, onlink: false };
         self.inner.network.links.replace_route(&route).await
     }
 
