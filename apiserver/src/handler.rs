@@ -26,7 +26,8 @@ impl ApiServer {
         let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.unwrap_or_else(|| Caller { user: UserInfo::anonymous(), fence: None });
         let labels = info.clone();
-        let work = self.limited(request, query, info, caller);
+        // Boxed: the pipeline is deep, and so would be the types of everything that calls it.
+        let work = Box::pin(self.limited(request, query, info, caller));
         let answer = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(answer) => answer,
             Err(panic) => {

@@ -111,7 +111,8 @@ fn check(resource: &Resource, info: &RequestInfo) -> ApiResult<()> {
         return Ok(());
     }
     let needs_namespace = matches!(info.verb.as_str(), "create" | "deletecollection") && resource.namespaced();
-    let known = resource.has_verb(&info.verb) && !(info.verb == "create" && named);
+    let needs_name = matches!(info.verb.as_str(), "update" | "patch");
+    let known = resource.has_verb(&info.verb) && !(info.verb == "create" && named) && (named || !needs_name);
     if !known || needs_namespace && info.namespace.is_none() {
         return Err(Status::method_not_supported());
     }
