@@ -6,10 +6,12 @@
 use super::entry::{ALL_VERBS, Entry, NO_COLLECTION_DELETE, STATUS_VERBS, SubEntry};
 use super::hooks::Hooks;
 use super::resource::Scope;
+use crate::convert;
 use crate::defaults::{objects, pod, service, workloads};
 use crate::names;
 use crate::prepare::kinds;
 use crate::table::Printer;
+use crate::validate::{self, network, warnings};
 
 const STATUS: SubEntry = SubEntry { name: "status", verbs: STATUS_VERBS, gvk: ("", "", "") };
 const SCALE: SubEntry = SubEntry { name: "scale", verbs: STATUS_VERBS, gvk: ("autoscaling", "v1", "Scale") };
@@ -26,6 +28,11 @@ const CORE: &[Entry] = &[
         plural: "configmaps",
         short_names: &["cm"],
         definition: "io.k8s.api.core.v1.ConfigMap",
+        hooks: Hooks {
+            validate: validate::objects::config_map,
+            validate_update: validate::objects::data_update,
+            ..Hooks::NONE
+        },
         printer: Printer::CONFIG_MAP,
         ..Entry::BASE
     },
@@ -34,7 +41,12 @@ const CORE: &[Entry] = &[
         plural: "endpoints",
         short_names: &["ep"],
         definition: "io.k8s.api.core.v1.Endpoints",
-        hooks: Hooks { default: service::endpoints, ..Hooks::NONE },
+        hooks: Hooks {
+            default: service::endpoints,
+            validate: network::endpoints,
+            warnings: warnings::endpoints,
+            ..Hooks::NONE
+        },
         printer: Printer::ENDPOINTS,
         ..Entry::BASE
     },
@@ -56,7 +68,7 @@ const CORE: &[Entry] = &[
             "source",
             "type",
         ],
-        hooks: Hooks { default: objects::core_event, ..Hooks::NONE },
+        hooks: Hooks { default: objects::core_event, validate: validate::objects::core_event, ..Hooks::NONE },
         printer: Printer::EVENT,
         ..Entry::BASE
     },
@@ -74,6 +86,7 @@ const CORE: &[Entry] = &[
             default: objects::namespace,
             prepare_create: kinds::create_namespace,
             prepare_update: kinds::update_namespace,
+            validate: validate::objects::namespace,
             ..Hooks::NONE
         },
         printer: Printer::NAMESPACE,
@@ -87,7 +100,13 @@ const CORE: &[Entry] = &[
         subresources: &[STATUS],
         definition: "io.k8s.api.core.v1.Node",
         fields: &["spec.unschedulable"],
-        hooks: Hooks { default: objects::node, keeps_status_on_create: true, ..Hooks::NONE },
+        hooks: Hooks {
+            default: objects::node,
+            keeps_status_on_create: true,
+            validate: validate::objects::node,
+            validate_update: validate::objects::node_update,
+            ..Hooks::NONE
+        },
         printer: Printer::NODE,
         ..Entry::BASE
     },
@@ -119,6 +138,9 @@ const CORE: &[Entry] = &[
             default: pod::pod,
             prepare_create: kinds::create_pod,
             prepare_update: kinds::update_pod,
+            validate: validate::pod::pod,
+            validate_update: validate::pod::update,
+            warnings: warnings::pod,
             ..Hooks::NONE
         },
         printer: Printer::POD,
@@ -129,7 +151,11 @@ const CORE: &[Entry] = &[
         plural: "podtemplates",
         definition: "io.k8s.api.core.v1.PodTemplate",
         generation: true,
-        hooks: Hooks { default: workloads::pod_template, ..Hooks::NONE },
+        hooks: Hooks {
+            default: workloads::pod_template,
+            validate: validate::workloads::template_object,
+            ..Hooks::NONE
+        },
         printer: Printer::POD_TEMPLATE,
         ..Entry::BASE
     },
@@ -145,6 +171,9 @@ const CORE: &[Entry] = &[
         hooks: Hooks {
             default: workloads::replication_controller,
             prepare_create: kinds::create_scaled,
+            validate: validate::workloads::replication_controller,
+            validate_update: validate::workloads::status_update,
+            warnings: warnings::template,
             ..Hooks::NONE
         },
         printer: Printer::REPLICATION_CONTROLLER,
@@ -155,7 +184,12 @@ const CORE: &[Entry] = &[
         plural: "secrets",
         definition: "io.k8s.api.core.v1.Secret",
         fields: &["type"],
-        hooks: Hooks { default: objects::secret, ..Hooks::NONE },
+        hooks: Hooks {
+            default: objects::secret,
+            validate: validate::objects::secret,
+            validate_update: validate::objects::data_update,
+            ..Hooks::NONE
+        },
         printer: Printer::SECRET,
         ..Entry::BASE
     },
@@ -180,6 +214,9 @@ const CORE: &[Entry] = &[
             default: service::service,
             prepare_create: kinds::create_service,
             prepare_update: kinds::update_service,
+            validate: network::service,
+            validate_update: network::service_update,
+            warnings: warnings::service,
             ..Hooks::NONE
         },
         printer: Printer::SERVICE,
@@ -193,6 +230,11 @@ const APPS: &[Entry] = &[
         kind: "ControllerRevision",
         plural: "controllerrevisions",
         definition: "io.k8s.api.apps.v1.ControllerRevision",
+        hooks: Hooks {
+            validate: validate::workloads::controller_revision,
+            validate_update: validate::workloads::controller_revision_update,
+            ..Hooks::NONE
+        },
         printer: Printer::CONTROLLER_REVISION,
         ..Entry::BASE
     },
@@ -205,7 +247,14 @@ const APPS: &[Entry] = &[
         subresources: &[SCALE, STATUS],
         definition: "io.k8s.api.apps.v1.Deployment",
         generation: true,
-        hooks: Hooks { default: workloads::deployment, prepare_create: kinds::create_with_status, ..Hooks::NONE },
+        hooks: Hooks {
+            default: workloads::deployment,
+            prepare_create: kinds::create_with_status,
+            validate: validate::workloads::deployment,
+            validate_update: validate::workloads::selector_update,
+            warnings: warnings::template,
+            ..Hooks::NONE
+        },
         printer: Printer::DEPLOYMENT,
         ..Entry::BASE
     },
@@ -219,7 +268,14 @@ const APPS: &[Entry] = &[
         definition: "io.k8s.api.apps.v1.ReplicaSet",
         fields: &["status.replicas"],
         generation: true,
-        hooks: Hooks { default: workloads::replica_set, prepare_create: kinds::create_scaled, ..Hooks::NONE },
+        hooks: Hooks {
+            default: workloads::replica_set,
+            prepare_create: kinds::create_scaled,
+            validate: validate::workloads::replica_set,
+            validate_update: validate::workloads::selector_update,
+            warnings: warnings::template,
+            ..Hooks::NONE
+        },
         printer: Printer::REPLICA_SET,
         ..Entry::BASE
     },
@@ -245,6 +301,12 @@ const OTHERS: &[Entry] = &[
             "reportingController",
             "type",
         ],
+        hooks: Hooks {
+            validate: validate::objects::event,
+            to_storage: convert::event_to_core,
+            from_storage: convert::event_from_core,
+            ..Hooks::NONE
+        },
         printer: Printer::EVENT,
         ..Entry::BASE
     },
@@ -253,6 +315,7 @@ const OTHERS: &[Entry] = &[
         kind: "Lease",
         plural: "leases",
         definition: "io.k8s.api.coordination.v1.Lease",
+        hooks: Hooks { validate: validate::objects::lease, ..Hooks::NONE },
         printer: Printer::LEASE,
         ..Entry::BASE
     },
@@ -262,7 +325,12 @@ const OTHERS: &[Entry] = &[
         plural: "endpointslices",
         definition: "io.k8s.api.discovery.v1.EndpointSlice",
         generation: true,
-        hooks: Hooks { default: service::endpoint_slice, ..Hooks::NONE },
+        hooks: Hooks {
+            default: service::endpoint_slice,
+            validate: network::endpoint_slice,
+            validate_update: network::endpoint_slice_update,
+            ..Hooks::NONE
+        },
         printer: Printer::ENDPOINT_SLICE,
         ..Entry::BASE
     },
@@ -272,6 +340,11 @@ const OTHERS: &[Entry] = &[
         plural: "runtimeclasses",
         scope: Scope::Cluster,
         definition: "io.k8s.api.node.v1.RuntimeClass",
+        hooks: Hooks {
+            validate: validate::objects::runtime_class,
+            validate_update: validate::objects::runtime_class_update,
+            ..Hooks::NONE
+        },
         printer: Printer::RUNTIME_CLASS,
         ..Entry::BASE
     },
@@ -284,7 +357,12 @@ const OTHERS: &[Entry] = &[
         verbs: ALL_VERBS,
         definition: "io.k8s.api.scheduling.v1.PriorityClass",
         generation: true,
-        hooks: Hooks { default: objects::priority_class, ..Hooks::NONE },
+        hooks: Hooks {
+            default: objects::priority_class,
+            validate: validate::objects::priority_class,
+            validate_update: validate::objects::priority_class_update,
+            ..Hooks::NONE
+        },
         printer: Printer::PRIORITY_CLASS,
         ..Entry::BASE
     },

@@ -1,6 +1,15 @@
 //! Validation with upstream's messages: metadata for every kind, and a file for each family of kinds.
 
+mod common;
+mod container;
 pub mod metadata;
+pub mod network;
+pub mod objects;
+pub mod pod;
+#[cfg(test)]
+mod tests;
+pub mod warnings;
+pub mod workloads;
 
 use crate::catalogue::{Resource, UpdateOf};
 use crate::field::FieldError;

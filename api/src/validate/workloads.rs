@@ -1,0 +1,157 @@
+//! Validation of controllers of pods.
+
+use super::common::{Errors, immutable, int_or_percent, label_selector, non_negative, one_of};
+use super::pod::template;
+use crate::catalogue::UpdateOf;
+use crate::field::{FieldError, Path};
+use crate::intstr::IntOrString;
+use crate::selector::LabelSelector;
+use crate::value::{has, int, map, text};
+use serde_json::{Map, Value};
+
+const SPEC: Path<'static> = Path::new("spec");
+
+/// Checks a template against the selector that must match it.
+fn pod_template(spec: &Value, selector: Option<&LabelSelector>, errors: &mut Errors) {
+    let path = SPEC.child("template");
+    let pod = &spec["template"];
+    if !pod.is_object() {
+        errors.push(FieldError::required(&path, ""));
+        return;
+    }
+    let labels = map(&pod["metadata"], "labels");
+    if selector.is_some_and(|s| !s.is_everything() && !s.matches(labels)) {
+        let metadata = path.child("metadata");
+        let detail = "`selector` does not match template `labels`";
+        errors.push(FieldError::invalid(&metadata.child("labels"), Value::Object(labels.clone()), detail));
+    }
+    template(pod, &path, errors);
+    let inner = path.child("spec");
+    let policy = text(&pod["spec"], "restartPolicy");
+    if !matches!(policy, "" | "Always") {
+        errors.push(FieldError::not_supported(&inner.child("restartPolicy"), policy, &["Always"]));
+    }
+    if has(&pod["spec"], "activeDeadlineSeconds") {
+        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
+        errors.push(FieldError::forbidden(&inner.child("activeDeadlineSeconds"), detail));
+    }
+}
+
+/// A ReplicationController.
+pub fn replication_controller(object: &Value, errors: &mut Errors) {
+    let spec = &object["spec"];
+    non_negative(spec, &SPEC, &["minReadySeconds", "replicas"], errors);
+    let labels: &Map<String, Value> = map(spec, "selector");
+    if labels.is_empty() {
+        errors.push(FieldError::required(&SPEC.child("selector"), ""));
+    }
+    pod_template(spec, LabelSelector::from_map(labels).ok().as_ref(), errors);
+}
+
+fn selector(spec: &Value, errors: &mut Errors) -> Option<LabelSelector> {
+    let path = SPEC.child("selector");
+    let selector = &spec["selector"];
+    if !selector.is_object() {
+        errors.push(FieldError::required(&path, ""));
+        return None;
+    }
+    label_selector(selector, &path, errors);
+    let parsed = LabelSelector::from_object(selector).ok()?;
+    if parsed.is_everything() {
+        errors.push(FieldError::invalid(&path, selector.clone(), "empty selector is invalid for deployment"));
+    }
+    Some(parsed)
+}
+
+/// A ReplicaSet.
+pub fn replica_set(object: &Value, errors: &mut Errors) {
+    let spec = &object["spec"];
+    non_negative(spec, &SPEC, &["replicas", "minReadySeconds"], errors);
+    let selector = selector(spec, errors);
+    pod_template(spec, selector.as_ref(), errors);
+}
+
+/// A Deployment.
+pub fn deployment(object: &Value, errors: &mut Errors) {
+    let spec = &object["spec"];
+    non_negative(spec, &SPEC, &["replicas"], errors);
+    let selector = selector(spec, errors);
+    pod_template(spec, selector.as_ref(), errors);
+    strategy(&spec["strategy"], &SPEC.child("strategy"), errors);
+    non_negative(spec, &SPEC, &["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"], errors);
+    if let Some(deadline) = int(spec, "progressDeadlineSeconds") {
+        if deadline <= int(spec, "minReadySeconds").unwrap_or(0) {
+            let detail = "must be greater than minReadySeconds";
+            errors.push(FieldError::invalid(&SPEC.child("progressDeadlineSeconds"), deadline, detail));
+        }
+    }
+}
+
+fn strategy(strategy: &Value, path: &Path<'_>, errors: &mut Errors) {
+    one_of(strategy, path, "type", &["Recreate", "RollingUpdate"], errors);
+    let rolling = &strategy["rollingUpdate"];
+    let at = path.child("rollingUpdate");
+    match text(strategy, "type") {
+        "Recreate" if rolling.is_object() => {
+            errors.push(FieldError::forbidden(&at, "may not be specified when strategy `type` is 'Recreate'"));
+        }
+        "RollingUpdate" if !rolling.is_object() => {
+            errors.push(FieldError::required(&at, "this should be defaulted and never be nil"));
+        }
+        "RollingUpdate" => {
+            let unavailable = int_or_percent(&rolling["maxUnavailable"], &at.child("maxUnavailable"), errors);
+            let surge = int_or_percent(&rolling["maxSurge"], &at.child("maxSurge"), errors);
+            let zero = |value: &Option<IntOrString>| {
+                value.as_ref().is_some_and(|v| matches!(v, IntOrString::Int(0)) || v.percent() == Some(0))
+            };
+            if zero(&unavailable) && zero(&surge) {
+                let given = rolling["maxUnavailable"].clone();
+                let detail = "may not be 0 when `maxSurge` is 0";
+                errors.push(FieldError::invalid(&at.child("maxUnavailable"), given, detail));
+            }
+            if let Some(percent) = unavailable.as_ref().and_then(IntOrString::percent).filter(|p| *p > 100) {
+                let given = format!("{percent}%");
+                errors.push(FieldError::invalid(&at.child("maxUnavailable"), given, "must not be greater than 100%"));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A change of a ReplicaSet or Deployment.
+pub fn selector_update(new: &Value, old: &Value, of: UpdateOf<'_>, errors: &mut Errors) {
+    if of == UpdateOf::Main {
+        immutable(&new["spec"]["selector"], &old["spec"]["selector"], &SPEC.child("selector"), errors);
+    }
+    status(new, of, errors);
+}
+
+/// Counts in a status are not negative.
+pub fn status_update(new: &Value, _: &Value, of: UpdateOf<'_>, errors: &mut Errors) {
+    status(new, of, errors);
+}
+
+fn status(new: &Value, of: UpdateOf<'_>, errors: &mut Errors) {
+    if of == UpdateOf::Status {
+        let keys = ["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas"];
+        non_negative(&new["status"], &Path::new("status"), &keys, errors);
+    }
+}
+
+/// A PodTemplate.
+pub fn template_object(object: &Value, errors: &mut Errors) {
+    template(&object["template"], &Path::new("template"), errors);
+}
+
+/// A ControllerRevision.
+pub fn controller_revision(object: &Value, errors: &mut Errors) {
+    if !has(object, "data") {
+        errors.push(FieldError::required(&Path::new("data"), "data is mandatory"));
+    }
+    non_negative(object, &Path::ROOT, &["revision"], errors);
+}
+
+/// A change of a ControllerRevision.
+pub fn controller_revision_update(new: &Value, old: &Value, _: UpdateOf<'_>, errors: &mut Errors) {
+    immutable(&new["data"], &old["data"], &Path::new("data"), errors);
+}
