@@ -197,9 +197,15 @@ where
         let _ = http_body_util::Limited::new(response.into_body(), 10 << 10).collect().await;
         Ok(status)
     };
+    let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
-        status = exchange => status,
-        error = connection => Err(error.err().map_or("connection closed".to_owned(), |error| error.to_string())),
+        biased;
+        status = &mut exchange => status,
+        ended = connection => match ended {
+            // The server has closed after its answer, which waits to be taken.
+            Ok(()) => exchange.await,
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 
