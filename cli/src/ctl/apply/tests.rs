@@ -29,9 +29,9 @@ pub(super) fn field_of(types: &Arc<Value>, type_name: &str, name: &str) -> Field
 }
 
 fn cases() -> Option<Value> {
-    let path = std::env::var("TRIREME_KUBERNETES_FACTS").unwrap_or_else(|_| "../../shared/kubernetes".to_owned());
-    let text = std::fs::read_to_string(format!("{path}/strategic-merge-cases.json"));
-    let text = text.or_else(|_| std::fs::read_to_string("../../../shared/kubernetes/strategic-merge-cases.json"));
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/kubernetes").to_owned();
+    let folder = std::env::var("TRIREME_KUBERNETES_FACTS").unwrap_or(default);
+    let text = std::fs::read_to_string(format!("{folder}/strategic-merge-cases.json"));
     match text {
         Ok(text) => Some(serde_json::from_str(&text).unwrap()),
         Err(_) => {
@@ -41,9 +41,26 @@ fn cases() -> Option<Value> {
     }
 }
 
-/// Lists that the API treats as sets may come in any order in a patch.
+/// Upstream compares merged lists by their keys, not by their order; the order has a list of its own.
 fn same(left: &Value, right: &Value) -> bool {
-    super::super::print::sorted(left) == super::super::print::sorted(right)
+    super::super::print::sorted(&by_name(left)) == super::super::print::sorted(&by_name(right))
+}
+
+fn by_name(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => {
+            let mut items: Vec<Value> = items.iter().map(by_name).collect();
+            if items.iter().all(Value::is_object) {
+                items.sort_by_key(|item| item["name"].to_string());
+            }
+            Value::Array(items)
+        }
+        Value::Object(map) => {
+            let keep = |key: &String, value: &Value| if key.starts_with('$') { value.clone() } else { by_name(value) };
+            Value::Object(map.iter().map(|(key, value)| (key.clone(), keep(key, value))).collect())
+        }
+        other => other.clone(),
+    }
 }
 
 #[test]

@@ -34,7 +34,8 @@ fn node(value: &Value, depth: usize, out: &mut String, place: Place) {
                 if index > 0 || place != Place::AfterDash {
                     indent(depth, out);
                 }
-                out.push_str(&scalar(key, depth));
+                // A block cannot be a key.
+                out.push_str(&if key.contains('\n') { double_quoted(key) } else { scalar(key, depth) });
                 out.push(':');
                 // Lists are not indented below their key.
                 let below = if value.is_array() { depth } else { depth + 2 };
@@ -85,7 +86,7 @@ fn scalar(text: &str, depth: usize) -> String {
 fn literal_allowed(text: &str) -> bool {
     let printable = text.chars().all(|c| c == '\n' || c == '\t' || !c.is_control());
     // Lines that are blank or end in spaces would not come back the same from every parser.
-    printable && !text.starts_with([' ', '\n', '\t']) && !text.lines().any(|line| line.ends_with(' '))
+    printable && !text.starts_with([' ', '\n', '\t']) && !text.split('\n').any(|line| line.ends_with(' '))
 }
 
 fn literal(text: &str, depth: usize) -> String {

@@ -19,7 +19,7 @@ pub(super) fn merge_patches(mut first: Object, mut second: Object, shape: &Shape
     move_directives(&mut first, &mut second)?;
     for (key, value) in second {
         let Some(had) = first.get(&key) else {
-            first.insert(key, value);
+            first.insert(key, without_deletions(value));
             continue;
         };
         let field = shape.field(&key);
@@ -35,6 +35,21 @@ pub(super) fn merge_patches(mut first: Object, mut second: Object, shape: &Shape
         first.insert(key, merged);
     }
     Ok(first)
+}
+
+/// What is new as a whole has nothing to delete: directives that a manifest carries go out of it.
+fn without_deletions(value: Value) -> Value {
+    match value {
+        Value::Array(items) => {
+            let kept = items.into_iter().filter(|item| item.get(DIRECTIVE).and_then(Value::as_str) != Some("delete"));
+            Value::Array(kept.map(without_deletions).collect())
+        }
+        Value::Object(map) => {
+            let kept = map.into_iter().filter(|(key, _)| key != DIRECTIVE);
+            Value::Object(kept.map(|(key, value)| (key, without_deletions(value))).collect())
+        }
+        other => other,
+    }
 }
 
 /// Directives of both patches have to agree; those of the second move to the first.

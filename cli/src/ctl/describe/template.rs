@@ -1,0 +1,318 @@
+//! Pod templates, containers and volumes: what pods and workloads have in common.
+
+use serde_json::Value;
+
+use super::super::time;
+use super::writer::{Page, items, or_none, plain, some};
+
+/// Containers with their statuses, if there are any.
+pub struct Containers<'a> {
+    /// From the spec.
+    pub specs: &'a Value,
+    /// From the status; none in templates.
+    pub statuses: Option<&'a Value>,
+    /// What stands before names.
+    pub indent: &'a str,
+}
+
+/// `Pod Template:`
+pub fn describe(page: &mut Page, template: &Value) {
+    page.line(0, "Pod Template:");
+    let pairs = |map: &Value, between: &str| {
+        let pairs = map.as_object().into_iter().flatten();
+        let mut pairs: Vec<String> = pairs.map(|(key, value)| format!("{key}{between}{}", plain(value))).collect();
+        pairs.sort();
+        pairs
+    };
+    page.multiline("  ", "Labels", "  ", pairs(&template["metadata"]["labels"], "="));
+    if template["metadata"]["annotations"].is_object() {
+        page.multiline("  ", "Annotations", "  ", pairs(&template["metadata"]["annotations"], ": "));
+    }
+    let spec = &template["spec"];
+    page.field_some(1, "Service Account", &spec["serviceAccountName"]);
+    for (name, field) in [("Init Containers", "initContainers"), ("Containers", "containers")] {
+        if some(&spec[field]) {
+            page.line(1, &format!("{name}:"));
+            containers(page, &Containers { specs: &spec[field], statuses: None, indent: "   " });
+        }
+    }
+    volumes(page, &spec["volumes"], 1);
+    page.multiline("  ", "Node-Selectors", "\t", pairs(&spec["nodeSelector"], "="));
+    super::pod::tolerations(page, &spec["tolerations"], "  ");
+}
+
+/// Containers one below the other.
+pub fn containers(page: &mut Page, containers: &Containers<'_>) {
+    for spec in items(containers.specs) {
+        let name = plain(&spec["name"]);
+        let find = |statuses| items(statuses).find(|status| status["name"] == name.as_str()).unwrap_or(&Value::Null);
+        let status = containers.statuses.map(find);
+        page.raw(&format!("{}{name}:\n", containers.indent));
+        if let Some(status) = status {
+            page.field(2, "Container ID", &plain(&status["containerID"]));
+        }
+        page.field(2, "Image", &plain(&spec["image"]));
+        if let Some(status) = status {
+            page.field(2, "Image ID", &plain(&status["imageID"]));
+        }
+        ports(page, &spec["ports"]);
+        words(page, "Command", &spec["command"]);
+        words(page, "Args", &spec["args"]);
+        if let Some(status) = status {
+            state(page, "State", &status["state"]);
+            if status["lastState"].as_object().is_some_and(|state| !state.is_empty()) {
+                state(page, "Last State", &status["lastState"]);
+            }
+            page.field(2, "Ready", if status["ready"] == true { "True" } else { "False" });
+            page.field(2, "Restart Count", &status["restartCount"].as_i64().unwrap_or_default().to_string());
+        }
+        amounts(page, 2, "Limits", &spec["resources"]["limits"]);
+        amounts(page, 2, "Requests", &spec["resources"]["requests"]);
+        let probes = [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")];
+        for (name, field) in probes {
+            if spec[field].is_object() {
+                page.field(2, name, &probe(&spec[field]));
+            }
+        }
+        environment(page, spec);
+        mounts(page, &spec["volumeMounts"]);
+    }
+}
+
+fn ports(page: &mut Page, ports: &Value) {
+    let shown = |field: &str| -> Vec<String> {
+        let text = |port: &Value| {
+            let name = match port["name"].as_str() {
+                Some(name) if field == "containerPort" => format!(" ({name})"),
+                _ => String::new(),
+            };
+            let protocol = port["protocol"].as_str().unwrap_or("TCP");
+            format!("{}/{protocol}{name}", port[field].as_i64().unwrap_or_default())
+        };
+        items(ports).map(text).collect()
+    };
+    let (inner, host) = (shown("containerPort"), shown("hostPort"));
+    let plural = if inner.len() > 1 { "s" } else { "" };
+    let join = |list: Vec<String>| if list.is_empty() { "<none>".to_owned() } else { list.join(", ") };
+    page.field(2, &format!("Port{plural}"), &join(inner));
+    page.field(2, &format!("Host Port{plural}"), &join(host));
+}
+
+fn words(page: &mut Page, name: &str, words: &Value) {
+    if !some(words) {
+        return;
+    }
+    page.line(2, &format!("{name}:"));
+    for word in items(words) {
+        plain(word).split('\n').for_each(|line| page.line(3, line));
+    }
+}
+
+fn state(page: &mut Page, name: &str, state: &Value) {
+    let stamp = |value: &Value| value.as_str().map(time::long).unwrap_or_default();
+    if state["running"].is_object() {
+        page.field(2, name, "Running");
+        page.field(3, "Started", &stamp(&state["running"]["startedAt"]));
+    } else if state["terminated"].is_object() {
+        let end = &state["terminated"];
+        page.field(2, name, "Terminated");
+        page.field_some(3, "Reason", &end["reason"]);
+        page.field_some(3, "Message", &end["message"]);
+        page.field(3, "Exit Code", &end["exitCode"].as_i64().unwrap_or_default().to_string());
+        if end["signal"].as_i64().unwrap_or_default() > 0 {
+            page.field_some(3, "Signal", &end["signal"]);
+        }
+        page.field(3, "Started", &stamp(&end["startedAt"]));
+        page.field(3, "Finished", &stamp(&end["finishedAt"]));
+    } else {
+        page.field(2, name, "Waiting");
+        page.field_some(3, "Reason", &state["waiting"]["reason"]);
+        page.field_some(3, "Message", &state["waiting"]["message"]);
+    }
+}
+
+/// Quantities by name, if there are any.
+pub fn amounts(page: &mut Page, level: usize, name: &str, amounts: &Value) {
+    let mut pairs: Vec<(&String, &Value)> = amounts.as_object().into_iter().flatten().collect();
+    if pairs.is_empty() {
+        return;
+    }
+    pairs.sort_by_key(|(key, _)| *key);
+    page.line(level, &format!("{name}:"));
+    pairs.into_iter().for_each(|(key, value)| page.field(level + 1, key, &plain(value)));
+}
+
+fn probe(probe: &Value) -> String {
+    let number = |field: &str, default: i64| probe[field].as_i64().unwrap_or(default);
+    let timing = format!(
+        "delay={}s timeout={}s period={}s #success={} #failure={}",
+        number("initialDelaySeconds", 0),
+        number("timeoutSeconds", 1),
+        number("periodSeconds", 10),
+        number("successThreshold", 1),
+        number("failureThreshold", 3)
+    );
+    let kind = if probe["exec"].is_object() {
+        let words: Vec<String> = items(&probe["exec"]["command"]).map(plain).collect();
+        format!("exec [{}]", words.join(" "))
+    } else if probe["httpGet"].is_object() {
+        let get = &probe["httpGet"];
+        let scheme = get["scheme"].as_str().unwrap_or("HTTP").to_lowercase();
+        let path = plain(&get["path"]);
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        format!("http-get {scheme}://{}:{}{slash}{path}", plain(&get["host"]), plain(&get["port"]))
+    } else if probe["tcpSocket"].is_object() {
+        format!("tcp-socket {}:{}", plain(&probe["tcpSocket"]["host"]), plain(&probe["tcpSocket"]["port"]))
+    } else if probe["grpc"].is_object() {
+        format!("grpc <pod>:{} {}", plain(&probe["grpc"]["port"]), plain(&probe["grpc"]["service"]))
+    } else {
+        "unknown".to_owned()
+    };
+    format!("{kind} {timing}")
+}
+
+fn environment(page: &mut Page, spec: &Value) {
+    if some(&spec["envFrom"]) {
+        page.line(2, "Environment Variables from:");
+        for source in items(&spec["envFrom"]) {
+            let (kind, reference) = match source["configMapRef"].is_object() {
+                true => ("ConfigMap", &source["configMapRef"]),
+                false => ("Secret", &source["secretRef"]),
+            };
+            let optional = reference["optional"] == true;
+            page.line(3, &format!("{}\t{kind}\tOptional: {optional}", plain(&reference["name"])));
+        }
+    }
+    if !some(&spec["env"]) {
+        page.field(2, "Environment", "<none>");
+        return;
+    }
+    page.line(2, "Environment:");
+    for variable in items(&spec["env"]) {
+        page.line(3, &format!("{}:\t{}", plain(&variable["name"]), variable_value(variable)));
+    }
+}
+
+fn variable_value(variable: &Value) -> String {
+    let from = &variable["valueFrom"];
+    let key_of = |kind: &str, reference: &Value| {
+        let (key, name) = (plain(&reference["key"]), plain(&reference["name"]));
+        format!("<set to the key '{key}' of {kind} '{name}'>\tOptional: {}", reference["optional"] == true)
+    };
+    if from["fieldRef"].is_object() {
+        let reference = &from["fieldRef"];
+        format!(" ({}:{})", reference["apiVersion"].as_str().unwrap_or("v1"), plain(&reference["fieldPath"]))
+    } else if from["configMapKeyRef"].is_object() {
+        key_of("config map", &from["configMapKeyRef"])
+    } else if from["secretKeyRef"].is_object() {
+        key_of("secret", &from["secretKeyRef"])
+    } else if from["resourceFieldRef"].is_object() {
+        let reference = &from["resourceFieldRef"];
+        format!("{} ({})", plain(&reference["containerName"]), plain(&reference["resource"]))
+    } else {
+        plain(&variable["value"]).replace('\n', "\n      \t")
+    }
+}
+
+fn mounts(page: &mut Page, mounts: &Value) {
+    if !some(mounts) {
+        page.field(2, "Mounts", "<none>");
+        return;
+    }
+    page.line(2, "Mounts:");
+    let mut lines: Vec<String> = items(mounts)
+        .map(|mount| {
+            let mut flags = vec![if mount["readOnly"] == true { "ro" } else { "rw" }.to_owned()];
+            if let Some(path) = mount["subPath"].as_str() {
+                flags.push(format!("path={path:?}"));
+            }
+            format!("{} from {} ({})", plain(&mount["mountPath"]), plain(&mount["name"]), flags.join(","))
+        })
+        .collect();
+    lines.sort();
+    lines.iter().for_each(|line| page.line(3, line));
+}
+
+/// `Volumes:`
+pub fn volumes(page: &mut Page, volumes: &Value, level: usize) {
+    if !some(volumes) {
+        if level > 0 {
+            page.field(level, "Volumes", "<none>");
+        } else {
+            page.line(level, "Volumes:\t<none>");
+        }
+        return;
+    }
+    page.line(level, "Volumes:");
+    for volume in items(volumes) {
+        page.line(level, &format!("{}{}:", if level > 0 { " " } else { "  " }, plain(&volume["name"])));
+        let sources = volume.as_object().into_iter().flatten();
+        let Some((kind, source)) = sources.into_iter().find(|(key, value)| *key != "name" && value.is_object()) else {
+            continue;
+        };
+        let (name, about) = match kind.as_str() {
+            "emptyDir" => ("EmptyDir", "(a temporary directory that shares a pod's lifetime)"),
+            "hostPath" => ("HostPath", "(bare host directory volume)"),
+            "configMap" => ("ConfigMap", "(a volume populated by a ConfigMap)"),
+            "secret" => ("Secret", "(a volume populated by a Secret)"),
+            "projected" => ("Projected", "(a volume that contains injected data from multiple sources)"),
+            "persistentVolumeClaim" => {
+                ("PersistentVolumeClaim", "(a reference to a PersistentVolumeClaim in the same namespace)")
+            }
+            "downwardAPI" => ("DownwardAPI", "(a volume populated by information about the pod)"),
+            other => (other, ""),
+        };
+        page.field(2, "Type", format!("{name} {about}").trim_end());
+        volume_fields(page, kind, source);
+    }
+}
+
+fn volume_fields(page: &mut Page, kind: &str, source: &Value) {
+    let optional = if source["optional"] == true { "true" } else { "false" };
+    match kind {
+        "emptyDir" => {
+            page.field(2, "Medium", &plain(&source["medium"]));
+            let limit = plain(&source["sizeLimit"]);
+            page.field(2, "SizeLimit", if limit.is_empty() { "<unset>" } else { &limit });
+        }
+        "hostPath" => {
+            page.field(2, "Path", &plain(&source["path"]));
+            page.field(2, "HostPathType", &plain(&source["type"]));
+        }
+        "configMap" => {
+            page.field(2, "Name", &plain(&source["name"]));
+            page.field(2, "Optional", optional);
+        }
+        "secret" => {
+            page.field(2, "SecretName", &plain(&source["secretName"]));
+            page.field(2, "Optional", optional);
+        }
+        "persistentVolumeClaim" => {
+            page.field(2, "ClaimName", &plain(&source["claimName"]));
+            page.field(2, "ReadOnly", if source["readOnly"] == true { "true" } else { "false" });
+        }
+        "projected" => items(&source["sources"]).for_each(|part| projected(page, part)),
+        _ => {
+            let scalars = source.as_object().into_iter().flatten();
+            for (key, value) in scalars.filter(|(_, value)| !value.is_object() && !value.is_array()) {
+                page.field(2, key, &plain(value));
+            }
+        }
+    }
+}
+
+fn projected(page: &mut Page, part: &Value) {
+    if part["serviceAccountToken"].is_object() {
+        let seconds = part["serviceAccountToken"]["expirationSeconds"].as_i64().unwrap_or(3600);
+        page.field(2, "TokenExpirationSeconds", &seconds.to_string());
+    }
+    if part["configMap"].is_object() {
+        page.field(2, "ConfigMapName", &or_none(&part["configMap"]["name"]));
+    }
+    if part["secret"].is_object() {
+        page.field(2, "SecretName", &or_none(&part["secret"]["name"]));
+    }
+    if part["downwardAPI"].is_object() {
+        page.field(2, "DownwardAPI", "true");
+    }
+}

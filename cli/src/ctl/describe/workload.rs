@@ -1,0 +1,98 @@
+//! Deployments, replica sets and replication controllers.
+
+use serde_json::Value;
+
+use super::super::pods::selector_of;
+use super::super::time;
+use super::writer::{Page, items, plain, some};
+use super::{Subject, template};
+
+fn number(value: &Value) -> i64 {
+    value.as_i64().unwrap_or_default()
+}
+
+fn selector(object: &Value) -> String {
+    selector_of(object).unwrap_or_else(|| "<none>".to_owned())
+}
+
+/// A deployment.
+pub fn deployment(page: &mut Page, subject: &Subject) {
+    let object = &subject.object;
+    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
+    page.field(0, "Name", &plain(&metadata["name"]));
+    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    page.field(0, "CreationTimestamp", &time::long(&plain(&metadata["creationTimestamp"])));
+    page.labels("Labels", &metadata["labels"]);
+    page.annotations(&metadata["annotations"]);
+    page.field(0, "Selector", &selector(object));
+    let replicas = format!(
+        "{} desired | {} updated | {} total | {} available | {} unavailable",
+        spec["replicas"].as_i64().unwrap_or(1),
+        number(&status["updatedReplicas"]),
+        number(&status["replicas"]),
+        number(&status["availableReplicas"]),
+        number(&status["unavailableReplicas"])
+    );
+    page.field(0, "Replicas", &replicas);
+    page.field(0, "StrategyType", &plain(&spec["strategy"]["type"]));
+    page.field(0, "MinReadySeconds", &number(&spec["minReadySeconds"]).to_string());
+    let rolling = &spec["strategy"]["rollingUpdate"];
+    if rolling.is_object() {
+        let (unavailable, surge) = (plain(&rolling["maxUnavailable"]), plain(&rolling["maxSurge"]));
+        page.field(0, "RollingUpdateStrategy", &format!("{unavailable} max unavailable, {surge} max surge"));
+    }
+    template::describe(page, &spec["template"]);
+    conditions(page, &status["conditions"]);
+    revisions(page, subject);
+}
+
+fn conditions(page: &mut Page, conditions: &Value) {
+    if !some(conditions) {
+        return;
+    }
+    page.line(0, "Conditions:");
+    page.line(1, "Type\tStatus\tReason");
+    page.line(1, "----\t------\t------");
+    for condition in items(conditions) {
+        let cell = |field: &str| plain(&condition[field]);
+        page.line(1, &format!("{} \t{}\t{}", cell("type"), cell("status"), cell("reason")));
+    }
+}
+
+fn revisions(page: &mut Page, subject: &Subject) {
+    let revision = |object: &Value| object["metadata"]["annotations"]["deployment.kubernetes.io/revision"].clone();
+    let current = revision(&subject.object);
+    let is_new = |set: &&Value| !current.is_null() && revision(set) == current;
+    let show = |set: &Value| {
+        let (has, wants) = (number(&set["status"]["replicas"]), number(&set["spec"]["replicas"]));
+        format!("{} ({has}/{wants} replicas created)", plain(&set["metadata"]["name"]))
+    };
+    let join = |sets: Vec<&Value>| match sets.is_empty() {
+        true => "<none>".to_owned(),
+        false => sets.into_iter().map(show).collect::<Vec<_>>().join(", "),
+    };
+    let (new, old): (Vec<&Value>, Vec<&Value>) = subject.sets.iter().partition(is_new);
+    page.field(0, "OldReplicaSets", &join(old));
+    page.field(0, "NewReplicaSet", &join(new));
+}
+
+/// A replica set or a replication controller.
+pub fn replicas(page: &mut Page, subject: &Subject) {
+    let object = &subject.object;
+    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
+    page.field(0, "Name", &plain(&metadata["name"]));
+    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    page.field(0, "Selector", &selector(object));
+    page.labels("Labels", &metadata["labels"]);
+    page.annotations(&metadata["annotations"]);
+    page.controller(object);
+    let wanted = spec["replicas"].as_i64().unwrap_or(1);
+    page.field(0, "Replicas", &format!("{} current / {wanted} desired", number(&status["replicas"])));
+    let count = |phase: &str| subject.pods.iter().filter(|pod| pod["status"]["phase"] == phase).count();
+    let (running, waiting, succeeded, failed) =
+        (count("Running"), count("Pending"), count("Succeeded"), count("Failed"));
+    let counts = format!("{running} Running / {waiting} Waiting / {succeeded} Succeeded / {failed} Failed");
+    page.field(0, "Pods Status", &counts);
+    template::describe(page, &spec["template"]);
+    conditions(page, &status["conditions"]);
+}

@@ -1,0 +1,210 @@
+//! Text in elastic columns, and the parts that many descriptions share.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::super::apply::LAST_APPLIED;
+use super::super::time;
+
+/// Text with tabs between cells; columns are aligned at the end, as Go's tabwriter does with two spaces.
+pub struct Page {
+    text: String,
+    /// The time that ages count to.
+    pub now: Timestamp,
+}
+
+impl Page {
+    /// An empty page.
+    pub fn new(now: Timestamp) -> Page {
+        Page { text: String::new(), now }
+    }
+
+    /// A line, indented by two spaces per level.
+    pub fn line(&mut self, level: usize, text: &str) {
+        self.text.push_str(&"  ".repeat(level));
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    /// `Name:<tab>value`
+    pub fn field(&mut self, level: usize, name: &str, value: &str) {
+        self.line(level, &format!("{name}:\t{value}"));
+    }
+
+    /// As [`Page::field`], unless the value is missing or empty.
+    pub fn field_some(&mut self, level: usize, name: &str, value: &Value) {
+        let text = plain(value);
+        if !text.is_empty() {
+            self.field(level, name, &text);
+        }
+    }
+
+    /// Text without indentation or line end.
+    pub fn raw(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// The aligned text.
+    pub fn finish(self) -> String {
+        align(&self.text)
+    }
+
+    /// `Labels:` with one line each.
+    pub fn labels(&mut self, name: &str, labels: &Value) {
+        self.multiline("", name, "\t", entries(labels, |key, value| vec![format!("{key}={value}")]));
+    }
+
+    /// `Annotations:` with one line each; what apply keeps for itself is left out.
+    pub fn annotations(&mut self, annotations: &Value) {
+        let mut shown = annotations.clone();
+        if let Some(map) = shown.as_object_mut() {
+            map.remove(LAST_APPLIED);
+        }
+        let lines = |key: &str, value: &str| {
+            let long = value.contains('\n') || key.len() + value.len() > 140;
+            if !long {
+                return vec![format!("{key}: {value}")];
+            }
+            let lines = value.trim_end_matches('\n').split('\n').map(|line| format!("  {line}"));
+            std::iter::once(format!("{key}:")).chain(lines).collect()
+        };
+        self.multiline("", "Annotations", "\t", entries(&shown, lines));
+    }
+
+    /// A head with values below each other.
+    pub fn multiline(&mut self, before: &str, name: &str, gap: &str, lines: Vec<String>) {
+        if lines.is_empty() {
+            self.raw(&format!("{before}{name}:{gap}<none>\n"));
+        }
+        for (index, line) in lines.iter().enumerate() {
+            match index {
+                0 => self.raw(&format!("{before}{name}:{gap}{line}\n")),
+                _ if gap == "\t" => self.raw(&format!("{before}{gap}{line}\n")),
+                // Without columns the values stand below each other by spaces.
+                _ => self.raw(&format!("{before}{}{line}\n", " ".repeat(name.len() + 1 + gap.len()))),
+            }
+        }
+    }
+
+    /// Name, namespace, labels and annotations.
+    pub fn metadata(&mut self, object: &Value) {
+        let metadata = &object["metadata"];
+        self.field(0, "Name", &plain(&metadata["name"]));
+        self.field_some(0, "Namespace", &metadata["namespace"]);
+        self.labels("Labels", &metadata["labels"]);
+        self.annotations(&metadata["annotations"]);
+    }
+
+    /// `Controlled By:` with the owner that controls the object.
+    pub fn controller(&mut self, object: &Value) {
+        let owners = object["metadata"]["ownerReferences"].as_array();
+        let owner = owners.and_then(|owners| owners.iter().find(|owner| owner["controller"] == true));
+        if let Some(owner) = owner {
+            self.field(0, "Controlled By", &format!("{}/{}", plain(&owner["kind"]), plain(&owner["name"])));
+        }
+    }
+
+    /// The table of events.
+    pub fn events(&mut self, events: &[Value]) {
+        if events.is_empty() {
+            self.line(0, "Events:\t<none>");
+            return;
+        }
+        self.line(0, "Events:");
+        self.line(1, "Type\tReason\tAge\tFrom\tMessage");
+        self.line(1, "----\t------\t----\t----\t-------");
+        for event in events {
+            let count = event["count"].as_i64().or(event["series"]["count"].as_i64()).unwrap_or(1);
+            let last = time::age(Some(last_seen(event)), self.now);
+            let first = event["firstTimestamp"].as_str().or(event["eventTime"].as_str());
+            let age = match count {
+                0 | 1 => last,
+                _ => format!("{last} (x{count} over {})", time::age(first, self.now)),
+            };
+            let from = match event["source"]["component"].as_str() {
+                Some(component) if !component.is_empty() => component.to_owned(),
+                _ => plain(&event["reportingComponent"]),
+            };
+            let (kind, reason) = (plain(&event["type"]), plain(&event["reason"]));
+            let message = plain(&event["message"]);
+            self.line(1, &format!("{kind}\t{reason}\t{age}\t{from}\t{}", message.trim()));
+        }
+    }
+}
+
+/// When an event was seen last.
+pub fn last_seen(event: &Value) -> &str {
+    let times =
+        [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"], &event["firstTimestamp"]];
+    times.into_iter().find_map(Value::as_str).unwrap_or_default()
+}
+
+fn entries(map: &Value, lines: impl Fn(&str, &str) -> Vec<String>) -> Vec<String> {
+    let mut pairs: Vec<(&String, String)> =
+        map.as_object().into_iter().flatten().map(|(key, value)| (key, plain(value))).collect();
+    pairs.sort();
+    pairs.into_iter().flat_map(|(key, value)| lines(key, &value)).collect()
+}
+
+/// A scalar without quotes; nothing for null.
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// As [`plain`], with `<none>` for nothing.
+pub fn or_none(value: &Value) -> String {
+    let text = plain(value);
+    if text.is_empty() { "<none>".to_owned() } else { text }
+}
+
+/// The items of a list, or nothing.
+pub fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// Whether a list has items.
+pub fn some(value: &Value) -> bool {
+    value.as_array().is_some_and(|list| !list.is_empty())
+}
+
+/// Aligns cells that tabs end: a column's width holds for neighbouring lines that have it.
+fn align(text: &str) -> String {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let lines: Vec<Vec<&str>> = text.split('\n').map(|line| line.split('\t').collect()).collect();
+    let mut widths: Vec<Vec<usize>> = lines.iter().map(|_| Vec::new()).collect();
+    column(&lines, &mut widths, 0, 0, lines.len());
+    let mut out = String::with_capacity(text.len() * 2);
+    for (line, widths) in lines.iter().zip(&widths) {
+        for (index, cell) in line.iter().enumerate() {
+            out.push_str(cell);
+            if index + 1 < line.len() {
+                let width = widths.get(index).copied().unwrap_or_default();
+                out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn column(lines: &[Vec<&str>], widths: &mut [Vec<usize>], at: usize, from: usize, to: usize) {
+    let mut line = from;
+    while line < to {
+        if lines[line].len() <= at + 1 {
+            line += 1;
+            continue;
+        }
+        let begin = line;
+        let mut width = 0;
+        while line < to && lines[line].len() > at + 1 {
+            width = width.max(lines[line][at].chars().count() + 2);
+            line += 1;
+        }
+        widths[begin..line].iter_mut().for_each(|widths| widths.push(width));
+        column(lines, widths, at + 1, begin, line);
+    }
+}
