@@ -102,9 +102,8 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     let name = match text.split_once('/') {
         None => text,
         Some((_, name)) if name.contains('/') => {
-            errors.push(format!(
-                "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-            ));
+            errors.push(
+                "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')".to_owned());
             return errors;
         }
         Some((prefix, name)) => {
@@ -268,7 +267,8 @@ mod tests {
 
     #[test]
     fn validity() {
-        let cases: &[(fn(&str) -> Vec<String>, &str, usize)] = &[
+        type Rule = fn(&str) -> Vec<String>;
+        let cases: &[(Rule, &str, usize)] = &[
             (dns1123_label, "a-b", 0),
             (dns1123_label, "A", 1),
             (dns1123_label, "a.b", 1),

@@ -49,13 +49,16 @@ pub(super) fn all(catalogue: &Catalogue, dialect: Dialect) -> Map<String, Value>
     out
 }
 
+/// Groups with a version each.
+type Versions<'a> = &'a [(&'a str, &'a str)];
+
 /// Kinds that are no resources.
 fn kinds(catalogue: &Catalogue, out: &mut Map<String, Value>) {
     let everywhere: Vec<(&str, &str)> =
         catalogue.groups().into_iter().flat_map(|(g, versions)| versions.into_iter().map(move |v| (g, v))).collect();
     let core = [("", "v1")];
     let scaling = [("autoscaling", "v1")];
-    let cases: [(String, &str, &[(&str, &str)]); 9] = [
+    let cases: [(String, &str, Versions<'_>); 9] = [
         (format!("{META}.DeleteOptions"), "DeleteOptions", &everywhere),
         (format!("{META}.WatchEvent"), "WatchEvent", &everywhere),
         (format!("{META}.Status"), "Status", &core),

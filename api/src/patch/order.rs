@@ -59,10 +59,10 @@ pub(super) fn normalize(
     server_order: &[Value],
     merge_key: Option<&str>,
 ) -> Result<Vec<Value>, PatchError> {
-    if let Some(key) = merge_key {
-        if let Some(item) = merged.iter().find(|item| item.get(key).is_none()) {
-            return Err(no_merge_key(item, key));
-        }
+    if let Some(key) = merge_key
+        && let Some(item) = merged.iter().find(|item| item.get(key).is_none())
+    {
+        return Err(no_merge_key(item, key));
     }
     let (mut ours, mut theirs): (Vec<Value>, Vec<Value>) =
         merged.into_iter().partition(|item| index(patch_order, item, merge_key).is_some());

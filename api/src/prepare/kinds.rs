@@ -50,10 +50,10 @@ pub fn update_pod(pod: &mut Value, old: &Value, of: UpdateOf<'_>) {
     if let Some(metadata) = object_mut(pod, "metadata") {
         copy(metadata, &old["metadata"], "ownerReferences");
     }
-    if let Some(status) = object_mut(pod, "status") {
-        if text(status, "qosClass").is_empty() {
-            copy(status, &old["status"], "qosClass");
-        }
+    if let Some(status) = object_mut(pod, "status")
+        && text(status, "qosClass").is_empty()
+    {
+        copy(status, &old["status"], "qosClass");
     }
 }
 

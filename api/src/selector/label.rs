@@ -50,9 +50,7 @@ impl Requirement {
         }
         match operator {
             Operator::In | Operator::NotIn if values.is_empty() => {
-                return bad(format!(
-                    "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty"
-                ));
+                return bad("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into());
             }
             Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
                 return bad("values: Invalid value: values set must be empty for exists and does not exist".into());

@@ -120,7 +120,7 @@ pub(super) fn update(resource: &Resource, object: &Value, old: &Value, errors: &
         let added: Vec<&str> =
             value::list(new_meta, "finalizers").iter().filter(|f| !had.contains(f)).filter_map(Value::as_str).collect();
         if !added.is_empty() {
-            let list: Vec<String> = added.iter().map(|f| format!("{}", crate::field::quote(f))).collect();
+            let list: Vec<String> = added.iter().map(|f| crate::field::quote(f)).collect();
             let detail = format!(
                 "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
                 list.join(", ")

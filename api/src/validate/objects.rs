@@ -76,8 +76,8 @@ pub fn config_map(object: &Value, errors: &mut Errors) {
     let mut size = keys(object, "data", errors);
     for key in map(object, "binaryData").keys() {
         if map(object, "data").contains_key(key) {
-            let detail = format!("duplicate of key present in {}", "data");
-            errors.push(FieldError::invalid(&Path::new("binaryData").key(key), key.as_str(), &detail));
+            let detail = "duplicate of key present in data";
+            errors.push(FieldError::invalid(&Path::new("binaryData").key(key), key.as_str(), detail));
         }
     }
     size += keys(object, "binaryData", errors);

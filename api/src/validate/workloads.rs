@@ -79,11 +79,10 @@ pub fn deployment(object: &Value, errors: &mut Errors) {
     pod_template(spec, selector.as_ref(), errors);
     strategy(&spec["strategy"], &SPEC.child("strategy"), errors);
     non_negative(spec, &SPEC, &["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"], errors);
-    if let Some(deadline) = int(spec, "progressDeadlineSeconds") {
-        if deadline <= int(spec, "minReadySeconds").unwrap_or(0) {
-            let detail = "must be greater than minReadySeconds";
-            errors.push(FieldError::invalid(&SPEC.child("progressDeadlineSeconds"), deadline, detail));
-        }
+    let least = int(spec, "minReadySeconds").unwrap_or(0);
+    if let Some(deadline) = int(spec, "progressDeadlineSeconds").filter(|d| *d <= least) {
+        let detail = "must be greater than minReadySeconds";
+        errors.push(FieldError::invalid(&SPEC.child("progressDeadlineSeconds"), deadline, detail));
     }
 }
 
