@@ -3,11 +3,13 @@
 //! All paths are resolved by the kernel with the layer's directory as their root (`openat2`, RESOLVE_IN_ROOT), so that
 //! neither `..` nor a link that an earlier entry made can lead out of it.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
@@ -21,6 +23,8 @@ use super::error::IoContext;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Layers with more entries are synced as a whole.
+const SYNC_SINGLY: usize = 64;
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
 /// Unpacks `blob` (tar, plain or gzip) into the empty directory `dir`. Gives the digest of the uncompressed archive.
@@ -54,6 +58,7 @@ pub(crate) fn decompress(file: File) -> Result<Box<dyn Read>, ImageError> {
 struct Unpacker {
     root: OwnedFd,
     bytes_left: u64,
+    entries: usize,
     /// Set at the end: making entries in a directory changes its time.
     dir_times: Vec<(PathBuf, i64)>,
 }
@@ -96,7 +101,7 @@ impl Unpacker {
     fn new(dir: &Path, max_bytes: u64) -> Result<Self, ImageError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rfs::open(dir, flags, Mode::empty()).context(|| format!("cannot open {dir:?}"))?;
-        Ok(Self { root, bytes_left: max_bytes, dir_times: Vec::new() })
+        Ok(Self { root, bytes_left: max_bytes, entries: 0, dir_times: Vec::new() })
     }
 
     fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), ImageError> {
@@ -117,6 +122,7 @@ impl Unpacker {
         if kind.is_hard_link() {
             return Ok(());
         }
+        self.entries += 1;
         self.metadata(kind, &place, entry)
     }
 
@@ -283,8 +289,31 @@ impl Unpacker {
                 let _ = rfs::futimens(&dir, &times(*time));
             }
         }
-        rfs::syncfs(&self.root).context(|| "cannot sync a layer".to_owned())
+        self.sync().context(|| "cannot sync a layer".to_owned())
     }
+
+    /// A small layer is synced file by file: syncing the file system would wait for everybody else's data too.
+    fn sync(&self) -> io::Result<()> {
+        if self.entries > SYNC_SINGLY {
+            return Ok(rfs::syncfs(&self.root)?);
+        }
+        let root = Path::new("/proc/self/fd").join(self.root.as_raw_fd().to_string());
+        sync_tree(&root, &mut HashSet::new())
+    }
+}
+
+/// Syncs directories and regular files, each inode once; nothing else holds data.
+fn sync_tree(dir: &Path, done: &mut HashSet<u64>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            sync_tree(&entry.path(), done)?;
+        } else if kind.is_file() && done.insert(entry.ino()) {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(dir)?.sync_all()
 }
 
 fn times(seconds: i64) -> Timestamps {
