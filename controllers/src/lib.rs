@@ -16,14 +16,20 @@ use trireme_client::leadership::{LeadershipRx, Reign, while_reigning};
 
 mod config;
 mod deployment;
+mod discovery;
 mod endpoints;
 mod endpointslice;
+mod garbage;
+mod namespace;
 mod nodeipam;
+mod nodelifecycle;
+mod podgc;
 mod pods;
 mod replicas;
 mod replicaset;
 mod replicationcontroller;
 mod runtime;
+mod serviceaccount;
 mod services;
 
 pub use config::{Config, ConfigError};
@@ -51,12 +57,22 @@ async fn reign_over(informers: Arc<Informers>, reign: Arc<Reign>, config: Arc<Co
     let deployment = context("deployment-controller");
     let endpoints = context("endpoint-controller");
     let slices = context("endpoint-slice-controller");
+    let namespace = context("namespace-controller");
+    let furnisher = context("serviceaccount-controller");
+    let garbage = context("garbage-collector-controller");
+    let lifecycle = context("node-controller");
+    let pod_garbage = context("pod-garbage-collector");
     let ipam = context("cidrAllocator");
     tasks.spawn(replicas::run::<ReplicaSet>(replica_set));
     tasks.spawn(replicas::run::<ReplicationController>(replication));
     tasks.spawn(deployment::run(deployment));
     tasks.spawn(endpoints::run(endpoints));
     tasks.spawn(endpointslice::run(slices));
+    tasks.spawn(namespace::run(namespace));
+    tasks.spawn(serviceaccount::run(furnisher));
+    tasks.spawn(garbage::run(garbage));
+    tasks.spawn(nodelifecycle::run(lifecycle));
+    tasks.spawn(podgc::run(pod_garbage));
     tasks.spawn(nodeipam::run(ipam));
     while tasks.join_next().await.is_some() {}
 }

@@ -14,16 +14,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::Api;
 use kube::core::{Selector, SelectorExt};
 use trireme_client::events::EventType;
 use trireme_client::informer::{Informers, ObjectKey, revision_of};
 
 use crate::pods;
-use crate::runtime::{
-    Context, Next, Part, ReconcileError, Reconciler, Runner, current_revision, is_conflict, is_not_found,
-    outcome_unknown, patch,
-};
+use crate::runtime::{Context, Next, Part, ReconcileError, Reconciler, Runner, Writer, is_conflict};
 use plan::Plan;
 
 struct Deployments {
@@ -116,7 +113,7 @@ impl Deployments {
                     let mut released = ReplicaSet::clone(&set);
                     let owners = released.metadata.owner_references.get_or_insert_default();
                     owners.retain(|owner| owner.uid != uid);
-                    self.write_set(&set, &released).await?;
+                    self.sets().update(Part::Main, &*set, &released).await?;
                 }
                 None if matches && !deleting && set.metadata.deletion_timestamp.is_none() => {
                     claimed.extend(self.adopt(deployment, &set).await?.map(Arc::new));
@@ -144,20 +141,15 @@ impl Deployments {
             controller: Some(true),
             block_owner_deletion: Some(true),
         });
-        self.write_set(set, &adopted).await
+        self.sets().update(Part::Main, set, &adopted).await
     }
 
-    async fn write_set(&self, old: &ReplicaSet, new: &ReplicaSet) -> Result<Option<ReplicaSet>, ReconcileError> {
-        let api: Api<ReplicaSet> = Api::namespaced(self.context.client.clone(), pods::namespace(&old.metadata));
-        match patch(&api, Part::Main, old, new).await {
-            Ok(Some(written)) => {
-                self.context.informers.replica_sets.wait_for(revision_of(&written.metadata)).await;
-                Ok(Some(written))
-            }
-            Ok(None) => Ok(None),
-            Err(ReconcileError::Api(error)) if is_not_found(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
+    fn sets(&self) -> Writer<'_, ReplicaSet> {
+        Writer::new(&self.context.client, &self.context.informers.replica_sets)
+    }
+
+    fn deployments(&self) -> Writer<'_, Deployment> {
+        Writer::new(&self.context.client, &self.context.informers.deployments)
     }
 
     async fn execute(
@@ -175,11 +167,11 @@ impl Deployments {
             let mut status = deployment.status.clone().unwrap_or_default();
             status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
             let counted = Deployment { status: Some(status), ..deployment.clone() };
-            return self.write(Part::Status, deployment, &counted).await.map(|_| ());
+            return self.deployments().update(Part::Status, deployment, &counted).await.map(|_| ());
         }
         for set in &plan.update {
             if let Some(old) = sets.iter().find(|old| old.metadata.name == set.metadata.name) {
-                self.write_set(old, set).await?;
+                self.sets().update(Part::Main, &**old, set).await?;
             }
         }
         for event in &plan.events {
@@ -189,55 +181,38 @@ impl Deployments {
         if let Some(revision) = plan.revision {
             let annotations = current.metadata.annotations.get_or_insert_default();
             annotations.insert(revision::REVISION.to_owned(), revision.to_string());
-            if let Some(written) = self.write(Part::Main, deployment, &current).await? {
+            if let Some(written) = self.deployments().update(Part::Main, deployment, &current).await? {
                 current.metadata.resource_version = written.metadata.resource_version;
             }
         }
         let wanted = Deployment { status: Some(plan.status), ..current.clone() };
-        self.write(Part::Status, &current, &wanted).await?;
-        self.delete(&plan.delete).await
-    }
-
-    async fn write(
-        &self,
-        part: Part,
-        old: &Deployment,
-        new: &Deployment,
-    ) -> Result<Option<Deployment>, ReconcileError> {
-        let api: Api<Deployment> = Api::namespaced(self.context.client.clone(), pods::namespace(&old.metadata));
-        let written = patch(&api, part, old, new).await?;
-        if let Some(written) = &written {
-            self.context.informers.deployments.wait_for(revision_of(&written.metadata)).await;
+        self.deployments().update(Part::Status, &current, &wanted).await?;
+        for set in &plan.delete {
+            self.sets().delete(set).await?;
         }
-        Ok(written)
+        Ok(())
     }
 
     /// Creates a replica set. Tells whether another one has its name already, for a different template.
     async fn create(&self, deployment: &Deployment, set: &ReplicaSet) -> Result<bool, ReconcileError> {
-        let namespace = pods::namespace(&deployment.metadata);
-        let api: Api<ReplicaSet> = Api::namespaced(self.context.client.clone(), namespace);
         let name = pods::name(&set.metadata);
-        match api.create(&PostParams::default(), set).await {
-            Ok(created) => {
-                self.context.informers.replica_sets.wait_for(revision_of(&created.metadata)).await;
-                Ok(false)
+        match self.sets().create(set).await {
+            Ok(_) => Ok(false),
+            Err(ReconcileError::Api(error)) if is_conflict(&error) => {
+                let namespace = pods::namespace(&deployment.metadata);
+                let api: Api<ReplicaSet> = Api::namespaced(self.context.client.clone(), namespace);
+                match api.get_opt(name).await? {
+                    Some(live) if is_own(&live, deployment, set) => {
+                        self.context.informers.replica_sets.wait_for(revision_of(&live.metadata)).await;
+                        Ok(false)
+                    }
+                    Some(_) => Ok(true),
+                    None => Err(error.into()),
+                }
             }
-            Err(error) if is_conflict(&error) => match api.get_opt(name).await? {
-                Some(live) if is_own(&live, deployment, set) => {
-                    self.context.informers.replica_sets.wait_for(revision_of(&live.metadata)).await;
-                    Ok(false)
-                }
-                Some(_) => Ok(true),
-                None => Err(error.into()),
-            },
             Err(error) => {
-                if outcome_unknown(&error) {
-                    let path = format!("/apis/apps/v1/namespaces/{namespace}/replicasets");
-                    let revision = current_revision(&self.context.client, &path).await?;
-                    self.context.informers.replica_sets.wait_for(revision).await;
-                }
                 self.tell_failed_create(deployment, name, &error).await?;
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -246,10 +221,10 @@ impl Deployments {
         &self,
         deployment: &Deployment,
         name: &str,
-        error: &kube::Error,
+        error: &ReconcileError,
     ) -> Result<(), ReconcileError> {
         let reason = match error {
-            kube::Error::Api(status) => status.message.clone(),
+            ReconcileError::Api(kube::Error::Api(status)) => status.message.clone(),
             other => other.to_string(),
         };
         let message = format!("Failed to create new replica set \"{name}\": {reason}");
@@ -262,24 +237,7 @@ impl Deployments {
         let now = Timestamp::now();
         let (kind, reason) = (conditions::PROGRESSING, "ReplicaSetCreateError");
         conditions::set(status, conditions::new_condition(kind, "False", reason, &message, now));
-        self.write(Part::Status, deployment, &failed).await.map(|_| ())
-    }
-
-    async fn delete(&self, sets: &[ReplicaSet]) -> Result<(), ReconcileError> {
-        for set in sets {
-            let api: Api<ReplicaSet> = Api::namespaced(self.context.client.clone(), pods::namespace(&set.metadata));
-            let preconditions = Preconditions { uid: set.metadata.uid.clone(), resource_version: None };
-            let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-            match api.delete(pods::name(&set.metadata), &params).await {
-                Ok(_) => {
-                    let key = ObjectKey::of(&set.metadata);
-                    self.context.informers.replica_sets.wait_deleting(&key, pods::uid(&set.metadata)).await;
-                }
-                Err(error) if is_not_found(&error) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        self.deployments().update(Part::Status, deployment, &failed).await.map(|_| ())
     }
 }
 

@@ -82,8 +82,13 @@ impl World {
         self.deployment.status = Some(plan.status);
         for set in &mut self.sets {
             let (size, had) = (size(set), available(set));
-            let status =
-                ReplicaSetStatus { replicas: size, available_replicas: Some(had.min(size)), ..Default::default() };
+            let count = Some(had.min(size));
+            let status = ReplicaSetStatus {
+                replicas: size,
+                available_replicas: count,
+                ready_replicas: count,
+                ..Default::default()
+            };
             set.status = Some(status);
         }
     }

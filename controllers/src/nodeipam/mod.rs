@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Node;
-use kube::api::Api;
 use trireme_client::events::EventType;
-use trireme_client::informer::{ObjectKey, revision_of};
+use trireme_client::informer::ObjectKey;
 
 use crate::config::parse_network;
-use crate::runtime::{Context, Next, Part, ReconcileError, Reconciler, Runner, patch};
+use crate::runtime::{Context, Next, Part, ReconcileError, Reconciler, Runner, Writer};
 
 struct NodeIpam {
     context: Context,
@@ -53,10 +52,7 @@ impl Reconciler for NodeIpam {
         let spec = wanted.spec.get_or_insert_default();
         spec.pod_cidr = Some(range.clone());
         spec.pod_cidrs = Some(vec![range]);
-        let api: Api<Node> = Api::all(self.context.client.clone());
-        if let Some(written) = patch(&api, Part::Main, &node, &wanted).await? {
-            nodes.wait_for(revision_of(&written.metadata)).await;
-        }
+        Writer::new(&self.context.client, nodes).update(Part::Main, &*node, &wanted).await?;
         Ok(Next::Done)
     }
 }

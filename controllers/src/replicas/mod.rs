@@ -13,13 +13,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::Api;
 use kube::core::SelectorExt;
 use serde::Serialize;
 use trireme_client::informer::{Informer, Informers, Object, ObjectKey};
 
 use crate::pods;
-use crate::runtime::{Context, Next, Part, ReconcileError, Reconciler, Runner, patch};
+use crate::runtime::{Context, Next, Part, ReconcileError, Reconciler, Runner, Writer};
 
 pub(crate) use plan::{Failure, Owner, Status};
 
@@ -88,11 +87,8 @@ impl<K: ReplicaKind> Reconciler for Replicas<K> {
         let (result, replicas) = self.execute(&*object, &owner, plan).await?;
         let status = plan::status(&owner, &replicas, result.as_ref().err().map(|failed| &failed.0), now);
         if status != owner.status {
-            let api: Api<K> = Api::namespaced(self.context.client.clone(), &key.namespace);
-            if let Some(written) = patch(&api, Part::Status, &*object, &object.with_status(&status)).await? {
-                let revision = trireme_client::informer::revision_of(written.object_meta());
-                K::informer(informers).wait_for(revision).await;
-            }
+            let writer = Writer::new(&self.context.client, K::informer(informers));
+            writer.update(Part::Status, &*object, &object.with_status(&status)).await?;
         }
         result.map_err(|failed| failed.1)?;
         Ok(plan::next_look(&owner, &replicas, now).map_or(Next::Done, Next::After))

@@ -15,7 +15,7 @@ use trireme_client::informer::Informers;
 use crate::Config;
 
 pub(crate) use runner::{Next, Reconciler, Runner};
-pub(crate) use write::{Part, Writer, current_revision, is_conflict, is_not_found, outcome_unknown, patch};
+pub(crate) use write::{Part, Writer, is_conflict, is_not_found};
 
 /// What the controllers of one reign share.
 #[derive(Clone)]

@@ -1,14 +1,11 @@
 //! How controllers write: merge patches of exactly what differs, on the version that was read.
 
-use std::fmt::Debug;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::core::request::Error as RequestError;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use trireme_client::informer::{Informer, Object, ObjectKey, revision_of};
 
@@ -53,23 +50,6 @@ fn versioned_diff<K: kube::Resource + Serialize>(old: &K, new: &K) -> Result<Opt
     }))
 }
 
-/// Writes what differs between `old`, as it was read, and `new`, unless the object has changed since. Gives the
-/// object as it is then; none if there was nothing to write. Objects out of informers may be used: what those lack
-/// is lacking on both sides.
-pub(crate) async fn patch<K>(api: &Api<K>, part: Part, old: &K, new: &K) -> Result<Option<K>, ReconcileError>
-where
-    K: kube::Resource + Clone + Debug + Serialize + DeserializeOwned,
-{
-    let Some(diff) = versioned_diff(old, new)? else { return Ok(None) };
-    let name = old.meta().name.as_deref().unwrap_or_default();
-    let (params, diff) = (PatchParams::default(), Patch::Merge(diff));
-    let written = match part {
-        Part::Main => api.patch(name, &params, &diff).await?,
-        Part::Status => api.patch_status(name, &params, &diff).await?,
-    };
-    Ok(Some(written))
-}
-
 /// An informer and the means to write what it shows. Each write returns once the informer shows its effect.
 pub(crate) struct Writer<'a, K: Object> {
     client: &'a Client,
@@ -112,7 +92,9 @@ where
         }
     }
 
-    /// Writes what differs; see `patch`. An object that is gone is left alone.
+    /// Writes what differs between `old`, as it was read, and `new`, unless the object has changed since. Gives the
+    /// object as it is then; none if there was nothing to write, or if it is gone. Objects out of informers may be
+    /// used: what those lack is lacking on both sides.
     pub(crate) async fn update(&self, part: Part, old: &K, new: &K) -> Result<Option<K>, ReconcileError> {
         let Some(diff) = versioned_diff(old, new)? else { return Ok(None) };
         let request = Request::new(Self::path(old.meta()));
@@ -162,7 +144,7 @@ pub(crate) fn is_not_found(error: &kube::Error) -> bool {
 }
 
 /// Whether a write that ended in this error may have happened, or happen yet.
-pub(crate) fn outcome_unknown(error: &kube::Error) -> bool {
+fn outcome_unknown(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => status.code >= 500,
         _ => true,
@@ -170,7 +152,7 @@ pub(crate) fn outcome_unknown(error: &kube::Error) -> bool {
 }
 
 /// The revision of the store now, by a linearizable list of one object of the collection.
-pub(crate) async fn current_revision(client: &Client, path: &str) -> Result<u64, kube::Error> {
+async fn current_revision(client: &Client, path: &str) -> Result<u64, kube::Error> {
     let params = ListParams::default().limit(1);
     let request = Request::new(path).list(&params).map_err(kube::Error::BuildRequest)?;
     let list: Value = client.request(request).await?;

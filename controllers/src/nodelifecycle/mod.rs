@@ -1,0 +1,122 @@
+//! The node lifecycle: a node that is silent for too long counts as unreachable; nodes get the taints of their
+//! state; pods that do not tolerate them have to go when their time is over.
+//!
+//! Silence is measured by this process's own clock from when it last saw the lease or the heartbeat change, so no
+//! two clocks are compared, and a new leader begins counting anew.
+
+mod eviction;
+mod plan;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use parking_lot::Mutex;
+use trireme_client::events::EventType;
+use trireme_client::informer::ObjectKey;
+
+use crate::pods;
+use crate::runtime::{Context, Next, Part, ReconcileError, Reconciler, Runner, Writer};
+
+struct Lifecycle {
+    context: Context,
+    heard: Mutex<HashMap<ObjectKey, Heard>>,
+}
+
+/// The last sign of life of a node, and when it was first seen.
+struct Heard {
+    sign: (Option<Timestamp>, Option<Timestamp>),
+    at: Instant,
+}
+
+const LEASES: &str = "kube-node-lease";
+
+/// The loop that watches over nodes, and the one that evicts pods.
+pub(crate) async fn run(context: Context) {
+    let informers = context.informers.clone();
+    let all = informers.nodes.clone();
+    let all = move || all.list().iter().map(|node| ObjectKey::of(&node.metadata)).collect();
+    let config = context.config.clone();
+    let evictions = eviction::run(context.clone());
+    let lifecycle = Lifecycle { context, heard: Mutex::new(HashMap::new()) };
+    let nodes = Runner::new(lifecycle, config.concurrency, config.resync_period, all)
+        .on(&informers.nodes, |node: &Node| vec![ObjectKey::of(&node.metadata)])
+        .on(&informers.node_leases, |lease: &Lease| vec![ObjectKey::new("", pods::name(&lease.metadata))]);
+    tokio::join!(nodes.run(), evictions);
+}
+
+impl Reconciler for Lifecycle {
+    type Key = ObjectKey;
+    const NAME: &'static str = "node-lifecycle";
+
+    async fn reconcile(&self, key: ObjectKey) -> Result<Next, ReconcileError> {
+        let nodes = &self.context.informers.nodes;
+        let Some(node) = nodes.get(&key) else {
+            self.heard.lock().remove(&key);
+            return Ok(Next::Done);
+        };
+        let left = self.listen(&key, &node);
+        let writer = Writer::new(&self.context.client, nodes);
+        let mut current = Node::clone(&node);
+        if left.is_zero() {
+            let silent = plan::silent(&current, Timestamp::now());
+            if let Some(written) = writer.update(Part::Status, &current, &silent).await? {
+                let message = format!("Node {} status is now: NodeNotReady", key.name);
+                self.context.recorder.record(&*node, EventType::Normal, "NodeNotReady", &message);
+                current = written;
+            }
+        }
+        let tainted = plan::tainted(&current, Timestamp::now());
+        if let Some(written) = writer.update(Part::Main, &current, &tainted).await? {
+            current = written;
+        }
+        if !plan::is_ready(&current) && condition_said(&current) {
+            self.mark_pods(&key.name).await?;
+        }
+        Ok(if left.is_zero() { Next::Done } else { Next::After(left) })
+    }
+}
+
+/// Whether the node said anything of being ready or not.
+fn condition_said(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready")
+}
+
+impl Lifecycle {
+    /// Notes the node's last sign of life; gives how long it may still be silent.
+    fn listen(&self, key: &ObjectKey, node: &Node) -> Duration {
+        let lease = self.context.informers.node_leases.find(LEASES, &key.name);
+        let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0));
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
+        let heartbeat = ready.and_then(|ready| ready.last_heartbeat_time.as_ref().map(|time| time.0));
+        let sign = (renewed, heartbeat);
+        let mut heard = self.heard.lock();
+        let known = heard.entry(key.clone()).or_insert_with(|| Heard { sign, at: Instant::now() });
+        if known.sign != sign {
+            *known = Heard { sign, at: Instant::now() };
+        }
+        self.context.config.node_monitor_grace_period.saturating_sub(known.at.elapsed())
+    }
+
+    /// Pods on a node that is not ready are not ready either, whatever they last said: services must not lead there.
+    async fn mark_pods(&self, node: &str) -> Result<(), ReconcileError> {
+        let informer = &self.context.informers.pods;
+        let writer = Writer::new(&self.context.client, informer);
+        for pod in informer.on_node(node).into_iter().filter(|pod| pods::is_ready(pod)) {
+            let mut marked = Pod::clone(&pod);
+            let conditions = marked.status.as_mut().and_then(|status| status.conditions.as_mut());
+            for ready in conditions.into_iter().flatten().filter(|condition| condition.type_ == "Ready") {
+                ready.status = "False".to_owned();
+                ready.last_transition_time =
+                    Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::now()));
+            }
+            writer.update(Part::Status, &*pod, &marked).await?;
+            self.context.recorder.record(&*pod, EventType::Warning, "NodeNotReady", "Node is not ready");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! All controllers against an API in memory: what they bring about, and that a reign that ends stops them.
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fake::FakeApi;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use trireme_client::informer::Informers;
+use trireme_client::leadership::Reign;
+use trireme_controllers::{Config, run};
+
+struct Cluster {
+    api: FakeApi,
+    leadership: watch::Sender<Option<Arc<Reign>>>,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let api = FakeApi::default();
+        for name in ["default", "kube-system"] {
+            api.put(
+                "namespaces",
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
+                "spec": {"finalizers": ["kubernetes"]}}),
+            );
+        }
+        let shutdown = CancellationToken::new();
+        let informers = Informers::start(api.client(None), shutdown.clone());
+        let (leadership, rx) = watch::channel(None);
+        let config = Config { root_ca_pem: "PEM".to_owned(), ..Config::default() };
+        tokio::spawn(run(informers, rx, config, shutdown.clone()));
+        Self { api, leadership, shutdown }
+    }
+
+    fn reign(&self) {
+        let fence_revision = self.api.new_fence();
+        let client = self.api.client(Some(fence_revision));
+        self.leadership.send_replace(Some(Arc::new(Reign { client, fence_revision })));
+    }
+
+    /// Says of every pod that it runs and is ready.
+    fn ready(&self) {
+        for (n, mut pod) in self.api.all("pods").into_iter().enumerate() {
+            if pod["status"]["phase"] != json!("Running") {
+                pod["status"] = json!({"phase": "Running", "podIP": format!("10.0.0.{}", n + 1),
+                    "conditions": [{"type": "Ready", "status": "True"}]});
+                pod["spec"]["nodeName"] = json!("n1");
+                self.api.put("pods", pod);
+            }
+        }
+    }
+}
+
+fn template() -> Value {
+    json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "v1"}]}})
+}
+
+fn rc(replicas: i32) -> Value {
+    json!({"apiVersion": "v1", "kind": "ReplicationController",
+        "metadata": {"name": "rc", "namespace": "default", "generation": 1},
+        "spec": {"replicas": replicas, "selector": {"app": "web"}, "template": template()}})
+}
+
+fn deployment(image: &str) -> Value {
+    let mut template = template();
+    template["spec"]["containers"][0]["image"] = json!(image);
+    json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "default", "generation": 1, "uid": "d"},
+        "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": template}})
+}
+
+fn count(api: &FakeApi, plural: &str) -> usize {
+    api.all(plural).len()
+}
+
+#[tokio::test]
+async fn nothing_is_done_without_a_reign_and_nothing_after_it() {
+    let cluster = Cluster::start();
+    let api = &cluster.api;
+    api.put("replicationcontrollers", rc(2));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(api.writes(), Vec::<String>::new(), "nobody reigns");
+    cluster.reign();
+    api.until("two pods", |api| count(api, "pods") == 2).await;
+    api.until("status", |api| api.all("replicationcontrollers")[0]["status"]["replicas"] == json!(2)).await;
+    // Another leader: its fence makes every write of this one fail, also before it hears of it.
+    api.new_fence();
+    let before = api.writes().len();
+    let name = api.all("pods")[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    api.remove("pods", "default", &name);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(count(api, "pods"), 1);
+    assert_eq!(api.writes().len(), before);
+    cluster.leadership.send_replace(None);
+    cluster.reign();
+    api.until("two pods again", |api| count(api, "pods") == 2).await;
+}
+
+#[tokio::test]
+async fn a_deployment_becomes_pods_endpoints_and_rolls() {
+    let cluster = Cluster::start();
+    let api = &cluster.api;
+    cluster.reign();
+    api.put(
+        "nodes",
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+    );
+    api.until("podCIDR", |api| api.all("nodes")[0]["spec"]["podCIDR"] == json!("10.244.0.0/24")).await;
+    api.put("services", json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web",
+        "namespace": "default"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}], "clusterIP": "10.96.0.9"}}));
+    api.put("deployments", deployment("v1"));
+    api.until("three pods", |api| count(api, "pods") == 3).await;
+    cluster.ready();
+    let available = |api: &FakeApi| api.all("deployments")[0]["status"]["availableReplicas"] == json!(3);
+    api.until("available", available).await;
+    let addresses = |api: &FakeApi| {
+        let endpoints = api.all("endpoints");
+        endpoints.first().and_then(|e| e["subsets"][0]["addresses"].as_array().map(Vec::len)).unwrap_or(0)
+    };
+    api.until("endpoints", |api| addresses(api) == 3).await;
+    let slice = |api: &FakeApi| api.all("endpointslices").first().map(|s| s["endpoints"].as_array().unwrap().len());
+    api.until("slice", |api| slice(api) == Some(3)).await;
+
+    let mut next = api.all("deployments")[0].clone();
+    next["spec"]["template"] = deployment("v2")["spec"]["template"].clone();
+    next["metadata"]["generation"] = json!(2);
+    api.put("deployments", next);
+    let of_v2 = |api: &FakeApi| {
+        let image = |pod: &&Value| pod["spec"]["containers"][0]["image"] == json!("v2");
+        api.all("pods").iter().filter(image).count()
+    };
+    for _ in 0..500 {
+        if of_v2(api) == 3 && count(api, "pods") == 3 {
+            break;
+        }
+        cluster.ready();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((of_v2(api), count(api, "pods"), count(api, "replicasets")), (3, 3, 2));
+    cluster.ready();
+    let revision = |api: &FakeApi| {
+        api.all("deployments")[0]["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == json!("2")
+    };
+    api.until("revision", revision).await;
+    let told = |api: &FakeApi| {
+        api.all("events").iter().any(|e| e["message"].as_str().unwrap().starts_with("Scaled up replica set web-"))
+    };
+    api.until("events", told).await;
+
+    // Without its owner everything goes.
+    api.remove("deployments", "default", "web");
+    api.until("all gone", |api| count(api, "pods") == 0 && count(api, "replicasets") == 0).await;
+}
+
+#[tokio::test]
+async fn foreground_deletion_waits_and_orphans_live_on() {
+    let cluster = Cluster::start();
+    let api = &cluster.api;
+    cluster.reign();
+    api.put("replicationcontrollers", rc(2));
+    api.until("two pods", |api| count(api, "pods") == 2).await;
+    let mut deleted = api.all("replicationcontrollers")[0].clone();
+    deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    deleted["metadata"]["finalizers"] = json!(["orphan"]);
+    api.put("replicationcontrollers", deleted);
+    api.until("gone", |api| count(api, "replicationcontrollers") == 0).await;
+    assert!(api.all("pods").iter().all(|pod| pod["metadata"]["ownerReferences"] == json!([])));
+    // A new one adopts them.
+    api.put("replicationcontrollers", rc(2));
+    let owned = |api: &FakeApi| api.all("pods").iter().all(|pod| pod["metadata"]["ownerReferences"][0].is_object());
+    api.until("adopted", owned).await;
+    assert_eq!(count(api, "pods"), 2);
+    let mut deleted = api.all("replicationcontrollers")[0].clone();
+    deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    deleted["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+    api.put("replicationcontrollers", deleted);
+    api.until("gone", |api| count(api, "replicationcontrollers") == 0).await;
+    assert_eq!(count(api, "pods"), 0, "its pods went before it");
+}
+
+#[tokio::test]
+async fn namespaces_are_furnished_and_emptied() {
+    let cluster = Cluster::start();
+    let api = &cluster.api;
+    cluster.reign();
+    api.put(
+        "namespaces",
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"},
+        "spec": {"finalizers": ["kubernetes"]}}),
+    );
+    let furnished = |api: &FakeApi| count(api, "serviceaccounts") == 3 && count(api, "configmaps") == 3;
+    api.until("account and CA", furnished).await;
+    api.put(
+        "secrets",
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "x",
+        "finalizers": ["example.com/hold"]}}),
+    );
+    let mut namespace = api.all("namespaces").into_iter().find(|n| n["metadata"]["name"] == json!("x")).unwrap();
+    namespace["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    api.put("namespaces", namespace);
+    let told = |api: &FakeApi| {
+        let namespaces = api.all("namespaces");
+        let namespace = namespaces.iter().find(|n| n["metadata"]["name"] == json!("x")).unwrap().to_string();
+        namespace.contains("secrets. has 1 resource instances") && namespace.contains("example.com/hold in 1 resource")
+    };
+    api.until("what remains is told", told).await;
+    assert_eq!(count(api, "configmaps"), 2);
+    api.remove("secrets", "x", "s");
+    api.until("gone", |api| count(api, "namespaces") == 2).await;
+}
