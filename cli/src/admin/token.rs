@@ -152,13 +152,21 @@ async fn delete(client: &kube::Client, tokens: &[String]) -> anyhow::Result<()> 
     }
     for token in tokens {
         let id = token.split('.').next().unwrap_or_default();
-        match secrets(client).delete(&format!("{PREFIX}{id}"), &DeleteParams::default()).await {
-            Ok(_) => println!("token \"{id}\" deleted"),
+        match delete_one(client, id).await {
+            Ok(()) => println!("token \"{id}\" deleted"),
             Err(kube::Error::Api(status)) if status.code == 404 => bail!("there is no token with the id {id:?}"),
             Err(error) => return Err(api_error(error)),
         }
     }
     Ok(())
+}
+
+/// Deletes the token with an id.
+///
+/// # Errors
+/// When there is none, or the cluster cannot be reached.
+pub(crate) async fn delete_one(client: &kube::Client, id: &str) -> Result<(), kube::Error> {
+    secrets(client).delete(&format!("{PREFIX}{id}"), &DeleteParams::default()).await.map(drop)
 }
 
 fn secrets(client: &kube::Client) -> Api<Secret> {

@@ -40,10 +40,11 @@ pub async fn run(layout: &Layout, args: &UpArgs) -> anyhow::Result<()> {
     if !fresh.is_empty() {
         progress.say(format_args!("made the bridge {} and the hosts {}", layout.bridge(), fresh.join(", ")));
     }
-    let mut boot = Boot { layout, hosts: &hosts, progress, deadline, started: Started::default() };
+    let mut boot = Boot { layout, hosts: &hosts, progress, deadline, started: Started::default(), tokens: Vec::new() };
     let access = boot.start_all().await?;
     write_kubeconfigs(layout, &hosts, &access)?;
     ready::all(&access, &hosts, &mut boot.started, deadline, progress).await?;
+    boot.forget_tokens(&access).await;
     let nothing_to_do = hosts.iter().all(|host| !boot.started.contains(host));
     progress.say(if nothing_to_do { "everything was running and is ready" } else { "all ready" });
     print_next(layout, &hosts);
@@ -81,6 +82,8 @@ struct Boot<'a> {
     progress: Progress,
     deadline: Instant,
     started: Started,
+    /// Ids of the tokens that this run made.
+    tokens: Vec<String>,
 }
 
 impl Boot<'_> {
@@ -142,7 +145,16 @@ impl Boot<'_> {
         Ok(())
     }
 
-    /// Joins hosts, all at once, with tokens that are gone afterwards.
+    /// Takes back the tokens of this run; whatever goes wrong with that, they expire soon.
+    async fn forget_tokens(&self, access: &Access) {
+        let masters = self.hosts.iter().filter(|host| host.kind == Kind::Master);
+        let Ok(client) = access.client(masters.map(Host::url).collect()) else { return };
+        for id in &self.tokens {
+            let _ = token::delete_one(&client, id).await;
+        }
+    }
+
+    /// Joins hosts, all at once, with tokens of this run.
     async fn join(&mut self, joining: &[&Host], access: &Access, url: &str) -> anyhow::Result<()> {
         if joining.is_empty() {
             return Ok(());
@@ -158,6 +170,7 @@ impl Boot<'_> {
             let token = token::create(&client, pin, role, TOKEN_LIFE, "made by trireme up")
                 .await
                 .context("cannot make a join token")?;
+            self.tokens.push(token.id.clone());
             for host in hosts {
                 let entry = Entry::Join { url: url.to_owned(), token: token.to_string() };
                 self.start(host, &entry, "joining")?;

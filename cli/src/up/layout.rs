@@ -55,11 +55,11 @@ impl Host {
         format!("https://{}:6443", self.ip)
     }
 
-    /// Whether its process has been a member before.
+    /// Whether its process has become a member before: only then can it start without joining.
     pub fn initialised(&self) -> bool {
         match self.kind {
-            Kind::Master => trireme_apiserver::pki::Pki::exists(&self.data().join(trireme_apiserver::pki::DIRECTORY)),
-            Kind::Node => self.data().exists(),
+            Kind::Master => trireme_raftstore::Store::has_data(&self.data().join("store")).unwrap_or(true),
+            Kind::Node => self.data().join("pki/node.key").exists(),
         }
     }
 }

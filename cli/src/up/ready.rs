@@ -130,25 +130,46 @@ pub async fn serving(client: &kube::Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is not ready yet, one line each; empty when all is well.
-pub async fn missing(access: &Access, hosts: &[Host]) -> anyhow::Result<Vec<String>> {
-    let masters: Vec<&Host> = hosts.iter().filter(|host| host.kind == Kind::Master).collect();
-    let mut missing = Vec::new();
-    let mut up = Vec::new();
-    for host in &masters {
-        match serving(&access.client(vec![host.url()])?).await {
-            Ok(()) => up.push(host.url()),
-            Err(error) => missing.push(format!("{} ({})", host.name, short(&error))),
+/// A client of each master, to be asked again and again.
+pub struct Probe<'a> {
+    hosts: &'a [Host],
+    masters: Vec<(&'a Host, kube::Client)>,
+}
+
+impl<'a> Probe<'a> {
+    /// Nothing is asked yet.
+    pub fn new(access: &Access, hosts: &'a [Host]) -> anyhow::Result<Probe<'a>> {
+        let masters = hosts.iter().filter(|host| host.kind == Kind::Master);
+        let masters = masters.map(|host| Ok((host, access.client(vec![host.url()])?)));
+        Ok(Probe { hosts, masters: masters.collect::<anyhow::Result<_>>()? })
+    }
+
+    /// What is not ready yet, one line each; empty when all is well.
+    pub async fn missing(&self) -> anyhow::Result<Vec<String>> {
+        let mut missing = Vec::new();
+        let mut up = None;
+        for (host, client) in &self.masters {
+            match serving(client).await {
+                Ok(()) => up = up.or(Some(client)),
+                Err(error) => missing.push(format!("{} ({})", host.name, short(&error))),
+            }
         }
+        let Some(client) = up else {
+            let nodes = self.hosts.iter().filter(|host| host.kind == Kind::Node);
+            missing.extend(nodes.map(|host| format!("{} (no master)", host.name)));
+            return Ok(missing);
+        };
+        missing.extend(missing_members(client, &self.masters).await);
+        missing.extend(missing_nodes(client, self.hosts).await?);
+        Ok(missing)
     }
-    if up.is_empty() {
-        missing.extend(hosts.iter().filter(|h| h.kind == Kind::Node).map(|h| format!("{} (no master)", h.name)));
-        return Ok(missing);
-    }
-    let client = access.client(up)?;
-    match member::list(&client).await {
+}
+
+async fn missing_members(client: &kube::Client, masters: &[(&Host, kube::Client)]) -> Vec<String> {
+    let mut missing = Vec::new();
+    match member::list(client).await {
         Ok(members) => {
-            for host in &masters {
+            for (host, _) in masters {
                 match members.iter().find(|member| member.name == host.name) {
                     None => missing.push(format!("{} (not a member yet)", host.name)),
                     Some(member) if member.role == "learner" => {
@@ -160,8 +181,7 @@ pub async fn missing(access: &Access, hosts: &[Host]) -> anyhow::Result<Vec<Stri
         }
         Err(error) => missing.push(format!("members ({})", short(&error))),
     }
-    missing.extend(missing_nodes(&client, hosts).await?);
-    Ok(missing)
+    missing
 }
 
 async fn missing_nodes(client: &kube::Client, hosts: &[Host]) -> anyhow::Result<Vec<String>> {
@@ -208,9 +228,10 @@ pub async fn all(
 ) -> anyhow::Result<()> {
     let mut said = Instant::now();
     let mut settled: Vec<String> = Vec::new();
+    let probe = Probe::new(access, hosts)?;
     loop {
         started.check()?;
-        let missing = missing(access, hosts).await?;
+        let missing = probe.missing().await?;
         for host in hosts {
             let open = missing.iter().any(|line| line.split(' ').next() == Some(&host.name));
             if !open && !settled.contains(&host.name) && started.contains(host) {

@@ -54,7 +54,7 @@ pub async fn run(layout: &Layout, output: Output) -> anyhow::Result<()> {
 async fn problems(hosts: &[Host]) -> anyhow::Result<Vec<String>> {
     let access = hosts.iter().filter(|h| h.kind == Kind::Master).find_map(|host| Access::of_master(host).ok());
     match access {
-        Some(access) => ready::missing(&access, hosts).await,
+        Some(access) => ready::Probe::new(&access, hosts)?.missing().await,
         None => Ok(hosts.iter().map(|host| format!("{} (no master has data, or it cannot be read)", host.name)).collect()),
     }
 }
