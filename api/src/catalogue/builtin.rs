@@ -116,7 +116,9 @@ const CORE: &[Entry] = &[
         short_names: &["po"],
         categories: ALL,
         subresources: &[
+            SubEntry { name: "attach", verbs: &["create", "get"], gvk: ("", "", "PodAttachOptions") },
             SubEntry { name: "binding", verbs: &["create"], gvk: ("", "", "Binding") },
+            SubEntry { name: "eviction", verbs: &["create"], gvk: ("policy", "v1", "Eviction") },
             SubEntry { name: "exec", verbs: &["create", "get"], gvk: ("", "", "PodExecOptions") },
             SubEntry { name: "log", verbs: &["get"], gvk: ("", "", "") },
             STATUS,

@@ -1,6 +1,7 @@
 //! Decoding of request bodies: JSON and YAML with duplicate fields found, type check, pruning and field validation.
 
 mod strict;
+mod yaml;
 
 use crate::catalogue::{FieldValidation, Resource};
 use crate::field::quote;
@@ -69,19 +70,12 @@ fn json_error(bytes: &[u8], error: &serde_json::Error) -> DecodeError {
     DecodeError(format!("couldn't get version/kind; json parse error: {error}"))
 }
 
-/// Reads YAML (its first document).
+/// Reads YAML (its first document), with the octal numbers and merge keys of YAML 1.1, as upstream does.
 ///
 /// # Errors
 /// If the bytes are no YAML.
 pub fn from_yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
-    let mut duplicates = Vec::new();
-    let text = std::str::from_utf8(bytes).map_err(|_| DecodeError("yaml: invalid UTF-8".into()))?;
-    let Some(document) = serde_norway::Deserializer::from_str(text).next() else {
-        return Ok(Decoded { value: Value::Null, duplicates });
-    };
-    let value = strict::read(document, &mut duplicates)
-        .map_err(|e| DecodeError(format!("error converting YAML to JSON: yaml: {e}")))?;
-    Ok(Decoded { value, duplicates })
+    yaml::read(bytes)
 }
 
 /// Reads a body in an encoding.

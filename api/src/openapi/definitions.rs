@@ -57,8 +57,9 @@ fn kinds(catalogue: &Catalogue, out: &mut Map<String, Value>) {
     let everywhere: Vec<(&str, &str)> =
         catalogue.groups().into_iter().flat_map(|(g, versions)| versions.into_iter().map(move |v| (g, v))).collect();
     let core = [("", "v1")];
+    let policy = [("policy", "v1")];
     let scaling = [("autoscaling", "v1")];
-    let cases: [(String, &str, Versions<'_>); 9] = [
+    let cases: [(String, &str, Versions<'_>); 10] = [
         (format!("{META}.DeleteOptions"), "DeleteOptions", &everywhere),
         (format!("{META}.WatchEvent"), "WatchEvent", &everywhere),
         (format!("{META}.Status"), "Status", &core),
@@ -67,6 +68,7 @@ fn kinds(catalogue: &Catalogue, out: &mut Map<String, Value>) {
         (format!("{META}.APIResourceList"), "APIResourceList", &core),
         (format!("{META}.APIVersions"), "APIVersions", &core),
         ("io.k8s.api.core.v1.Binding".into(), "Binding", &core),
+        ("io.k8s.api.policy.v1.Eviction".into(), "Eviction", &policy),
         ("io.k8s.api.autoscaling.v1.Scale".into(), "Scale", &scaling),
     ];
     for (name, kind, versions) in cases {

@@ -282,6 +282,7 @@ impl<'a> Maker<'a> {
         let what = format!("{} of the specified {}", sub.name, r.kind);
         let definition = match sub.kind.as_ref() {
             "Scale" => "io.k8s.api.autoscaling.v1.Scale".to_owned(),
+            "Eviction" => "io.k8s.api.policy.v1.Eviction".to_owned(),
             "Binding" => "io.k8s.api.core.v1.Binding".to_owned(),
             _ => r.definition.to_string(),
         };

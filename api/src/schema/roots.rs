@@ -1,6 +1,6 @@
 //! The Rust types whose schemas the catalogue needs; everything that they refer to comes along.
 
-use k8s_openapi::api::{apps, autoscaling, coordination, core, discovery, events, node, scheduling};
+use k8s_openapi::api::{apps, autoscaling, coordination, core, discovery, events, node, policy, scheduling};
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::version;
@@ -30,6 +30,7 @@ pub(super) fn register(generator: &mut SchemaGenerator) {
         one::<discovery::v1::EndpointSlice>,
         one::<events::v1::Event>,
         one::<node::v1::RuntimeClass>,
+        one::<policy::v1::Eviction>,
         one::<scheduling::v1::PriorityClass>,
         one::<autoscaling::v1::Scale>,
         one::<core::v1::Binding>,
