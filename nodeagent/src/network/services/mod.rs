@@ -3,11 +3,8 @@
 //! [`table`] says what should be (pure), [`script`] turns the difference to what is loaded into one nftables transaction
 //! (pure); here both are applied. The table is our own and is replaced as a whole at start and after a failure.
 
-mod follow;
 mod script;
 mod table;
-
-pub use follow::run;
 
 use std::borrow::Borrow;
 use std::net::Ipv4Addr;
