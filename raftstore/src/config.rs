@@ -89,8 +89,11 @@ pub struct Limits {
     pub max_pending_writes: usize,
     /// Watches open at one time on one member.
     pub max_watches: usize,
-    /// Batches that wait in memory for one watcher; one that falls further behind is fed from history instead.
-    pub watch_queue: usize,
+    /// Newest events that are kept in memory for all watchers together; a watcher that falls further behind is fed
+    /// from history.
+    pub watch_events: usize,
+    /// Bytes of them.
+    pub watch_bytes: usize,
     /// Revisions that a watcher may lag behind before it is closed with `SlowWatcher`.
     pub watch_max_lag: u64,
     /// Entries applied between two flushes of the state, after which the log is shortened.
@@ -108,7 +111,8 @@ impl Default for Limits {
             max_txn_bytes: 8 << 20,
             max_pending_writes: 4096,
             max_watches: 20_000,
-            watch_queue: 256,
+            watch_events: 20_000,
+            watch_bytes: 64 << 20,
             watch_max_lag: 1_000_000,
             snapshot_entries: 20_000,
             keep_log_entries: 10_000,
@@ -153,8 +157,15 @@ impl Config {
             return refuse("timing: write and read time-outs must not be shorter than election_max".into());
         }
         let l = &self.limits;
-        let smallest =
-            [l.max_key_bytes, l.max_value_bytes, l.max_txn_ops, l.max_pending_writes, l.max_watches, l.watch_queue];
+        let smallest = [
+            l.max_key_bytes,
+            l.max_value_bytes,
+            l.max_txn_ops,
+            l.max_pending_writes,
+            l.max_watches,
+            l.watch_events,
+            l.watch_bytes,
+        ];
         if smallest.contains(&0) || l.watch_max_lag == 0 || l.snapshot_entries == 0 {
             return refuse("limits must not be 0".into());
         }

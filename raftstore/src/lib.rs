@@ -1,11 +1,32 @@
 //! Replicated, revisioned bytes: a Raft group (openraft) over RocksDB with etcd's data model.
 //!
 //! This crate knows no Kubernetes word.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `types`, `config` | the vocabulary: requests, answers, errors, limits |
+//! | `store` | the handle: requests, routing to the leader, leadership, membership, background work |
+//! | `watch` | change streams, from memory or from history |
+//! | `machine` | apply as a pure function |
+//! | `consensus` | openraft, wrapped |
+//! | `storage` | RocksDB: the log, the state, snapshots |
+//! | `network` | what members say to each other |
+//! | `codec`, `command` | how commands are encoded |
 
 pub mod config;
 pub mod store;
 pub mod types;
+pub mod watch;
+
+mod codec;
+mod command;
+mod consensus;
+mod machine;
+mod metrics;
+mod network;
+mod storage;
 
 pub use config::{Config, GrantMember, JoinGrant, Limits, NewMember, PeerTls, Timing};
-pub use store::{Store, Watch};
+pub use store::Store;
 pub use types::*;
+pub use watch::Watch;

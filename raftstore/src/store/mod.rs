@@ -1,135 +1,197 @@
 //! The handle through which everything above uses the store.
 
+mod background;
+mod leadership;
+mod members;
+mod membership;
+pub(crate) mod node;
+mod propose;
+mod reads;
+mod start;
+mod validate;
+
+#[cfg(test)]
+mod tests_group;
+#[cfg(test)]
+mod tests_single;
+#[cfg(test)]
+mod tests_tls;
+
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::command::{Command, Outcome};
 use crate::config::{Config, JoinGrant, NewMember};
+use crate::storage::files::Identity;
+use crate::storage::read::Read;
 use crate::types::*;
+use crate::watch::Watch;
+use node::Handle;
 
-/// A member of the group, running in this process. Cloning gives another handle to the same member.
+/// A member of the group, running in this process. Cloning gives another handle to the same member; when the last one
+/// is dropped the member stops at once, as if it had crashed (see [`Store::shutdown`] for the friendly way).
 #[derive(Clone)]
 pub struct Store {
-    leadership: watch::Receiver<Leadership>,
+    handle: Arc<Handle>,
 }
 
-fn starting() -> StoreError {
-    StoreError::Unavailable { reason: "the member is starting".into(), maybe_applied: false }
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let identity = &self.handle.node.identity;
+        write!(f, "Store({} {})", identity.id, identity.name)
+    }
 }
 
 impl Store {
     /// Whether the directory holds a member's data.
     pub fn has_data(dir: &Path) -> Result<bool, StoreError> {
-        Ok(dir.join("member").exists())
+        Ok(Identity::exists(dir)?)
     }
 
-    /// Starts a new group (a new lineage) whose only member is this one.
+    /// Starts a new group (a new lineage) whose only member is this one. Returns once it leads.
     pub async fn bootstrap(config: Config) -> Result<Store, StoreError> {
-        config.validate()?;
-        Err(starting())
+        Ok(Self { handle: start::bootstrap(config).await? })
     }
 
     /// Starts a member that has data. Returns once everything known to be committed before is applied.
     pub async fn open(config: Config) -> Result<Store, StoreError> {
-        config.validate()?;
-        Err(starting())
+        Ok(Self { handle: start::open(config).await? })
     }
 
     /// Starts a new member in an empty directory; it begins as a learner and is promoted when it has caught up.
+    /// Returns once it has heard from the leader and applied its own admission. If that takes too long the directory
+    /// keeps the identity, and [`Store::open`] goes on from there.
     pub async fn join(config: Config, grant: JoinGrant) -> Result<Store, StoreError> {
-        config.validate()?;
-        Err(StoreError::Membership(format!("cannot join as {}", grant.id)))
+        Ok(Self { handle: start::join(config, grant).await? })
     }
 
-    /// Admits a new member. Works on any member.
+    /// Admits a new member. Works on any member. The name must be free; a learner of that name that never came up is
+    /// replaced under a new id.
     pub async fn add_member(&self, member: NewMember) -> Result<JoinGrant, StoreError> {
-        Err(StoreError::Membership(member.name))
+        self.handle.node.add_member(member).await
     }
 
     /// Removes a member for good; its id is never used again. Works on any member.
     pub async fn remove_member(&self, id: MemberId) -> Result<(), StoreError> {
-        Err(StoreError::Membership(id.to_string()))
+        self.handle.node.remove_member(id).await
     }
 
     /// All members with health and lag as the leader sees them. Works on any member.
     pub async fn members(&self) -> Result<Vec<Member>, StoreError> {
-        Err(starting())
+        self.handle.node.members().await
     }
 
     /// Reads a key or range.
-    pub async fn range(&self, _request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        Err(starting())
+    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        let node = &self.handle.node;
+        // What holds at an old revision never changes, so only reads of newer ones have to ask the leader.
+        let known = request.revision.is_some_and(|r| r <= node.machine.progress().revision);
+        if request.consistency == Consistency::Linearizable && !known {
+            node.linearizable_revision().await?;
+        }
+        node.check_running()?;
+        let state = node.machine.state();
+        let requested = request.revision;
+        let read = match request.range {
+            KeyRange::Key(_) => state.range(&request.range, requested, request.limit, request.keys_only),
+            _ => {
+                let read = move || state.range(&request.range, requested, request.limit, request.keys_only);
+                node.runtime.spawn_blocking(read).await.map_err(|_| StoreError::ShuttingDown)?
+            }
+        };
+        match read? {
+            Read::Found(response) => Ok(response),
+            Read::Compacted(compacted) => {
+                Err(StoreError::Compacted { requested: requested.unwrap_or_default(), compacted })
+            }
+            Read::Future(current) => {
+                Err(StoreError::FutureRevision { requested: requested.unwrap_or_default(), current })
+            }
+        }
     }
 
     /// Applies a transaction. Works on any member.
-    pub async fn txn(&self, _txn: Txn) -> Result<TxnResponse, StoreError> {
-        Err(starting())
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        let node = &self.handle.node;
+        validate::txn(&txn, &node.config.limits)?;
+        match node.propose(Command::Txn(txn)).await? {
+            Outcome::Txn(response) => Ok(response),
+            other => Err(propose::unexpected(&other)),
+        }
     }
 
-    /// Reports changes.
-    pub async fn watch(&self, _request: WatchRequest) -> Result<Watch, StoreError> {
-        Err(starting())
+    /// Reports changes. Batches may come without events: they tell how far everything has been reported.
+    pub async fn watch(&self, request: WatchRequest) -> Result<Watch, StoreError> {
+        let node = &self.handle.node;
+        node.check_running()?;
+        let limits = &node.config.limits;
+        if node.metrics.watchers.get() >= limits.max_watches as i64 {
+            let reason = format!("too many watches ({})", limits.max_watches);
+            return Err(StoreError::Unavailable { reason, maybe_applied: false });
+        }
+        let compacted = node.machine.applied().meta.compacted;
+        if let Some(requested) = request.start_revision.filter(|r| *r < compacted) {
+            return Err(StoreError::Compacted { requested, compacted });
+        }
+        let (machine, runtime, metrics) = (node.machine.clone(), node.runtime.clone(), node.metrics.clone());
+        Ok(Watch::new(machine, runtime, metrics, node.stop.clone(), request, limits.watch_max_lag))
     }
 
-    /// Forgets all history up to and including the revision, but the newest state of each key. Works on any member.
-    pub async fn compact(&self, _revision: Revision) -> Result<(), StoreError> {
-        Err(starting())
+    /// Forgets all history below the revision, but the state that holds at it. Works on any member.
+    pub async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        match self.handle.node.propose(Command::Compact(revision)).await? {
+            Outcome::Done => Ok(()),
+            Outcome::AlreadyCompacted(compacted) => Err(StoreError::Compacted { requested: revision, compacted }),
+            Outcome::FutureRevision(current) => Err(StoreError::FutureRevision { requested: revision, current }),
+            other => Err(propose::unexpected(&other)),
+        }
     }
 
     /// A revision that is at least as new as every write acknowledged before the call; it is applied here.
     pub async fn linearizable_revision(&self) -> Result<Revision, StoreError> {
-        Err(starting())
+        self.handle.node.linearizable_revision().await
     }
 
     /// Newest revision applied on this member.
     pub fn applied_revision(&self) -> Revision {
-        1
+        self.handle.node.machine.progress().revision
     }
 
-    /// Whether this member leads.
+    /// Whether this member leads, as far as it may act on it.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.leadership.clone()
+        self.handle.node.leadership.subscribe()
     }
 
-    /// A summary of this member.
+    /// A counter that goes up whenever the membership of the group has changed.
+    pub fn members_changed(&self) -> watch::Receiver<u64> {
+        self.handle.node.members_changed.subscribe()
+    }
+
+    /// Resolves, with the cause, only when this member's engine stopped by itself: the disk failed, or an entry cannot
+    /// be understood. The process should then end.
+    pub async fn failed(&self) -> String {
+        self.handle.node.failed().await
+    }
+
+    /// A summary of this member. Health and lag of other members are what the leader last told.
     pub fn status(&self) -> Status {
-        Status {
-            id: 0,
-            name: String::new(),
-            lineage: String::new(),
-            term: 0,
-            leader: None,
-            revision: 1,
-            compacted: 0,
-            last_log_index: 0,
-            applied_index: 0,
-            db_size_bytes: 0,
-            members: Vec::new(),
-        }
+        self.handle.node.status()
     }
 
     /// Registers this member's metrics.
-    pub fn register_metrics(&self, _registry: &mut prometheus_client::registry::Registry) {}
+    pub fn register_metrics(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.handle.node.metrics.register(registry);
+    }
 
     /// Hands leadership to another voter, if this member leads and there is one.
     pub async fn transfer_leadership(&self) -> Result<(), StoreError> {
-        Ok(())
+        self.handle.node.transfer_leadership().await
     }
 
-    /// Hands over leadership, stops taking requests, and flushes.
+    /// Hands over leadership, stops taking requests, flushes and ends everything that runs for this member.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
-/// A stream of changes. Dropping it ends the watch.
-pub struct Watch {
-    _private: (),
-}
-
-impl Watch {
-    /// The next batch; `None` after the watch has ended. An error is the last thing that a watch delivers.
-    pub async fn next(&mut self) -> Option<Result<WatchBatch, StoreError>> {
-        None
+        self.handle.shutdown().await
     }
 }

@@ -1,0 +1,78 @@
+//! How anything that leaves memory is encoded: a version byte, then bincode.
+//!
+//! bincode is used nowhere else. A record of a version that this build does not know is an error, never skipped.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The version that this build writes, and the only one it reads.
+pub(crate) const VERSION: u8 = 1;
+
+/// Why bytes could not be decoded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CodecError {
+    #[error("record of version {0}, this build knows only version {VERSION}")]
+    UnknownVersion(u8),
+    #[error("truncated record")]
+    Truncated,
+    #[error("malformed record: {0}")]
+    Malformed(#[source] bincode::error::DecodeError),
+    #[error("malformed record: {0}")]
+    Invalid(&'static str),
+}
+
+impl From<CodecError> for std::io::Error {
+    fn from(error: CodecError) -> Self {
+        std::io::Error::new(std::io::ErrorKind::InvalidData, error)
+    }
+}
+
+/// Encodes a record with its version byte.
+pub(crate) fn encode<T: Serialize + ?Sized>(record: &T) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    append(&mut out, record);
+    out
+}
+
+/// Appends a record without a version byte, for places where an enclosing record carries it.
+pub(crate) fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, record: &T) {
+    let written = bincode::serde::encode_into_std_write(record, out, bincode::config::standard());
+    // Writing to memory cannot fail and none of our types has a fallible Serialize.
+    written.expect("encoding to memory");
+}
+
+/// Decodes what `encode` wrote.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (version, body) = bytes.split_first().ok_or(CodecError::Truncated)?;
+    if *version != VERSION {
+        return Err(CodecError::UnknownVersion(*version));
+    }
+    let (record, used) = take(body)?;
+    if used == body.len() { Ok(record) } else { Err(CodecError::Invalid("trailing bytes")) }
+}
+
+/// Decodes what `append` wrote from the front of the bytes; also tells how many bytes that took.
+pub(crate) fn take<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
+    bincode::serde::decode_from_slice(bytes, bincode::config::standard()).map_err(CodecError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn round_trip_and_refusals() {
+        let bytes = encode(&(7u64, "x".to_string()));
+        assert_eq!(bytes[0], 1, "the version comes first");
+        assert_eq!(decode::<(u64, String)>(&bytes).unwrap(), (7, "x".into()));
+        let mut newer = bytes.clone();
+        newer[0] = 2;
+        assert!(matches!(decode::<(u64, String)>(&newer), Err(CodecError::UnknownVersion(2))));
+        assert!(matches!(decode::<(u64, String)>(&[]), Err(CodecError::Truncated)));
+        assert!(matches!(decode::<(u64, String)>(&bytes[..2]), Err(CodecError::Malformed(_))));
+        let mut longer = bytes;
+        longer.push(0);
+        assert!(matches!(decode::<(u64, String)>(&longer), Err(CodecError::Invalid(_))));
+    }
+}

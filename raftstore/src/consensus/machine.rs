@@ -1,0 +1,213 @@
+//! The applied state of this member and everyone who wants to know of it: readers, watchers, those who wait.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use super::TypeConfig;
+use super::convert;
+use crate::command::Outcome;
+use crate::machine::Applier;
+use crate::metrics::Metrics;
+use crate::storage::StorageError;
+use crate::storage::log::{LogEntry, Payload};
+use crate::storage::records::{AppliedRecord, MembersRecord};
+use crate::storage::snapshot::{self, SnapshotDir, StateSnapshot};
+use crate::storage::state::StateDb;
+use crate::types::Revision;
+use crate::watch::Hub;
+
+/// How far this member has applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Index after the last applied entry.
+    pub(crate) next_index: u64,
+    /// Newest revision.
+    pub(crate) revision: Revision,
+}
+
+fn progress(applied: &AppliedRecord) -> Progress {
+    Progress { next_index: applied.at.map_or(0, |at| at.index + 1), revision: applied.meta.revision }
+}
+
+/// The applied state.
+pub(crate) struct Machine {
+    data_dir: PathBuf,
+    lineage: String,
+    state: RwLock<Arc<StateDb>>,
+    applied: Mutex<AppliedRecord>,
+    members: Mutex<MembersRecord>,
+    /// Index after the last entry whose effects are surely on disk.
+    durable_next: AtomicU64,
+    snapshot: Mutex<Option<StateSnapshot>>,
+    progress: watch::Sender<Progress>,
+    hub: Hub,
+    metrics: Metrics,
+}
+
+impl Machine {
+    pub(crate) fn open(
+        data_dir: PathBuf,
+        lineage: &str,
+        hub: Hub,
+        metrics: Metrics,
+    ) -> Result<Arc<Self>, StorageError> {
+        snapshot::clear(&data_dir)?;
+        let state = snapshot::open_state(&data_dir)?;
+        match state.lineage()? {
+            None => state.set_lineage(lineage)?,
+            Some(found) if found == lineage => {}
+            Some(found) => {
+                return Err(StorageError::Damaged(format!("the state is of lineage {found}, the member of {lineage}")));
+            }
+        }
+        let applied = state.applied()?;
+        let now = progress(&applied);
+        Ok(Arc::new(Self {
+            members: Mutex::new(state.members()?),
+            state: RwLock::new(state),
+            durable_next: AtomicU64::new(now.next_index),
+            snapshot: Mutex::new(None),
+            progress: watch::Sender::new(now),
+            applied: Mutex::new(applied),
+            lineage: lineage.to_owned(),
+            data_dir,
+            hub,
+            metrics,
+        }))
+    }
+
+    /// The database to read from. A snapshot that is installed meanwhile replaces it.
+    pub(crate) fn state(&self) -> Arc<StateDb> {
+        self.state.read().clone()
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    pub(crate) fn watch_progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    pub(crate) fn applied(&self) -> AppliedRecord {
+        self.applied.lock().clone()
+    }
+
+    pub(crate) fn members(&self) -> MembersRecord {
+        self.members.lock().clone()
+    }
+
+    pub(crate) fn data_dir(&self) -> &std::path::Path {
+        &self.data_dir
+    }
+
+    /// Applies entries in order and tells everyone; answers one outcome for each.
+    pub(crate) fn apply(&self, entries: Vec<LogEntry>) -> io::Result<Vec<Outcome>> {
+        let Some(last) = entries.last().map(|e| e.at) else { return Ok(Vec::new()) };
+        let state = self.state();
+        let mut applier = Applier::new(state.as_ref(), self.applied.lock().meta.clone());
+        let mut outcomes = Vec::with_capacity(entries.len());
+        let mut members = None;
+        for entry in entries {
+            outcomes.push(match entry.payload {
+                Payload::Blank => Outcome::Done,
+                Payload::Command(bytes) => {
+                    let command = crate::command::Proposal(bytes).decode()?;
+                    applier.apply(command).map_err(io::Error::other)?
+                }
+                Payload::Members(mut record) => {
+                    record.at = Some(entry.at);
+                    members = Some(*record);
+                    Outcome::Done
+                }
+            });
+        }
+        let (meta, changes) = applier.finish();
+        let applied = AppliedRecord { at: Some(last), meta };
+        state.write(&changes, &applied, members.as_ref())?;
+        if let Some(members) = members {
+            *self.members.lock() = members;
+        }
+        let now = progress(&applied);
+        *self.applied.lock() = applied;
+        self.metrics.applied.inc_by(outcomes.len() as u64);
+        self.hub.publish(&changes, now.revision);
+        self.progress.send_replace(now);
+        Ok(outcomes)
+    }
+
+    /// Makes a checkpoint of the state, which from then on is what a lagging member gets.
+    pub(crate) fn build_snapshot(&self) -> Result<StateSnapshot, StorageError> {
+        let state = self.state();
+        let built = snapshot::checkpoint(&self.data_dir, &state)?;
+        self.note_durable(&built.applied);
+        *self.snapshot.lock() = Some(built.clone());
+        Ok(built)
+    }
+
+    pub(crate) fn current_snapshot(&self) -> Option<StateSnapshot> {
+        self.snapshot.lock().clone()
+    }
+
+    /// Replaces the state by a received one.
+    pub(crate) fn install(&self, received: &SnapshotDir) -> Result<(), StorageError> {
+        let state = snapshot::install(&self.data_dir, received)?;
+        let found = state.lineage()?;
+        if found.as_deref() != Some(&self.lineage) {
+            return Err(StorageError::Damaged(format!("received a state of lineage {found:?}")));
+        }
+        let (applied, members) = (state.applied()?, state.members()?);
+        let now = progress(&applied);
+        self.note_durable(&applied);
+        let old = std::mem::replace(&mut *self.state.write(), state);
+        old.remove_when_unused();
+        drop(old);
+        *self.members.lock() = members;
+        *self.applied.lock() = applied;
+        *self.snapshot.lock() = None;
+        self.hub.reset(now.revision);
+        self.progress.send_replace(now);
+        Ok(())
+    }
+
+    fn note_durable(&self, applied: &AppliedRecord) {
+        self.durable_next.fetch_max(progress(applied).next_index, Ordering::AcqRel);
+    }
+
+    /// Makes sure that the effects of an entry are on disk.
+    pub(crate) fn ensure_durable(&self, index: u64) -> Result<(), StorageError> {
+        if self.durable_next.load(Ordering::Acquire) > index {
+            return Ok(());
+        }
+        self.flush()?;
+        match self.durable_next.load(Ordering::Acquire) > index {
+            true => Ok(()),
+            false => Err(StorageError::Damaged(format!("entry {index} is not applied"))),
+        }
+    }
+
+    /// Makes everything applied so far durable.
+    pub(crate) fn flush(&self) -> Result<(), StorageError> {
+        let (state, applied) = (self.state(), self.applied());
+        state.flush()?;
+        self.note_durable(&applied);
+        Ok(())
+    }
+
+    /// What openraft wants to know at the start.
+    pub(crate) fn raft_state(
+        &self,
+    ) -> (Option<openraft::alias::LogIdOf<TypeConfig>>, openraft::alias::StoredMembershipOf<TypeConfig>) {
+        let at = self.applied.lock().at.map(convert::log_id);
+        (at, convert::stored_membership(&self.members.lock()))
+    }
+}

@@ -1,0 +1,299 @@
+//! openraft's view of the network.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use openraft::OptionalSend;
+use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::v2::RaftNetworkV2;
+use openraft::network::{RPCOption, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{TypeConfig, convert};
+use crate::codec;
+use crate::metrics::Metrics;
+use crate::network::frames::{FrameReader, frame};
+use crate::network::peers::{Lane, PeerError, Peers, Target};
+use crate::network::snapshots;
+use crate::network::wire::{AppendHead, AppendReply, SnapshotHead, TransferReply, VoteReply, encode_append, path};
+use crate::storage::records::{MemberInfo, VoteRecord};
+use crate::storage::snapshot::SnapshotDir;
+
+/// How long a message of replication may stay unanswered: an fsync on a slow disk, not a lost connection.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a member may take to receive and install a snapshot.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// Messages of replication under way on one stream.
+const IN_FLIGHT: usize = 64;
+
+type Error = RPCError<TypeConfig>;
+
+/// Makes links to other members.
+pub(crate) struct Transport {
+    pub(crate) peers: Peers,
+    pub(crate) metrics: Metrics,
+    /// Bound on answers to votes.
+    pub(crate) vote_timeout: Duration,
+}
+
+/// The link to one other member.
+pub(crate) struct PeerLink {
+    peers: Peers,
+    target: Target,
+    lane: Lane,
+    metrics: Metrics,
+    vote_timeout: Duration,
+}
+
+impl Transport {
+    fn link(&self, target: u64, node: &MemberInfo, lane: Lane) -> PeerLink {
+        PeerLink {
+            peers: self.peers.clone(),
+            target: Target { id: target, address: node.peer_address.clone() },
+            lane,
+            metrics: self.metrics.clone(),
+            vote_timeout: self.vote_timeout,
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Transport {
+    type Network = PeerLink;
+
+    async fn new_client(&mut self, target: u64, node: &MemberInfo) -> PeerLink {
+        self.link(target, node, Lane::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &MemberInfo) -> PeerLink {
+        self.link(target, node, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &MemberInfo) -> PeerLink {
+        self.link(target, node, Lane::Snapshot)
+    }
+}
+
+fn rpc_error(error: PeerError) -> Error {
+    match error {
+        // Trying at once again makes no sense: openraft backs off.
+        PeerError::NotSent { .. } | PeerError::Refused { .. } => RPCError::Unreachable(Unreachable::from_string(error)),
+        PeerError::Lost { .. } => RPCError::Network(NetworkError::from_string(error)),
+    }
+}
+
+impl PeerLink {
+    async fn ask_vote(&self, path: &str, rpc: &VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, Error> {
+        let message = convert::vote_message(rpc);
+        let asked = self.peers.call(&self.target, Lane::Control, path, &message, self.vote_timeout);
+        let reply: VoteReply = asked.await.map_err(rpc_error)?;
+        Ok(VoteResponse::new(convert::vote(reply.vote), reply.last.map(convert::log_id), reply.granted))
+    }
+
+    async fn open_append<S>(&self, input: S) -> Result<AppendReplies, Error>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let sent = Arc::new(Mutex::new(VecDeque::new()));
+        let ended = CancellationToken::new();
+        // openraft's requests hold a lock while they wait for entries: they must end as soon as nobody listens to the
+        // replies any more, also when the connection hangs.
+        let guard = ended.clone().drop_guard();
+        let slots = Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT));
+        let (times, permits) = (sent.clone(), slots.clone());
+        let frames = input.take_until(ended.cancelled_owned()).then(move |request| {
+            let (times, permits) = (times.clone(), permits.clone());
+            async move {
+                // Returned by the reply.
+                if let Ok(permit) = permits.acquire().await {
+                    permit.forget();
+                }
+                times.lock().push_back(Instant::now());
+                Ok::<_, std::io::Error>(Frame::data(frame(&encode_request(&request))))
+            }
+        });
+        let body = StreamBody::new(frames).boxed_unsync();
+        let opened = self.peers.send(&self.target, self.lane, path::APPEND, body);
+        let response = match timeout_at(Instant::now() + APPEND_TIMEOUT, opened).await {
+            Ok(response) => response.map_err(rpc_error)?,
+            Err(_) => return Err(RPCError::Network(NetworkError::from_string("replication stream was not accepted"))),
+        };
+        Ok(AppendReplies { reader: FrameReader::new(response.into_body()), sent, slots, _guard: guard, over: false })
+    }
+}
+
+fn encode_request(request: &AppendEntriesRequest<TypeConfig>) -> Vec<u8> {
+    let entries: Vec<_> = request.entries.iter().map(convert::log_entry).collect();
+    let head = AppendHead {
+        vote: convert::vote_record(&request.vote),
+        prev: request.prev_log_id.as_ref().map(convert::position),
+        commit: request.leader_commit.as_ref().map(convert::position),
+        count: entries.len() as u32,
+    };
+    encode_append(&head, &entries)
+}
+
+/// Replies on one stream of replication. Dropping it ends the stream.
+struct AppendReplies {
+    reader: FrameReader<Incoming>,
+    /// When the messages that are not answered yet were sent.
+    sent: Arc<Mutex<VecDeque<Instant>>>,
+    slots: Arc<tokio::sync::Semaphore>,
+    _guard: DropGuard,
+    over: bool,
+}
+
+impl AppendReplies {
+    async fn next(&mut self) -> Option<Result<StreamAppendResult<TypeConfig>, Error>> {
+        if self.over {
+            return None;
+        }
+        let network = |why: String| Some(Err(RPCError::Network(NetworkError::from_string(why))));
+        loop {
+            let now = Instant::now();
+            let due = self.sent.lock().front().map(|at| *at + APPEND_TIMEOUT);
+            if due.is_some_and(|due| due <= now) {
+                self.over = true;
+                return network(format!("no reply within {APPEND_TIMEOUT:?}"));
+            }
+            match timeout_at(due.unwrap_or(now + APPEND_TIMEOUT), self.reader.next()).await {
+                Err(_) => continue,
+                Ok(None) => {
+                    self.over = true;
+                    let unanswered = self.sent.lock().len();
+                    return if unanswered == 0 { None } else { network("replication stream ended".into()) };
+                }
+                Ok(Some(Err(error))) => {
+                    self.over = true;
+                    return network(error.to_string());
+                }
+                Ok(Some(Ok(message))) => {
+                    self.sent.lock().pop_front();
+                    self.slots.add_permits(1);
+                    return match codec::decode::<AppendReply>(&message) {
+                        Ok(reply) => Some(Ok(append_result(reply))),
+                        Err(error) => network(error.to_string()),
+                    };
+                }
+            }
+        }
+    }
+}
+
+fn append_result(reply: AppendReply) -> StreamAppendResult<TypeConfig> {
+    match reply {
+        AppendReply::Matched(at) => Ok(at.map(convert::log_id)),
+        AppendReply::Conflict(at) => Err(StreamAppendError::Conflict(convert::log_id(at))),
+        AppendReply::HigherVote(vote) => Err(StreamAppendError::HigherVote(convert::vote(vote))),
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerLink {
+    type SnapshotData = Arc<SnapshotDir>;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, Error> {
+        let mut replies = self.open_append(futures::stream::iter([rpc])).await?;
+        match replies.next().await {
+            Some(reply) => reply.map(AppendEntriesResponse::from),
+            None => Err(RPCError::Network(NetworkError::from_string("no reply"))),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, Error>>, Error>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let replies = self.open_append(input).await?;
+            let stream = futures::stream::unfold(replies, |mut replies| async move {
+                let next = replies.next().await?;
+                Some((next, replies))
+            });
+            Ok(Box::pin(stream) as BoxStream<'s, _>)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Error> {
+        self.ask_vote(path::VOTE, &rpc).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Error> {
+        self.ask_vote(path::PRE_VOTE, &rpc).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, Arc<SnapshotDir>>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let network = |why: String| StreamingError::Network(NetworkError::from_string(why));
+        let membership = snapshot.meta.last_membership;
+        let head = SnapshotHead {
+            vote: convert::vote_record(&vote),
+            at: snapshot.meta.last_log_id.as_ref().map(convert::position),
+            members: convert::members_record(
+                membership.log_id().as_ref().map(convert::position),
+                membership.membership(),
+            ),
+            files: snapshot.snapshot.files().map_err(|e| network(e.to_string()))?,
+        };
+        tracing::info!(to = self.target.id, at = ?head.at, "sending a snapshot");
+        self.metrics.snapshots_sent.inc();
+        let body = snapshots::body(&head, snapshot.snapshot);
+        let sent = async {
+            let response = self.peers.send(&self.target, Lane::Snapshot, path::SNAPSHOT, body).await;
+            let response = response.map_err(|e| StreamingError::from(rpc_error(e)))?;
+            let reply = response.into_body().collect().await.map_err(|e| network(e.to_string()))?;
+            let vote: VoteRecord = codec::decode(&reply.to_bytes()).map_err(|e| network(e.to_string()))?;
+            Ok(SnapshotResponse::new(convert::vote(vote)))
+        };
+        tokio::select! {
+            result = tokio::time::timeout(SNAPSHOT_TIMEOUT, sent) => {
+                result.unwrap_or_else(|_| Err(network(format!("snapshot not installed within {SNAPSHOT_TIMEOUT:?}"))))
+            }
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, Error> {
+        let message = convert::transfer_message(&request);
+        let asked = self.peers.call(&self.target, Lane::Control, path::TRANSFER, &message, self.vote_timeout);
+        let reply: TransferReply = asked.await.map_err(rpc_error)?;
+        Ok(convert::transfer_response(reply))
+    }
+}

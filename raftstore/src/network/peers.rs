@@ -1,0 +1,209 @@
+//! Connections to the other members: made when needed, kept, and made anew when they break.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+
+use super::{FROM_HEADER, LINEAGE_HEADER, TO_HEADER};
+use crate::codec;
+use crate::types::MemberId;
+
+/// Body of a request.
+pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Longest answer that is not a stream.
+const MAX_ANSWER: usize = 64 << 20;
+/// Flow-control windows, large enough that a stream is not held up by round trips.
+const WINDOW: u32 = 8 << 20;
+
+/// Kinds of traffic, each with a connection of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Heartbeats and votes.
+    Control,
+    /// Entries.
+    Append,
+    /// Snapshots.
+    Snapshot,
+    /// Writes, reads and membership on the way to the leader.
+    Forward,
+}
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    /// It was surely not sent.
+    #[error("cannot reach {address}: {reason}")]
+    NotSent { address: String, reason: String },
+    /// It may have been received.
+    #[error("no answer from {address}: {reason}")]
+    Lost { address: String, reason: String },
+    /// The member refused it before acting on it.
+    #[error("{address} refused: {status} {reason}")]
+    Refused { address: String, status: StatusCode, reason: String },
+}
+
+/// One connection, or none at the moment. The lock is held while connecting, so that all who wait share the attempt.
+#[derive(Default)]
+struct Slot(tokio::sync::Mutex<Option<SendRequest<Body>>>);
+
+/// All connections of this member to others.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: MemberId,
+    lineage: String,
+    tls: Arc<ClientConfig>,
+    connect_timeout: Duration,
+    runtime: tokio::runtime::Handle,
+    slots: Mutex<HashMap<(String, Lane), Arc<Slot>>>,
+}
+
+/// Whom to talk to.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) id: MemberId,
+    pub(crate) address: String,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        id: MemberId,
+        lineage: &str,
+        tls: Arc<ClientConfig>,
+        connect_timeout: Duration,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        let (lineage, slots) = (lineage.to_owned(), Mutex::default());
+        Self { inner: Arc::new(Inner { id, lineage, tls, connect_timeout, runtime, slots }) }
+    }
+
+    /// Sends a message and waits for its answer.
+    pub(crate) async fn call<M: Serialize, R: DeserializeOwned>(
+        &self,
+        target: &Target,
+        lane: Lane,
+        path: &str,
+        message: &M,
+        timeout: Duration,
+    ) -> Result<R, PeerError> {
+        let body = Full::new(Bytes::from(codec::encode(message))).map_err(|never| match never {}).boxed_unsync();
+        let lost = |reason: String| PeerError::Lost { address: target.address.clone(), reason };
+        let answer = async {
+            let response = self.send(target, lane, path, body).await?;
+            let bytes = collect(response.into_body()).await.map_err(lost)?;
+            codec::decode(&bytes).map_err(|e| lost(e.to_string()))
+        };
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(result) => result,
+            Err(_) => Err(lost(format!("nothing within {timeout:?}"))),
+        }
+    }
+
+    /// Sends a request with a body of any kind; returns once the answer begins.
+    pub(crate) async fn send(
+        &self,
+        target: &Target,
+        lane: Lane,
+        path: &str,
+        body: Body,
+    ) -> Result<Response<Incoming>, PeerError> {
+        let address = &target.address;
+        let mut sender = self.connection(target, lane).await?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("https://{address}{path}"))
+            .header(LINEAGE_HEADER, &self.inner.lineage)
+            .header(FROM_HEADER, self.inner.id)
+            .header(TO_HEADER, target.id)
+            .body(body);
+        let not_sent = |reason: String| PeerError::NotSent { address: address.clone(), reason };
+        let request = request.map_err(|e| not_sent(e.to_string()))?;
+        let response = sender.try_send_request(request).await.map_err(|mut error| {
+            let reason = error.error().to_string();
+            match error.take_message() {
+                Some(_) => not_sent(reason),
+                None => PeerError::Lost { address: address.clone(), reason },
+            }
+        })?;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        let status = response.status();
+        let reason = collect(response.into_body()).await.unwrap_or_default();
+        let reason = String::from_utf8_lossy(&reason).into_owned();
+        Err(PeerError::Refused { address: address.clone(), status, reason })
+    }
+
+    async fn connection(&self, target: &Target, lane: Lane) -> Result<SendRequest<Body>, PeerError> {
+        let key = (target.address.clone(), lane);
+        let slot = self.inner.slots.lock().entry(key).or_default().clone();
+        let mut held = slot.0.lock().await;
+        if let Some(sender) = held.as_ref().filter(|s| !s.is_closed()) {
+            return Ok(sender.clone());
+        }
+        *held = None;
+        let connecting = tokio::time::timeout(self.inner.connect_timeout, self.connect(&target.address));
+        let sender = match connecting.await {
+            Ok(Ok(sender)) => sender,
+            Ok(Err(error)) => {
+                return Err(PeerError::NotSent { address: target.address.clone(), reason: error.to_string() });
+            }
+            Err(_) => {
+                let reason = format!("no connection within {:?}", self.inner.connect_timeout);
+                return Err(PeerError::NotSent { address: target.address.clone(), reason });
+            }
+        };
+        *held = Some(sender.clone());
+        Ok(sender)
+    }
+
+    async fn connect(&self, address: &str) -> std::io::Result<SendRequest<Body>> {
+        let tcp = TcpStream::connect(address).await?;
+        tcp.set_nodelay(true)?;
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
+        let tls = tokio_rustls::TlsConnector::from(self.inner.tls.clone()).connect(name, tcp).await?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(2 * WINDOW)
+            .max_frame_size(1 << 20)
+            // A peer that vanished without closing is noticed by its silence.
+            .keep_alive_interval(Duration::from_secs(1))
+            .keep_alive_timeout(Duration::from_secs(2))
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(tls))
+            .await
+            .map_err(std::io::Error::other)?;
+        let address = address.to_owned();
+        self.inner.runtime.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%address, %error, "connection to a peer ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, String> {
+    let whole = Limited::new(body, MAX_ANSWER).collect().await;
+    whole.map(|b| b.to_bytes()).map_err(|e| e.to_string())
+}

@@ -1,0 +1,276 @@
+//! The peer server: what other members ask of this one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http_body_util::BodyExt;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use openraft::raft::{AppendEntriesRequest, VoteResponse};
+use openraft::{Snapshot, SnapshotMeta};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use super::frames::{FrameReader, frame};
+use super::wire::*;
+use super::{FROM_HEADER, LINEAGE_HEADER, TO_HEADER, snapshots};
+use crate::codec;
+use crate::consensus::{TypeConfig, convert};
+use crate::machine::FEATURE_LEVEL;
+use crate::storage::snapshot;
+use crate::store::node::Node;
+
+/// Connections at one time.
+const MAX_CONNECTIONS: usize = 512;
+/// Longest message that is not a stream.
+const MAX_MESSAGE: usize = 64 << 20;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const WINDOW: u32 = 8 << 20;
+
+type Shared = State<Arc<Node>>;
+
+/// An answer that is not one: what and why.
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, self.1).into_response()
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> Refusal {
+    Refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+}
+
+type Answer = Result<Response, Refusal>;
+
+fn answer<T: Serialize>(reply: &T) -> Answer {
+    Ok(codec::encode(reply).into_response())
+}
+
+async fn message<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
+    let body = axum::body::to_bytes(request.into_body(), MAX_MESSAGE).await;
+    let body = body.map_err(|e| Refusal(StatusCode::BAD_REQUEST, e.to_string()))?;
+    codec::decode(&body).map_err(|e| Refusal(StatusCode::BAD_REQUEST, e.to_string()))
+}
+
+/// Listens on an address.
+pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves peers until the member stops.
+pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+    let acceptor = TlsAcceptor::from(tls);
+    let router = router(node.clone());
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let (acceptor, router) = (acceptor.clone(), router.clone());
+                node.spawn(async move {
+                    if let Err(error) = connection(stream, acceptor, router).await {
+                        tracing::debug!(%from, %error, "peer connection ended");
+                    }
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a peer");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(2 * WINDOW)
+        .max_frame_size(1 << 20)
+        .keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(4))
+        .serve_connection(TokioIo::new(tls), TowerToHyperService::new(router))
+        .await
+        .map_err(std::io::Error::other)
+}
+
+fn router(node: Arc<Node>) -> Router {
+    Router::new()
+        .route(path::APPEND, post(append))
+        .route(path::VOTE, post(vote))
+        .route(path::PRE_VOTE, post(pre_vote))
+        .route(path::TRANSFER, post(transfer))
+        .route(path::SNAPSHOT, post(install))
+        .route(path::FORWARD, post(forward))
+        .route(path::READ_INDEX, post(read_index))
+        .route(path::MEMBERS, post(members))
+        .route(path::ADD_MEMBER, post(add_member))
+        .route(path::REMOVE_MEMBER, post(remove_member))
+        .route(path::UPDATE_MEMBER, post(update_member))
+        .route(path::HELLO, post(hello))
+        .layer(middleware::from_fn_with_state(node.clone(), check))
+        .with_state(node)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refusal> {
+    let found = headers.get(name).and_then(|v| v.to_str().ok());
+    found.ok_or_else(|| Refusal(StatusCode::BAD_REQUEST, format!("no {name} header")))
+}
+
+/// Refuses what comes from another lineage or is meant for somebody else.
+async fn check(State(node): Shared, request: Request, next: Next) -> Answer {
+    let headers = request.headers();
+    let from: u64 = header(headers, FROM_HEADER)?.parse().map_err(|_| broken("sender"))?;
+    if header(headers, LINEAGE_HEADER)? != node.identity.lineage {
+        return Err(Refusal(StatusCode::FORBIDDEN, format!("member {from} is of another lineage")));
+    }
+    if header(headers, TO_HEADER)? != node.identity.id.to_string() {
+        let id = node.identity.id;
+        return Err(Refusal(StatusCode::MISDIRECTED_REQUEST, format!("this is member {id}")));
+    }
+    Ok(next.run(request).await)
+}
+
+async fn append(State(node): Shared, request: Request) -> Answer {
+    let reader = FrameReader::new(request.into_body());
+    let requests = append_requests(reader);
+    let replies = node.raft.stream_append(requests).map(|result| match result {
+        Ok(Ok(matched)) => Ok(AppendReply::Matched(matched.as_ref().map(convert::position))),
+        Ok(Err(openraft::raft::StreamAppendError::Conflict(at))) => Ok(AppendReply::Conflict(convert::position(&at))),
+        Ok(Err(openraft::raft::StreamAppendError::HigherVote(vote))) => {
+            Ok(AppendReply::HigherVote(convert::vote_record(&vote)))
+        }
+        Err(fatal) => Err(std::io::Error::other(fatal.to_string())),
+    });
+    let body = replies.map(|reply| reply.map(|r| frame(&codec::encode(&r))));
+    Ok(Body::from_stream(body).into_response())
+}
+
+/// Messages of replication, until the stream ends or one cannot be read.
+fn append_requests(reader: FrameReader<Body>) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
+    futures::stream::unfold(reader, |mut reader| async move {
+        let message: Bytes = match reader.next().await? {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(%error, "replication stream");
+                return None;
+            }
+        };
+        match decode_append(&message) {
+            Ok((head, entries)) => {
+                let request = AppendEntriesRequest {
+                    vote: convert::vote(head.vote),
+                    prev_log_id: head.prev.map(convert::log_id),
+                    entries: entries.into_iter().map(convert::entry).collect(),
+                    leader_commit: head.commit.map(convert::log_id),
+                };
+                Some((request, reader))
+            }
+            Err(error) => {
+                tracing::error!(%error, "a message of replication cannot be read");
+                None
+            }
+        }
+    })
+}
+
+fn vote_reply(response: VoteResponse<TypeConfig>) -> Answer {
+    answer(&VoteReply {
+        vote: convert::vote_record(&response.vote),
+        granted: response.vote_granted,
+        last: response.last_log_id.as_ref().map(convert::position),
+    })
+}
+
+async fn vote(State(node): Shared, request: Request) -> Answer {
+    let request = convert::vote_request(&message(request).await?);
+    vote_reply(node.raft.vote(request).await.map_err(broken)?)
+}
+
+async fn pre_vote(State(node): Shared, request: Request) -> Answer {
+    let request = convert::vote_request(&message(request).await?);
+    vote_reply(node.raft.pre_vote(request).await.map_err(broken)?)
+}
+
+async fn transfer(State(node): Shared, request: Request) -> Answer {
+    let m: TransferMessage = message(request).await?;
+    let request = convert::transfer_request(&m);
+    let result = node.raft.handle_transfer_leader(request).await.map_err(broken)?;
+    answer(&convert::transfer_reply(result))
+}
+
+async fn install(State(node): Shared, request: Request) -> Answer {
+    let mut reader = FrameReader::new(request.into_body());
+    let head = snapshots::receive_head(&mut reader).await.map_err(broken)?;
+    tracing::info!(at = ?head.at, files = head.files.len(), "receiving a snapshot");
+    let dir = snapshot::fresh_dir(node.machine.data_dir());
+    snapshots::receive_files(&mut reader, &head, &dir).await.map_err(broken)?;
+    let meta = SnapshotMeta {
+        last_log_id: head.at.map(convert::log_id),
+        last_membership: convert::stored_membership(&head.members),
+    };
+    let snapshot = Snapshot { meta, snapshot: dir };
+    let response = node.raft.install_full_snapshot(convert::vote(head.vote), snapshot).await.map_err(broken)?;
+    answer(&convert::vote_record(&response.vote))
+}
+
+async fn forward(State(node): Shared, request: Request) -> Answer {
+    let m: ForwardMessage = message(request).await?;
+    answer(&node.propose_for_others(m.proposals).await)
+}
+
+async fn read_index(State(node): Shared, _request: Request) -> Answer {
+    let reply: ReadIndexReply = node.read_index_here().await;
+    answer(&reply)
+}
+
+async fn members(State(node): Shared, _request: Request) -> Answer {
+    let reply: MembersReply = match node.leads() {
+        true => Ok(node.members_here()),
+        false => Err(AdminError::NotLeader),
+    };
+    answer(&reply)
+}
+
+async fn add_member(State(node): Shared, request: Request) -> Answer {
+    let m: AddMemberMessage = message(request).await?;
+    let reply: AddMemberReply = node.add_member_here(m).await;
+    answer(&reply)
+}
+
+async fn remove_member(State(node): Shared, request: Request) -> Answer {
+    let id: u64 = message(request).await?;
+    let reply: RemoveMemberReply = node.remove_member_here(id).await;
+    answer(&reply)
+}
+
+async fn update_member(State(node): Shared, request: Request) -> Answer {
+    let m: UpdateMemberMessage = message(request).await?;
+    let reply: RemoveMemberReply = node.update_member_here(m).await;
+    answer(&reply)
+}
+
+async fn hello(State(node): Shared, request: Request) -> Answer {
+    // Nothing is in the body; reading it to its end keeps the connection usable.
+    let _ = request.into_body().collect().await;
+    answer(&HelloReply { id: node.identity.id, feature_level: FEATURE_LEVEL })
+}

@@ -1,0 +1,108 @@
+//! TLS between members. Whoever holds a certificate of the peers' CA is a peer, whatever name is in it: members are
+//! told apart by the id in each request, and the CA signs members only.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use crate::config::PeerTls;
+use crate::types::StoreError;
+
+/// Both sides of a member's TLS.
+#[derive(Clone)]
+pub(crate) struct PeerTlsConfig {
+    pub(crate) server: Arc<ServerConfig>,
+    pub(crate) client: Arc<ClientConfig>,
+}
+
+fn invalid(what: &str, error: impl std::fmt::Display) -> StoreError {
+    StoreError::Invalid(format!("peer TLS: {what}: {error}"))
+}
+
+fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| invalid(what, e))?;
+    if found.is_empty() { Err(invalid(what, "no certificate")) } else { Ok(found) }
+}
+
+impl PeerTlsConfig {
+    pub(crate) fn new(tls: &PeerTls) -> Result<Self, StoreError> {
+        let provider = Arc::new(ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates("CA", &tls.ca_pem)? {
+            roots.add(certificate).map_err(|e| invalid("CA", e))?;
+        }
+        let roots = Arc::new(roots);
+        let chain = certificates("certificate", &tls.cert_pem)?;
+        let key = || PrivateKeyDer::from_pem_slice(&tls.key_pem).map_err(|e| invalid("key", e));
+        let versions = [&rustls::version::TLS13];
+
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+        let clients = clients.build().map_err(|e| invalid("CA", e))?;
+        let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions);
+        let server = server.map_err(|e| invalid("protocol", e))?.with_client_cert_verifier(clients);
+        let mut server = server.with_single_cert(chain.clone(), key()?).map_err(|e| invalid("certificate", e))?;
+        server.alpn_protocols = vec![b"h2".to_vec()];
+
+        let servers = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+        let servers = Arc::new(AnyMember(servers.build().map_err(|e| invalid("CA", e))?));
+        let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions);
+        let client = client.map_err(|e| invalid("protocol", e))?;
+        let client = client.dangerous().with_custom_certificate_verifier(servers);
+        let mut client = client.with_client_auth_cert(chain, key()?).map_err(|e| invalid("certificate", e))?;
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
+    }
+}
+
+/// Accepts any certificate that the CA signed for servers; only the name in it does not matter.
+#[derive(Debug)]
+struct AnyMember(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyMember {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        // The name is compared last, after signatures, validity and usage.
+        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,188 @@
+//! The messages between members. Types of our own, so that the wire does not change with openraft's.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
+use crate::command::{Outcome, Proposal};
+use crate::config::{JoinGrant, NewMember};
+use crate::storage::log::LogEntry;
+use crate::storage::records::{LogPosition, MembersRecord, VoteRecord};
+use crate::types::{Member, MemberId, StoreError};
+
+/// Paths of the requests.
+pub(crate) mod path {
+    pub(crate) const APPEND: &str = "/v1/append";
+    pub(crate) const VOTE: &str = "/v1/vote";
+    pub(crate) const PRE_VOTE: &str = "/v1/pre-vote";
+    pub(crate) const TRANSFER: &str = "/v1/transfer";
+    pub(crate) const SNAPSHOT: &str = "/v1/snapshot";
+    pub(crate) const FORWARD: &str = "/v1/forward";
+    pub(crate) const READ_INDEX: &str = "/v1/read-index";
+    pub(crate) const MEMBERS: &str = "/v1/members";
+    pub(crate) const ADD_MEMBER: &str = "/v1/members/add";
+    pub(crate) const REMOVE_MEMBER: &str = "/v1/members/remove";
+    pub(crate) const UPDATE_MEMBER: &str = "/v1/members/update";
+    pub(crate) const HELLO: &str = "/v1/hello";
+}
+
+/// Asks for a vote, or whether one would be given.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct VoteMessage {
+    pub(crate) vote: VoteRecord,
+    pub(crate) last: Option<LogPosition>,
+    pub(crate) transfer: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct VoteReply {
+    pub(crate) vote: VoteRecord,
+    pub(crate) granted: bool,
+    pub(crate) last: Option<LogPosition>,
+}
+
+/// Asks a member to take over, or to let another one do so.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TransferMessage {
+    pub(crate) from: VoteRecord,
+    pub(crate) to: MemberId,
+    pub(crate) last: Option<LogPosition>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum TransferReply {
+    Accepted,
+    VoteChanged { expected: VoteRecord, actual: VoteRecord },
+    LogNotFlushed { expected: Option<LogPosition>, actual: Option<LogPosition> },
+}
+
+/// What precedes the entries of an append.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AppendHead {
+    pub(crate) vote: VoteRecord,
+    pub(crate) prev: Option<LogPosition>,
+    pub(crate) commit: Option<LogPosition>,
+    pub(crate) count: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum AppendReply {
+    Matched(Option<LogPosition>),
+    Conflict(LogPosition),
+    HigherVote(VoteRecord),
+}
+
+/// What precedes the files of a snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotHead {
+    pub(crate) vote: VoteRecord,
+    pub(crate) at: Option<LogPosition>,
+    pub(crate) members: MembersRecord,
+    pub(crate) files: Vec<(String, u64)>,
+}
+
+/// Writes for the leader.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ForwardMessage {
+    pub(crate) proposals: Vec<Proposal>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ForwardReply {
+    Done(Outcome),
+    NotTaken,
+    Failed { reason: String, maybe_applied: bool },
+}
+
+/// Errors of changes of membership, for which the cause has to reach the caller.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum AdminError {
+    NotLeader,
+    Refused(String),
+    Unavailable { reason: String, maybe_applied: bool },
+}
+
+impl From<StoreError> for AdminError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Membership(why) | StoreError::Invalid(why) => Self::Refused(why),
+            StoreError::Unavailable { reason, maybe_applied } => Self::Unavailable { reason, maybe_applied },
+            other => Self::Unavailable { reason: other.to_string(), maybe_applied: true },
+        }
+    }
+}
+
+pub(crate) type ReadIndexReply = Result<u64, String>;
+pub(crate) type MembersReply = Result<Vec<Member>, AdminError>;
+pub(crate) type AddMemberReply = Result<JoinGrant, AdminError>;
+pub(crate) type RemoveMemberReply = Result<(), AdminError>;
+pub(crate) type AddMemberMessage = NewMember;
+
+/// A member says that its addresses changed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct UpdateMemberMessage {
+    pub(crate) id: MemberId,
+    pub(crate) peer_address: String,
+    pub(crate) client_address: String,
+}
+
+/// Who answers, and what it understands.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HelloReply {
+    pub(crate) id: MemberId,
+    pub(crate) feature_level: u32,
+}
+
+/// Encodes an append: the head, then each entry as the log has it.
+pub(crate) fn encode_append(head: &AppendHead, entries: &[LogEntry]) -> Vec<u8> {
+    let mut out = codec::encode(head);
+    for entry in entries {
+        let bytes = entry.encode();
+        out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        out.extend_from_slice(&bytes);
+    }
+    out
+}
+
+/// Decodes an append; the commands in it share its memory.
+pub(crate) fn decode_append(message: &Bytes) -> Result<(AppendHead, Vec<LogEntry>), CodecError> {
+    match message.first() {
+        Some(&codec::VERSION) => {}
+        Some(other) => return Err(CodecError::UnknownVersion(*other)),
+        None => return Err(CodecError::Truncated),
+    }
+    let (head, used): (AppendHead, usize) = codec::take(&message[1..])?;
+    let mut rest = message.slice(1 + used..);
+    let mut entries = Vec::with_capacity(head.count.min(4096) as usize);
+    for _ in 0..head.count {
+        let size = rest.first_chunk::<4>().map(|b| u32::from_be_bytes(*b) as usize).ok_or(CodecError::Truncated)?;
+        if rest.len() < 4 + size {
+            return Err(CodecError::Truncated);
+        }
+        entries.push(LogEntry::decode(&rest.slice(4..4 + size))?);
+        rest = rest.slice(4 + size..);
+    }
+    if rest.is_empty() { Ok((head, entries)) } else { Err(CodecError::Invalid("trailing bytes")) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::storage::log::Payload;
+
+    #[test]
+    fn append_round_trip() {
+        let at = |index| LogPosition { term: 3, node: 2, index };
+        let vote = VoteRecord { term: 3, node: 2, committed: true };
+        let head = AppendHead { vote, prev: Some(at(6)), commit: None, count: 2 };
+        let entries = vec![
+            LogEntry { at: at(7), payload: Payload::Blank },
+            LogEntry { at: at(8), payload: Payload::Command("command".into()) },
+        ];
+        let bytes: Bytes = encode_append(&head, &entries).into();
+        assert_eq!(decode_append(&bytes).unwrap(), (head, entries));
+        assert!(decode_append(&bytes.slice(..bytes.len() - 1)).is_err());
+        assert!(decode_append(&Bytes::from_static(&[9])).is_err());
+    }
+}

@@ -1,0 +1,171 @@
+//! Replaying history for watches that are not at the newest revision.
+
+use bytes::Bytes;
+use rocksdb::Snapshot;
+
+use super::state::{EventRecord, StateDb, cf, damaged, finish};
+use super::{StorageError, keys};
+use crate::codec;
+use crate::machine::tombstone;
+use crate::types::{Event, KeyRange, Revision};
+
+/// A piece of history.
+pub(crate) enum Replay {
+    /// Events of the range, and the revision up to which there are no others.
+    Events {
+        /// Everything up to this revision is included.
+        through: Revision,
+        /// In order of revision.
+        events: Vec<Event>,
+    },
+    /// The beginning is gone.
+    Compacted(Revision),
+}
+
+/// How much one piece may hold; a transaction is never split, so it can be exceeded by one.
+const MAX_EVENTS: usize = 500;
+const MAX_BYTES: usize = 4 << 20;
+const MAX_SCANNED: usize = 20_000;
+
+struct Piece {
+    events: Vec<Event>,
+    bytes: usize,
+    scanned: usize,
+}
+
+impl Piece {
+    fn full(&self) -> bool {
+        self.events.len() >= MAX_EVENTS || self.bytes >= MAX_BYTES || self.scanned >= MAX_SCANNED
+    }
+}
+
+impl StateDb {
+    /// Events of a range from a revision on.
+    pub(crate) fn replay(&self, range: &KeyRange, from: Revision) -> Result<Replay, StorageError> {
+        let snapshot = self.db().snapshot();
+        let meta = self.applied_in(&snapshot)?.meta;
+        if from < meta.compacted {
+            return Ok(Replay::Compacted(meta.compacted));
+        }
+        let mut piece = Piece { events: Vec::new(), bytes: 0, scanned: 0 };
+        let stopped = match keys::range_bucket(range) {
+            Some(bucket) => self.replay_bucket(&snapshot, range, bucket, from, &mut piece)?,
+            None => self.replay_all(&snapshot, range, from, &mut piece)?,
+        };
+        // A piece that ran full may have stopped inside a transaction: finish that.
+        let through = match stopped {
+            Some(last) => self.finish_transaction(&snapshot, range, last, &mut piece)?,
+            None => meta.revision,
+        };
+        Ok(Replay::Events { through, events: piece.events })
+    }
+
+    /// Returns the revision at which the piece ran full, if it did.
+    fn replay_bucket(
+        &self,
+        snapshot: &Snapshot<'_>,
+        range: &KeyRange,
+        bucket: &[u8],
+        from: Revision,
+        piece: &mut Piece,
+    ) -> Result<Option<Revision>, StorageError> {
+        let bounds = (keys::bucket_key(bucket, from), Some(keys::bucket_key(bucket, Revision::MAX)));
+        let mut it = self.scan(snapshot, cf::BUCKETS, bounds);
+        while let Some(encoded) = it.key() {
+            let revision = keys::trailing_revision(encoded).ok_or_else(|| damaged("buckets"))?;
+            let Some(bytes) = snapshot.get_pinned_cf(self.cf(cf::EVENTS), revision.to_be_bytes())? else {
+                return Err(StorageError::Damaged(format!("no event for revision {revision}")));
+            };
+            let event: EventRecord = codec::decode(&bytes)?;
+            self.replay_event(snapshot, range, revision, event, piece)?;
+            if piece.full() {
+                return Ok(Some(revision));
+            }
+            it.next();
+        }
+        finish(&it)?;
+        Ok(None)
+    }
+
+    fn replay_all(
+        &self,
+        snapshot: &Snapshot<'_>,
+        range: &KeyRange,
+        from: Revision,
+        piece: &mut Piece,
+    ) -> Result<Option<Revision>, StorageError> {
+        let mut it = self.scan(snapshot, cf::EVENTS, (from.to_be_bytes().to_vec(), None));
+        while let Some((encoded, bytes)) = it.item() {
+            let revision = keys::trailing_revision(encoded).ok_or_else(|| damaged("events"))?;
+            let event: EventRecord = codec::decode(bytes)?;
+            self.replay_event(snapshot, range, revision, event, piece)?;
+            if piece.full() {
+                return Ok(Some(revision));
+            }
+            it.next();
+        }
+        finish(&it)?;
+        Ok(None)
+    }
+
+    fn finish_transaction(
+        &self,
+        snapshot: &Snapshot<'_>,
+        range: &KeyRange,
+        last: Revision,
+        piece: &mut Piece,
+    ) -> Result<Revision, StorageError> {
+        let mut through = last;
+        let mut it = self.scan(snapshot, cf::EVENTS, (last.to_be_bytes().to_vec(), None));
+        while let Some((encoded, bytes)) = it.item() {
+            let revision = keys::trailing_revision(encoded).ok_or_else(|| damaged("events"))?;
+            let event: EventRecord = codec::decode(bytes)?;
+            let more = event.more;
+            if revision > last {
+                self.replay_event(snapshot, range, revision, event, piece)?;
+            }
+            through = revision;
+            if !more {
+                break;
+            }
+            it.next();
+        }
+        finish(&it)?;
+        Ok(through)
+    }
+
+    fn replay_event(
+        &self,
+        snapshot: &Snapshot<'_>,
+        range: &KeyRange,
+        revision: Revision,
+        event: EventRecord,
+        piece: &mut Piece,
+    ) -> Result<(), StorageError> {
+        piece.scanned += 1;
+        if !keys::contains(range, &event.key) {
+            return Ok(());
+        }
+        let previous = match snapshot.get_pinned_cf(self.cf(cf::SUPERSEDED), keys::superseded(&event.key, revision))? {
+            Some(bytes) => Some(codec::decode::<crate::machine::Record>(&bytes)?),
+            None => None,
+        };
+        let now = match event.deleted {
+            true => None,
+            // What the key held from this revision on is what ended at the next change, or what it holds still.
+            false => match self.record_before(snapshot, &event.key, revision + 1)? {
+                Some(record) if record.mod_revision == revision => Some(record),
+                _ => return Err(StorageError::Damaged(format!("no record for revision {revision}"))),
+            },
+        };
+        let key = Bytes::from(event.key);
+        let kv = match &now {
+            Some(record) => record.key_value(key.clone()),
+            None => tombstone(key.clone(), revision),
+        };
+        let previous = previous.map(|r| r.key_value(key));
+        piece.bytes += kv.key.len() + kv.value.len() + previous.as_ref().map_or(0, |p| p.value.len());
+        piece.events.push(Event { kv, previous, deleted: event.deleted });
+        Ok(())
+    }
+}

@@ -1,0 +1,307 @@
+//! The Raft log: what is known of it in memory, and reading it. Writing is `log_writer`'s business.
+//!
+//! The newest entries are kept in memory, so that an entry can be read as soon as it is appended, and replication and
+//! apply do not have to ask the database. An entry leaves memory only after it is in the database.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use parking_lot::Mutex;
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Options, ReadOptions};
+
+use super::StorageError;
+use super::records::{LogPosition, MembersRecord, VoteRecord};
+use crate::codec::{self, CodecError};
+
+/// Entries and bytes that stay in memory although they are in the database.
+const TAIL_ENTRIES: usize = 8_192;
+const TAIL_BYTES: usize = 32 << 20;
+/// What one entry costs in memory besides its payload.
+const ENTRY_OVERHEAD: usize = 96;
+
+pub(super) const LOG_CF: &str = "log";
+pub(super) const META_CF: &str = "meta";
+pub(super) const VOTE: &[u8] = b"vote";
+pub(super) const COMMITTED: &[u8] = b"committed";
+pub(super) const PURGED: &[u8] = b"purged";
+const LINEAGE: &[u8] = b"lineage";
+
+/// What an entry carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Payload {
+    /// Nothing; a new leader's first entry.
+    Blank,
+    /// An encoded command.
+    Command(Bytes),
+    /// A change of membership (`at` is not stored, it is the entry's own position).
+    Members(Box<MembersRecord>),
+}
+
+/// An entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogEntry {
+    pub(crate) at: LogPosition,
+    pub(crate) payload: Payload,
+}
+
+impl LogEntry {
+    fn weight(&self) -> usize {
+        ENTRY_OVERHEAD + if let Payload::Command(bytes) = &self.payload { bytes.len() } else { 0 }
+    }
+
+    /// Version, kind, term, node and index, then the payload. The same bytes go to disk and to the other members.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let (kind, size) = match &self.payload {
+            Payload::Blank => (0, 0),
+            Payload::Command(bytes) => (1, bytes.len()),
+            Payload::Members(_) => (2, 256),
+        };
+        let mut out = Vec::with_capacity(26 + size);
+        out.put_u8(codec::VERSION);
+        out.put_u8(kind);
+        out.put_u64(self.at.term);
+        out.put_u64(self.at.node);
+        out.put_u64(self.at.index);
+        match &self.payload {
+            Payload::Blank => {}
+            Payload::Command(bytes) => out.extend_from_slice(bytes),
+            Payload::Members(members) => codec::append(&mut out, members.as_ref()),
+        }
+        out
+    }
+
+    /// Decodes an entry; a command's bytes are shared with the input.
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Self, CodecError> {
+        match bytes.first() {
+            Some(&codec::VERSION) => {}
+            Some(other) => return Err(CodecError::UnknownVersion(*other)),
+            None => return Err(CodecError::Truncated),
+        }
+        let number = |at: usize| -> Result<u64, CodecError> {
+            let part = bytes.get(at..at + 8).and_then(|b| b.first_chunk::<8>());
+            part.map(|b| u64::from_be_bytes(*b)).ok_or(CodecError::Truncated)
+        };
+        let at = LogPosition { term: number(2)?, node: number(10)?, index: number(18)? };
+        let body = bytes.slice(26..);
+        let payload = match bytes[1] {
+            0 => Payload::Blank,
+            1 => Payload::Command(body),
+            2 => Payload::Members(Box::new(codec::take(&body)?.0)),
+            _ => return Err(CodecError::Invalid("unknown kind of log entry")),
+        };
+        Ok(Self { at, payload })
+    }
+}
+
+/// What is known of the log in memory.
+pub(super) struct LogIndex {
+    pub(super) vote: Option<VoteRecord>,
+    pub(super) committed: Option<LogPosition>,
+    pub(super) purged: Option<LogPosition>,
+    pub(super) last: Option<LogPosition>,
+    /// The newest entries, without gaps up to `last`, each with the number of the job that writes it.
+    tail: VecDeque<(u64, LogEntry)>,
+    tail_bytes: usize,
+}
+
+impl LogIndex {
+    fn tail_first(&self) -> u64 {
+        self.tail.front().map_or_else(|| next(self.last), |(_, e)| e.at.index)
+    }
+
+    pub(super) fn push(&mut self, job: u64, entry: LogEntry) {
+        self.last = Some(entry.at);
+        self.tail_bytes += entry.weight();
+        self.tail.push_back((job, entry));
+    }
+
+    /// Drops entries from memory that are in the database, except for the newest.
+    pub(super) fn evict(&mut self, written_job: u64) {
+        while self.tail.len() > TAIL_ENTRIES || self.tail_bytes > TAIL_BYTES {
+            match self.tail.front() {
+                Some((job, _)) if *job <= written_job => self.pop_front(),
+                _ => break,
+            }
+        }
+    }
+
+    fn pop_front(&mut self) {
+        if let Some((_, entry)) = self.tail.pop_front() {
+            self.tail_bytes -= entry.weight();
+        }
+    }
+
+    pub(super) fn truncate(&mut self, after: Option<LogPosition>) {
+        let first = next(after);
+        while self.tail.back().is_some_and(|(_, e)| e.at.index >= first) {
+            if let Some((_, entry)) = self.tail.pop_back() {
+                self.tail_bytes -= entry.weight();
+            }
+        }
+        self.last = after;
+    }
+
+    pub(super) fn purge(&mut self, upto: LogPosition) {
+        while self.tail.front().is_some_and(|(_, e)| e.at.index <= upto.index) {
+            self.pop_front();
+        }
+        self.purged = self.purged.max(Some(upto));
+        self.last = match self.last {
+            Some(last) if last.index > upto.index => Some(last),
+            _ => Some(upto),
+        };
+    }
+}
+
+fn next(at: Option<LogPosition>) -> u64 {
+    at.map_or(0, |p| p.index + 1)
+}
+
+/// The database of the log and what is known of it in memory.
+pub(crate) struct Log {
+    pub(super) db: DB,
+    pub(super) index: Mutex<LogIndex>,
+}
+
+impl Log {
+    /// Opens the log, which is created if it is not there.
+    pub(crate) fn open(path: &Path) -> Result<Arc<Self>, StorageError> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_max_background_jobs(2);
+        options.set_max_total_wal_size(128 << 20);
+        options.set_keep_log_file_num(2);
+        options.set_stats_dump_period_sec(0);
+        options.set_max_open_files(128);
+        let families = [LOG_CF, META_CF].map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
+        let db = DB::open_cf_descriptors(&options, path, families)?;
+        let index = LogIndex {
+            vote: read(&db, VOTE)?,
+            committed: read(&db, COMMITTED)?,
+            purged: read(&db, PURGED)?,
+            last: None,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+        };
+        let log = Self { db, index: Mutex::new(index) };
+        let last = log.last_in_database()?;
+        let mut index = log.index.lock();
+        index.last = last.max(index.purged);
+        drop(index);
+        Ok(Arc::new(log))
+    }
+
+    pub(super) fn cf(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("column families are opened together")
+    }
+
+    fn last_in_database(&self) -> Result<Option<LogPosition>, StorageError> {
+        let mut it = self.db.raw_iterator_cf(self.cf(LOG_CF));
+        it.seek_to_last();
+        let last = match it.value() {
+            Some(bytes) => Some(LogEntry::decode(&Bytes::copy_from_slice(bytes))?.at),
+            None => None,
+        };
+        it.status()?;
+        Ok(last)
+    }
+
+    /// The lineage that the log belongs to; none in a new one.
+    pub(crate) fn lineage(&self) -> Result<Option<String>, StorageError> {
+        read(&self.db, LINEAGE)
+    }
+
+    /// Sets the lineage of a new log.
+    pub(crate) fn set_lineage(&self, lineage: &str) -> Result<(), StorageError> {
+        let mut options = rocksdb::WriteOptions::default();
+        options.set_sync(true);
+        Ok(self.db.put_cf_opt(self.cf(META_CF), LINEAGE, codec::encode(lineage), &options)?)
+    }
+
+    pub(crate) fn vote(&self) -> Option<VoteRecord> {
+        self.index.lock().vote
+    }
+
+    pub(crate) fn committed(&self) -> Option<LogPosition> {
+        self.index.lock().committed
+    }
+
+    /// Last purged and last existing position.
+    pub(crate) fn ends(&self) -> (Option<LogPosition>, Option<LogPosition>) {
+        let index = self.index.lock();
+        (index.purged, index.last)
+    }
+
+    /// Entries of the range that exist, up to a number of bytes but at least one.
+    pub(crate) fn read(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<LogEntry>, StorageError> {
+        let mut range = range;
+        let (from_tail, tail_first, end) = {
+            let index = self.index.lock();
+            range.start = range.start.max(next(index.purged));
+            let tail_first = index.tail_first();
+            let end = range.end.min(next(index.last));
+            let skip = range.start.saturating_sub(tail_first) as usize;
+            let mut bytes = 0;
+            let mut found = Vec::new();
+            if range.start >= tail_first {
+                for (_, entry) in index.tail.iter().skip(skip) {
+                    if entry.at.index >= end || (bytes > 0 && bytes + entry.weight() > max_bytes) {
+                        break;
+                    }
+                    bytes += entry.weight();
+                    found.push(entry.clone());
+                }
+            }
+            (found, tail_first, end)
+        };
+        if range.start >= tail_first || range.start >= end {
+            return Ok(from_tail);
+        }
+        let mut found = self.read_database(range.start..end.min(tail_first), max_bytes)?;
+        // What is left of the range may be in memory: one more turn, if the limit allows and nothing is missing.
+        let reached = found.last().map_or(range.start, |e| e.at.index + 1);
+        let bytes: usize = found.iter().map(LogEntry::weight).sum();
+        if reached >= tail_first && reached < end && bytes < max_bytes {
+            found.extend(self.read(reached..end, max_bytes - bytes)?);
+        }
+        Ok(found)
+    }
+
+    fn read_database(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<LogEntry>, StorageError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(range.end.to_be_bytes());
+        let mut it = self.db.raw_iterator_cf_opt(self.cf(LOG_CF), options);
+        it.seek(range.start.to_be_bytes());
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        while let Some(value) = it.value() {
+            let entry = LogEntry::decode(&Bytes::copy_from_slice(value))?;
+            if bytes > 0 && bytes + entry.weight() > max_bytes {
+                break;
+            }
+            bytes += entry.weight();
+            found.push(entry);
+            it.next();
+        }
+        it.status()?;
+        Ok(found)
+    }
+
+    /// Bytes of all files of the database and its memory tables.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let of = |what: &str| self.db.property_int_value_cf(self.cf(LOG_CF), what).ok().flatten().unwrap_or(0);
+        of("rocksdb.total-sst-files-size") + of("rocksdb.cur-size-all-mem-tables")
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, StorageError> {
+    let family = db.cf_handle(META_CF).expect("column families are opened together");
+    match db.get_pinned_cf(family, key)? {
+        Some(bytes) => Ok(Some(codec::decode(&bytes)?)),
+        None => Ok(None),
+    }
+}

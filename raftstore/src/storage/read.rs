@@ -1,0 +1,182 @@
+//! Reading ranges, at the newest or an older revision. A read sees one snapshot of the database throughout.
+
+use bytes::Bytes;
+use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+
+use super::state::{StateDb, cf, damaged, finish};
+use super::{StorageError, keys};
+use crate::codec;
+use crate::machine::Record;
+use crate::types::{KeyRange, KeyValue, RangeResponse, Revision};
+
+/// Answer of a read.
+pub(crate) enum Read {
+    /// The range.
+    Found(RangeResponse),
+    /// The revision is gone.
+    Compacted(Revision),
+    /// The revision is not there yet.
+    Future(Revision),
+}
+
+/// Collects an answer within its limit.
+struct Answer {
+    limit: usize,
+    keys_only: bool,
+    kvs: Vec<KeyValue>,
+    count: u64,
+}
+
+impl Answer {
+    fn wants_more(&self) -> bool {
+        self.limit == 0 || self.kvs.len() < self.limit
+    }
+
+    fn add(&mut self, key: &[u8], record: impl FnOnce() -> Result<Record, StorageError>) -> Result<(), StorageError> {
+        if self.wants_more() {
+            let mut kv = record()?.key_value(Bytes::copy_from_slice(key));
+            if self.keys_only {
+                kv.value = Bytes::new();
+            }
+            self.kvs.push(kv);
+        }
+        self.count += 1;
+        Ok(())
+    }
+}
+
+impl StateDb {
+    /// Reads a range at a revision, or at the newest.
+    pub(crate) fn range(
+        &self,
+        range: &KeyRange,
+        revision: Option<Revision>,
+        limit: usize,
+        keys_only: bool,
+    ) -> Result<Read, StorageError> {
+        let snapshot = self.db().snapshot();
+        let meta = self.applied_in(&snapshot)?.meta;
+        let at = revision.unwrap_or(meta.revision);
+        if at > meta.revision {
+            return Ok(Read::Future(meta.revision));
+        }
+        if at < meta.compacted {
+            return Ok(Read::Compacted(meta.compacted));
+        }
+        let mut answer = Answer { limit, keys_only, kvs: Vec::new(), count: 0 };
+        match range {
+            KeyRange::Key(key) if at == meta.revision => self.read_key(&snapshot, key, &mut answer)?,
+            _ if at == meta.revision => self.read_latest(&snapshot, range, &mut answer)?,
+            _ => self.read_old(&snapshot, range, at, &mut answer)?,
+        }
+        let more = answer.count > answer.kvs.len() as u64;
+        Ok(Read::Found(RangeResponse { revision: at, kvs: answer.kvs, more, count: answer.count }))
+    }
+
+    fn read_key(&self, snapshot: &Snapshot<'_>, key: &[u8], answer: &mut Answer) -> Result<(), StorageError> {
+        match snapshot.get_pinned_cf(self.cf(cf::LIVE), key)? {
+            Some(bytes) => answer.add(key, || Ok(codec::decode(&bytes)?)),
+            None => Ok(()),
+        }
+    }
+
+    fn read_latest(&self, snapshot: &Snapshot<'_>, range: &KeyRange, answer: &mut Answer) -> Result<(), StorageError> {
+        let mut live = self.scan(snapshot, cf::LIVE, keys::bounds(range));
+        while let Some((key, bytes)) = live.item() {
+            answer.add(key, || Ok(codec::decode(bytes)?))?;
+            live.next();
+        }
+        finish(&live)
+    }
+
+    /// Merges live keys with those that were superseded after the revision. Of a key's former records, the one that
+    /// held at the revision is the first that ended after it.
+    fn read_old(
+        &self,
+        snapshot: &Snapshot<'_>,
+        range: &KeyRange,
+        at: Revision,
+        answer: &mut Answer,
+    ) -> Result<(), StorageError> {
+        let (start, end) = keys::bounds(range);
+        let old_bounds = (keys::superseded_bound(&start), end.as_deref().map(keys::superseded_bound));
+        let mut live = self.scan(snapshot, cf::LIVE, (start, end));
+        let mut old = self.scan(snapshot, cf::SUPERSEDED, old_bounds);
+        loop {
+            let next_live = live.key().map(<[u8]>::to_vec);
+            let next_old = match old.key() {
+                Some(encoded) => Some(keys::parse_superseded(encoded).ok_or_else(|| damaged("superseded"))?.0),
+                None => None,
+            };
+            let key = match (next_live, next_old) {
+                (None, None) => break,
+                (Some(key), None) | (None, Some(key)) => key,
+                (Some(l), Some(o)) => l.min(o),
+            };
+            let mut held = None;
+            if live.key() == Some(&key[..]) {
+                let record: Record = codec::decode(live.value().unwrap_or_default())?;
+                held = (record.mod_revision <= at).then_some(record);
+                live.next();
+            }
+            let former = skip_former(&mut old, &key, at)?;
+            if let Some(record) = held.or(former) {
+                answer.add(&key, || Ok(record))?;
+            }
+        }
+        finish(&live)?;
+        finish(&old)
+    }
+
+    pub(super) fn scan<'a>(
+        &'a self,
+        snapshot: &'a Snapshot<'_>,
+        family: &str,
+        (start, end): (Vec<u8>, Option<Vec<u8>>),
+    ) -> DBRawIterator<'a> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        let mut it = snapshot.raw_iterator_cf_opt(self.cf(family), options);
+        it.seek(start);
+        it
+    }
+
+    /// The record that a key had right before `ended` or, if it did not change since, has now.
+    pub(super) fn record_before(
+        &self,
+        snapshot: &Snapshot<'_>,
+        key: &[u8],
+        ended: Revision,
+    ) -> Result<Option<Record>, StorageError> {
+        let mut old = self.scan(snapshot, cf::SUPERSEDED, (keys::superseded_prefix(key), None));
+        if let Some(record) = skip_former(&mut old, key, ended - 1)? {
+            return Ok(Some(record));
+        }
+        match snapshot.get_pinned_cf(self.cf(cf::LIVE), key)? {
+            Some(bytes) => Ok(Some(codec::decode::<Record>(&bytes)?).filter(|r| r.mod_revision < ended)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Finds the key's former record that held at the revision, and leaves the iterator at the next key.
+fn skip_former(old: &mut DBRawIterator<'_>, key: &[u8], at: Revision) -> Result<Option<Record>, StorageError> {
+    let prefix = keys::superseded_prefix(key);
+    if !old.key().is_some_and(|encoded| encoded.starts_with(&prefix)) {
+        return Ok(None);
+    }
+    old.seek(keys::superseded(key, at + 1));
+    let mut found = None;
+    if let Some((encoded, bytes)) = old.item()
+        && encoded.starts_with(&prefix)
+    {
+        found = Some(codec::decode::<Record>(bytes)?).filter(|r| r.mod_revision <= at);
+    }
+    old.seek(keys::superseded(key, Revision::MAX));
+    while old.key().is_some_and(|encoded| encoded.starts_with(&prefix)) {
+        old.next();
+    }
+    Ok(found)
+}

@@ -1,0 +1,141 @@
+//! Snapshots: checkpoints of the state, and taking over a state that came from another member.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rocksdb::checkpoint::Checkpoint;
+
+use super::records::{AppliedRecord, MembersRecord};
+use super::state::StateDb;
+use super::{StorageError, files};
+
+const POINTER: &str = "state";
+const SNAPSHOTS: &str = "snapshots";
+
+/// A directory under `snapshots/` that disappears with its last user.
+#[derive(Debug)]
+pub(crate) struct SnapshotDir {
+    path: PathBuf,
+    keep: std::sync::atomic::AtomicBool,
+}
+
+impl SnapshotDir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names and sizes of its files.
+    pub(crate) fn files(&self) -> Result<Vec<(String, u64)>, StorageError> {
+        let what = |e| StorageError::io(self.path.display().to_string(), e);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(what)? {
+            let entry = entry.map_err(what)?;
+            let name = entry.file_name().into_string().map_err(|n| StorageError::Damaged(format!("file {n:?}")))?;
+            found.push((name, entry.metadata().map_err(what)?.len()));
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+impl Drop for SnapshotDir {
+    fn drop(&mut self) {
+        if !self.keep.load(std::sync::atomic::Ordering::Acquire) {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// A checkpoint of the state, and how far it goes.
+#[derive(Clone, Debug)]
+pub(crate) struct StateSnapshot {
+    pub(crate) dir: Arc<SnapshotDir>,
+    pub(crate) applied: AppliedRecord,
+    pub(crate) members: MembersRecord,
+}
+
+/// Removes what earlier runs left under `snapshots/`.
+pub(crate) fn clear(data_dir: &Path) -> Result<(), StorageError> {
+    files::remove_dir(&data_dir.join(SNAPSHOTS))?;
+    files::create_dir(&data_dir.join(SNAPSHOTS))
+}
+
+/// A fresh directory under `snapshots/`; it is not created yet.
+pub(crate) fn fresh_dir(data_dir: &Path) -> Arc<SnapshotDir> {
+    let path = data_dir.join(SNAPSHOTS).join(uuid::Uuid::new_v4().simple().to_string());
+    Arc::new(SnapshotDir { path, keep: false.into() })
+}
+
+/// Makes a checkpoint. How far it goes is read from the checkpoint itself, since entries are applied meanwhile.
+pub(crate) fn checkpoint(data_dir: &Path, state: &StateDb) -> Result<StateSnapshot, StorageError> {
+    let dir = fresh_dir(data_dir);
+    // The checkpoint's own flush would do, but only this one is waited for with all column families.
+    state.flush()?;
+    Checkpoint::new(state.db())?.create_checkpoint(dir.path())?;
+    describe(dir)
+}
+
+/// Reads how far the state in a directory goes.
+pub(crate) fn describe(dir: Arc<SnapshotDir>) -> Result<StateSnapshot, StorageError> {
+    let state = StateDb::open(dir.path())?;
+    let (applied, members) = (state.applied()?, state.members()?);
+    drop(state);
+    Ok(StateSnapshot { dir, applied, members })
+}
+
+fn state_dir(data_dir: &Path, number: u64) -> PathBuf {
+    data_dir.join(format!("state-{number}"))
+}
+
+fn current_number(data_dir: &Path) -> Result<Option<u64>, StorageError> {
+    let Some(content) = files::read_optional(&data_dir.join(POINTER))? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&content);
+    let number = text.trim().strip_prefix("state-").and_then(|n| n.parse().ok());
+    number.map(Some).ok_or_else(|| StorageError::Damaged(format!("pointer file says {text:?}")))
+}
+
+/// Opens the state of a member, which is created if there is none, and removes states that are not current.
+pub(crate) fn open_state(data_dir: &Path) -> Result<Arc<StateDb>, StorageError> {
+    let number = match current_number(data_dir)? {
+        Some(number) => number,
+        None => {
+            files::remove_dir(&state_dir(data_dir, 1))?;
+            StateDb::open(&state_dir(data_dir, 1))?.flush()?;
+            files::write_whole(data_dir, POINTER, b"state-1\n")?;
+            1
+        }
+    };
+    let current = state_dir(data_dir, number);
+    let what = |e| StorageError::io(data_dir.display().to_string(), e);
+    for entry in fs::read_dir(data_dir).map_err(what)? {
+        let path = entry.map_err(what)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && name.starts_with("state-") && path != current {
+            files::remove_dir(&path)?;
+        }
+    }
+    if !current.is_dir() {
+        return Err(StorageError::Damaged(format!("{} is missing", current.display())));
+    }
+    Ok(Arc::new(StateDb::open(&current)?))
+}
+
+/// Makes a received snapshot the state of this member: fsyncs it, moves it into place, switches the pointer.
+pub(crate) fn install(data_dir: &Path, received: &SnapshotDir) -> Result<Arc<StateDb>, StorageError> {
+    for (name, _) in received.files()? {
+        let path = received.path().join(name);
+        let synced = File::open(&path).and_then(|f| f.sync_all());
+        synced.map_err(|e| StorageError::io(path.display().to_string(), e))?;
+    }
+    files::sync_dir(received.path())?;
+    let number = current_number(data_dir)?.unwrap_or(0) + 1;
+    let place = state_dir(data_dir, number);
+    files::remove_dir(&place)?;
+    received.keep.store(true, std::sync::atomic::Ordering::Release);
+    fs::rename(received.path(), &place).map_err(|e| StorageError::io(place.display().to_string(), e))?;
+    files::sync_dir(data_dir)?;
+    let state = Arc::new(StateDb::open(&place)?);
+    files::write_whole(data_dir, POINTER, format!("state-{number}\n").as_bytes())?;
+    Ok(state)
+}

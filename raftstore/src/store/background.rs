@@ -1,0 +1,117 @@
+//! What runs beside the requests: expiry, promotion and the feature level on the leader, removal of compacted history
+//! everywhere.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::time::MissedTickBehavior;
+
+use super::node::Node;
+use crate::command::Command;
+use crate::machine::FEATURE_LEVEL;
+use crate::network::peers::Lane;
+use crate::network::wire::{HelloReply, path};
+use crate::types::{Leadership, StoreError};
+
+/// How often the leader looks.
+const LEADER_TICK: Duration = Duration::from_millis(100);
+/// How often every member looks.
+const TICK: Duration = Duration::from_millis(500);
+/// Expired keys removed by one entry.
+const EXPIRY_BATCH: usize = 256;
+
+/// Chores of the leader; runs until the member stops.
+pub(crate) async fn lead(node: Arc<Node>) {
+    let mut ticks = tokio::time::interval(LEADER_TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !matches!(*node.leadership.borrow(), Leadership::Leader { .. }) {
+            continue;
+        }
+        if let Err(error) = node.expire().await {
+            tracing::debug!(%error, "removing expired keys");
+        }
+        if let Err(error) = node.promote().await {
+            tracing::debug!(?error, "promoting a learner");
+        }
+        if let Err(error) = node.raise_feature_level().await {
+            tracing::debug!(%error, "raising the feature level");
+        }
+    }
+}
+
+/// Chores of every member; runs until the member stops.
+pub(crate) async fn tend(node: Arc<Node>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let meta = node.machine.applied().meta;
+        node.metrics.revision.set(meta.revision as i64);
+        node.metrics.compacted.set(meta.compacted as i64);
+        let size = node.machine.state().size_bytes() + node.writer.log().size_bytes();
+        node.metrics.db_size.set(size as i64);
+        node.refresh_members().await;
+        loop {
+            let machine = node.machine.clone();
+            let collected = node.runtime.spawn_blocking(move || machine.state().collect()).await;
+            match collected {
+                Ok(Ok(true)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "removing compacted history");
+                    break;
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
+impl Node {
+    async fn expire(&self) -> Result<(), StoreError> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        loop {
+            let machine = self.machine.clone();
+            let found = self.runtime.spawn_blocking(move || machine.state().expired(now_ms, EXPIRY_BATCH)).await;
+            let found = found.map_err(|_| StoreError::ShuttingDown)??;
+            let count = found.len();
+            if count == 0 {
+                return Ok(());
+            }
+            self.propose(Command::Expire(found)).await?;
+            self.metrics.expired.inc_by(count as u64);
+            if count < EXPIRY_BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Raises the committed feature level once every member knows the one that this build knows.
+    async fn raise_feature_level(&self) -> Result<(), StoreError> {
+        if self.machine.applied().meta.feature_level >= FEATURE_LEVEL || !self.all_support(FEATURE_LEVEL).await {
+            return Ok(());
+        }
+        self.propose(Command::RaiseFeatureLevel(FEATURE_LEVEL)).await.map(drop)
+    }
+
+    async fn all_support(&self, level: u32) -> bool {
+        let ids: Vec<u64> = {
+            let metrics = self.raft.server_metrics();
+            let m = metrics.borrow_watched();
+            m.membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != self.identity.id).collect()
+        };
+        for id in ids {
+            let Some(target) = self.target(id) else { return false };
+            let timeout = self.config.timing.election_max;
+            let hello = self.peers.call::<_, HelloReply>(&target, Lane::Forward, path::HELLO, &(), timeout);
+            match hello.await {
+                Ok(reply) if reply.id == id && reply.feature_level >= level => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,153 @@
+//! What runs for one member.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
+use parking_lot::Mutex;
+use tokio::runtime::{Handle as RuntimeHandle, Runtime};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::propose::Forward;
+use super::reads::ReadWaiter;
+use crate::config::Config;
+use crate::consensus::Raft;
+use crate::consensus::machine::Machine;
+use crate::metrics::Metrics;
+use crate::network::peers::{Peers, Target};
+use crate::storage::files::Identity;
+use crate::storage::log_writer::LogWriter;
+use crate::types::{Leadership, Member, MemberId, StoreError};
+
+/// Everything that requests and background work need.
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    /// The store has threads of its own, so that heartbeats do not wait behind the work of the layers above.
+    pub(crate) runtime: RuntimeHandle,
+    pub(crate) raft: Raft,
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) writer: Arc<LogWriter>,
+    pub(crate) metrics: Metrics,
+    pub(crate) leadership: watch::Sender<Leadership>,
+    /// Counts changes of membership.
+    pub(crate) members_changed: watch::Sender<u64>,
+    /// One permit for each write that may be pending.
+    pub(crate) pending: Semaphore,
+    pub(crate) reads: mpsc::Sender<ReadWaiter>,
+    pub(crate) forwards: mpsc::Sender<Forward>,
+    pub(crate) peers: Peers,
+    /// Changes of membership are made one at a time.
+    pub(crate) membership: tokio::sync::Mutex<()>,
+    /// What the leader last told of the members.
+    pub(crate) seen_members: Mutex<Option<(std::time::Instant, Vec<Member>)>>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Node {
+    pub(crate) fn check_running(&self) -> Result<(), StoreError> {
+        if self.stop.is_cancelled() { Err(StoreError::ShuttingDown) } else { Ok(()) }
+    }
+
+    /// Whether this member's Raft core leads. What a leader may act on is `leadership`.
+    pub(crate) fn leads(&self) -> bool {
+        self.raft.server_metrics().borrow_watched().state == ServerState::Leader
+    }
+
+    /// The leader, if one is known.
+    pub(crate) fn leader(&self) -> Option<MemberId> {
+        self.raft.server_metrics().borrow_watched().current_leader
+    }
+
+    /// How to talk to another member.
+    pub(crate) fn target(&self, id: MemberId) -> Option<Target> {
+        let metrics = self.raft.server_metrics();
+        let m = metrics.borrow_watched();
+        m.membership_config.get_node(&id).map(|info| Target { id, address: info.peer_address.clone() })
+    }
+
+    /// Runs a task until it ends or the member stops.
+    pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn_on(
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = task => {}
+                }
+            },
+            &self.runtime,
+        );
+    }
+
+    /// Why this member's engine stopped; waits as long as it runs, and for good after an orderly end.
+    pub(crate) async fn failed(&self) -> String {
+        let stopped = self.raft.metrics().wait_until(|m| m.running_state.is_err()).await;
+        if self.stop.is_cancelled() {
+            return std::future::pending().await;
+        }
+        match stopped.map(|m| m.running_state) {
+            Ok(Err(error)) => error.to_string(),
+            _ => "the Raft core has ended".to_owned(),
+        }
+    }
+
+    /// What an error of the Raft core means for a caller.
+    pub(crate) fn fatal(&self, error: impl std::fmt::Display, maybe_applied: bool) -> StoreError {
+        if self.stop.is_cancelled() {
+            return StoreError::ShuttingDown;
+        }
+        StoreError::Unavailable { reason: format!("this member has stopped: {error}"), maybe_applied }
+    }
+}
+
+/// Owns what runs for a member; dropping it stops the member.
+pub(crate) struct Handle {
+    pub(crate) node: Arc<Node>,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl Handle {
+    pub(crate) fn new(node: Arc<Node>, runtime: Runtime) -> Arc<Self> {
+        Arc::new(Self { node, runtime: Mutex::new(Some(runtime)) })
+    }
+
+    /// The friendly way to stop.
+    pub(crate) async fn shutdown(&self) -> Result<(), StoreError> {
+        let node = &self.node;
+        if node.stop.is_cancelled() {
+            return Ok(());
+        }
+        // Another member should lead before this one is gone, but it is no reason not to stop.
+        if let Err(error) = node.transfer_leadership().await {
+            tracing::info!(%error, "leadership is not handed over");
+        }
+        node.leadership.send_replace(Leadership::NotLeader { leader: None });
+        node.stop.cancel();
+        node.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(2), node.tasks.wait()).await;
+        let _ = node.raft.shutdown().await;
+        node.writer.stop().await;
+        let machine = node.machine.clone();
+        let flushed = tokio::task::spawn_blocking(move || machine.flush()).await;
+        if let Some(runtime) = self.runtime.lock().take() {
+            let ended = move || runtime.shutdown_timeout(Duration::from_secs(5));
+            let _ = tokio::task::spawn_blocking(ended).await;
+        }
+        flushed.map_err(|_| StoreError::ShuttingDown)??;
+        Ok(())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.node.stop.cancel();
+        if let Some(runtime) = self.runtime.lock().take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Writes: to the Raft core where this member leads, else forwarded to the leader, all that wait in one message.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, RaftError};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::node::Node;
+use crate::command::{Command, Outcome, Proposal};
+use crate::network::peers::{Lane, PeerError, Target};
+use crate::network::wire::{ForwardMessage, ForwardReply, path};
+use crate::types::{MemberId, StoreError};
+
+/// How long to wait at most before looking again who leads.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What became of one attempt.
+pub(crate) enum Attempt {
+    /// It is committed and applied on the leader.
+    Done(Outcome),
+    /// It was surely not taken.
+    NotTaken,
+    /// It failed for good.
+    Failed(StoreError),
+}
+
+/// An answer that no command of that kind has.
+pub(crate) fn unexpected(outcome: &Outcome) -> StoreError {
+    StoreError::Unavailable { reason: format!("unexpected outcome {outcome}"), maybe_applied: true }
+}
+
+impl Node {
+    /// Commits a command, wherever the leader is.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, StoreError> {
+        self.check_running()?;
+        let Ok(_permit) = self.pending.try_acquire() else {
+            self.metrics.failed.inc();
+            let reason = format!("too many pending writes ({})", self.config.limits.max_pending_writes);
+            return Err(StoreError::Unavailable { reason, maybe_applied: false });
+        };
+        self.metrics.pending.inc();
+        let result = self.propose_until(Proposal::new(&command)).await;
+        self.metrics.pending.dec();
+        if result.is_err() {
+            self.metrics.failed.inc();
+        }
+        result
+    }
+
+    async fn propose_until(&self, proposal: Proposal) -> Result<Outcome, StoreError> {
+        let deadline = Instant::now() + self.config.timing.write_timeout;
+        // The Raft core keeps an accepted proposal pending for as long as there is no quorum, so the caller's wait
+        // has an end of its own, and what is said then depends on whether anything is under way.
+        let under_way = AtomicBool::new(false);
+        let attempts = async {
+            loop {
+                under_way.store(true, Ordering::Relaxed);
+                match self.attempt(&proposal).await {
+                    Attempt::Done(outcome) => return Ok(outcome),
+                    Attempt::Failed(error) => return Err(error),
+                    Attempt::NotTaken => under_way.store(false, Ordering::Relaxed),
+                }
+                self.leader_may_have_changed().await;
+            }
+        };
+        tokio::select! {
+            result = timeout_at(deadline, attempts) => match result {
+                Ok(result) => result,
+                Err(_) => {
+                    let reason = "no quorum confirmed the write in time".to_owned();
+                    Err(StoreError::Unavailable { reason, maybe_applied: under_way.load(Ordering::Relaxed) })
+                }
+            },
+            () = self.stop.cancelled() => Err(StoreError::ShuttingDown),
+        }
+    }
+
+    /// Waits until it is worth trying again.
+    pub(crate) async fn leader_may_have_changed(&self) {
+        let mut metrics = self.raft.server_metrics();
+        let _ = tokio::time::timeout(LOOK_AGAIN, metrics.changed()).await;
+    }
+
+    async fn attempt(&self, proposal: &Proposal) -> Attempt {
+        match self.leader() {
+            Some(id) if id == self.identity.id => self.attempt_here(proposal.clone()).await,
+            Some(_) => {
+                let (reply, answer) = oneshot::channel();
+                let forward = Forward { proposal: proposal.clone(), reply };
+                match self.forwards.send(forward).await {
+                    Ok(()) => answer.await.unwrap_or(Attempt::Failed(StoreError::ShuttingDown)),
+                    Err(_) => Attempt::Failed(StoreError::ShuttingDown),
+                }
+            }
+            None => Attempt::NotTaken,
+        }
+    }
+
+    /// Proposes to this member's own Raft core.
+    pub(crate) async fn attempt_here(&self, proposal: Proposal) -> Attempt {
+        match self.raft.client_write(proposal).await {
+            Ok(response) => Attempt::Done(response.data),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Attempt::NotTaken,
+            Err(RaftError::APIError(error)) => {
+                Attempt::Failed(StoreError::Unavailable { reason: error.to_string(), maybe_applied: true })
+            }
+            Err(RaftError::Fatal(error)) => Attempt::Failed(self.fatal(error, true)),
+        }
+    }
+
+    async fn forward(&self, batch: Vec<Forward>) {
+        let (proposals, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|f| (f.proposal, f.reply)).unzip();
+        let leader = self.leader().filter(|id| *id != self.identity.id);
+        let Some(target) = leader.and_then(|id| self.target(id)) else {
+            for reply in replies {
+                let _ = reply.send(Attempt::NotTaken);
+            }
+            return;
+        };
+        self.metrics.forwarded.inc_by(proposals.len() as u64);
+        let message = ForwardMessage { proposals };
+        let timeout = self.config.timing.write_timeout;
+        let call = self.peers.call::<_, Vec<ForwardReply>>(&target, Lane::Forward, path::FORWARD, &message, timeout);
+        let answered = tokio::select! {
+            answered = call => answered,
+            () = self.replaced(target.id) => {
+                Err(PeerError::Lost { address: target.address.clone(), reason: "it does not lead any more".into() })
+            }
+        };
+        deliver(answered, &target, replies);
+    }
+
+    /// Returns some time after another member has become the leader: long enough for an answer that is on its way.
+    async fn replaced(&self, leader: MemberId) {
+        let mut metrics = self.raft.server_metrics();
+        let _ = metrics.wait_until(|m| m.current_leader.is_some_and(|id| id != leader)).await;
+        tokio::time::sleep(self.config.timing.election_max * 2).await;
+    }
+
+    /// Proposes what another member forwarded.
+    pub(crate) async fn propose_for_others(&self, proposals: Vec<Proposal>) -> Vec<ForwardReply> {
+        let count = proposals.len();
+        let failed = |reason: &str, maybe_applied| ForwardReply::Failed { reason: reason.to_owned(), maybe_applied };
+        let Ok(_permits) = self.pending.try_acquire_many(count as u32) else {
+            return (0..count).map(|_| failed("too many pending writes on the leader", false)).collect();
+        };
+        let deadline = Instant::now() + self.config.timing.write_timeout;
+        let mut replies = Vec::with_capacity(count);
+        let mut results = match self.raft.client_write_many(proposals).await {
+            Ok(results) => results,
+            Err(error) => return (0..count).map(|_| failed(&error.to_string(), true)).collect(),
+        };
+        while replies.len() < count {
+            let result = timeout_at(deadline, results.next()).await;
+            replies.push(match result {
+                Ok(Some(Ok(Ok(response)))) => ForwardReply::Done(response.response),
+                Ok(Some(Ok(Err(ClientWriteError::ForwardToLeader(_))))) => ForwardReply::NotTaken,
+                Ok(Some(Ok(Err(error)))) => failed(&error.to_string(), true),
+                Ok(Some(Err(error))) => failed(&error.to_string(), true),
+                Ok(None) => failed("the leader stopped", true),
+                Err(_) => failed("no quorum confirmed the write in time", true),
+            });
+        }
+        replies
+    }
+}
+
+/// Tells those whose writes were forwarded what became of them.
+fn deliver(answered: Result<Vec<ForwardReply>, PeerError>, target: &Target, waiting: Vec<oneshot::Sender<Attempt>>) {
+    let lost = |reason: String| Attempt::Failed(StoreError::Unavailable { reason, maybe_applied: true });
+    match answered {
+        Ok(replies) => {
+            let mut replies = replies.into_iter();
+            for reply in waiting {
+                let _ = reply.send(match replies.next() {
+                    Some(ForwardReply::Done(outcome)) => Attempt::Done(outcome),
+                    Some(ForwardReply::NotTaken) => Attempt::NotTaken,
+                    Some(ForwardReply::Failed { reason, maybe_applied }) => {
+                        Attempt::Failed(StoreError::Unavailable { reason, maybe_applied })
+                    }
+                    None => lost(format!("member {} answered for fewer writes", target.id)),
+                });
+            }
+        }
+        Err(PeerError::NotSent { .. } | PeerError::Refused { .. }) => {
+            for reply in waiting {
+                let _ = reply.send(Attempt::NotTaken);
+            }
+        }
+        Err(error) => {
+            for reply in waiting {
+                let _ = reply.send(lost(error.to_string()));
+            }
+        }
+    }
+}
+
+/// A write on its way to the leader.
+pub(crate) struct Forward {
+    proposal: Proposal,
+    reply: oneshot::Sender<Attempt>,
+}
+
+/// Messages with writes under way at one time.
+const FORWARDS: usize = 4;
+/// Writes and bytes in one message.
+const FORWARD_COUNT: usize = 256;
+const FORWARD_BYTES: usize = 8 << 20;
+
+/// Forwards this member's writes; runs until the member stops.
+pub(crate) async fn run_forwards(node: Arc<Node>, mut queue: mpsc::Receiver<Forward>) {
+    let slots = Arc::new(Semaphore::new(FORWARDS));
+    while let Some(first) = queue.recv().await {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let mut bytes = first.proposal.0.len();
+        let mut batch = vec![first];
+        while batch.len() < FORWARD_COUNT && bytes < FORWARD_BYTES {
+            let Ok(next) = queue.try_recv() else { break };
+            bytes += next.proposal.0.len();
+            batch.push(next);
+        }
+        let forwarder = node.clone();
+        node.spawn(async move {
+            forwarder.forward(batch).await;
+            drop(slot);
+        });
+    }
+}

@@ -1,0 +1,104 @@
+//! Linearizable reads: ask the leader how far it has committed, then wait until that much is applied here. All reads
+//! that wait at the same time share one question.
+
+use std::sync::Arc;
+
+use openraft::ReadPolicy;
+use openraft::errors::{LinearizableReadError, RaftError};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::node::Node;
+use crate::network::peers::Lane;
+use crate::network::wire::{ReadIndexReply, path};
+use crate::types::{Revision, StoreError};
+
+/// Someone who waits for a read index; told why if there is none.
+pub(crate) type ReadWaiter = oneshot::Sender<Result<u64, String>>;
+
+/// Reads that may wait for the next question.
+pub(crate) const QUEUE: usize = 16_384;
+/// Questions under way at one time: while one is, those who come later share the next.
+const CONCURRENT: usize = 2;
+
+/// Answers the reads of this member; runs until the member stops.
+pub(crate) async fn run(node: Arc<Node>, mut waiting: mpsc::Receiver<ReadWaiter>) {
+    let slots = Arc::new(Semaphore::new(CONCURRENT));
+    while let Some(first) = waiting.recv().await {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        // Those who came while a slot was awaited are in time: the question is asked only now.
+        let mut readers = vec![first];
+        while let Ok(reader) = waiting.try_recv() {
+            readers.push(reader);
+        }
+        let asker = node.clone();
+        node.spawn(async move {
+            let answer = asker.read_index().await;
+            drop(slot);
+            for reader in readers {
+                let _ = reader.send(answer.clone());
+            }
+        });
+    }
+}
+
+impl Node {
+    /// A revision at least as new as everything acknowledged before the call; it is applied here.
+    pub(crate) async fn linearizable_revision(&self) -> Result<Revision, StoreError> {
+        self.check_running()?;
+        self.metrics.reads.inc();
+        let deadline = Instant::now() + self.config.timing.read_timeout;
+        let read = async {
+            let (waiter, answer) = oneshot::channel();
+            self.reads.send(waiter).await.map_err(|_| StoreError::ShuttingDown)?;
+            let answer = answer.await.map_err(|_| StoreError::ShuttingDown)?;
+            let index = answer.map_err(|reason| StoreError::Unavailable { reason, maybe_applied: false })?;
+            let mut progress = self.machine.watch_progress();
+            let applied = progress.wait_for(|p| p.next_index > index).await;
+            applied.map(|p| p.revision).map_err(|_| StoreError::ShuttingDown)
+        };
+        tokio::select! {
+            result = timeout_at(deadline, read) => result.unwrap_or_else(|_| {
+                let reason = "no quorum confirmed the read in time".to_owned();
+                Err(StoreError::Unavailable { reason, maybe_applied: false })
+            }),
+            () = self.stop.cancelled() => Err(StoreError::ShuttingDown),
+        }
+    }
+
+    /// Asks until there is an answer or the time is over.
+    async fn read_index(&self) -> Result<u64, String> {
+        let deadline = Instant::now() + self.config.timing.read_timeout;
+        loop {
+            let error = match timeout_at(deadline, self.ask_read_index()).await {
+                Ok(Ok(index)) => return Ok(index),
+                Ok(Err(error)) => error,
+                Err(_) => "no quorum confirmed the read in time".to_owned(),
+            };
+            if Instant::now() >= deadline || self.stop.is_cancelled() {
+                return Err(error);
+            }
+            self.leader_may_have_changed().await;
+        }
+    }
+
+    async fn ask_read_index(&self) -> Result<u64, String> {
+        let Some(leader) = self.leader() else { return Err("no leader is known".into()) };
+        if leader == self.identity.id {
+            return self.read_index_here().await;
+        }
+        let target = self.target(leader).ok_or_else(|| format!("leader {leader} is not a known member"))?;
+        let timeout = self.config.timing.election_max * 4;
+        let asked = self.peers.call::<_, ReadIndexReply>(&target, Lane::Forward, path::READ_INDEX, &(), timeout);
+        asked.await.map_err(|e| e.to_string())?
+    }
+
+    /// The index up to which a read on this leader has to see everything.
+    pub(crate) async fn read_index_here(&self) -> Result<u64, String> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err("no leader is known".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Starting a member: founding a group, coming back, or joining.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::node::{Handle, Node};
+use super::{background, leadership, propose, reads};
+use crate::config::{Config, JoinGrant};
+use crate::consensus::log_store::LogStore;
+use crate::consensus::machine::Machine;
+use crate::consensus::state_machine::StateMachine;
+use crate::consensus::transport::Transport;
+use crate::consensus::{Raft, raft_config};
+use crate::metrics::Metrics;
+use crate::network::peers::Peers;
+use crate::network::server;
+use crate::network::tls::PeerTlsConfig;
+use crate::storage::StorageError;
+use crate::storage::files::{self, Identity, Origin};
+use crate::storage::log::Log;
+use crate::storage::log_writer::LogWriter;
+use crate::storage::records::MemberInfo;
+use crate::types::{Leadership, StoreError};
+use crate::watch::Hub;
+
+/// How long a start may take to reach what it promises.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Threads of a member.
+const THREADS: usize = 3;
+
+/// Founds a group.
+pub(crate) async fn bootstrap(config: Config) -> Result<Arc<Handle>, StoreError> {
+    config.validate()?;
+    prepare_empty(&config.data_dir)?;
+    let lineage = uuid::Uuid::new_v4().to_string();
+    Identity::new(1, &config.name, &lineage, Origin::Bootstrap).write(&config.data_dir)?;
+    open(config).await
+}
+
+/// Starts as a member that was admitted.
+pub(crate) async fn join(config: Config, grant: JoinGrant) -> Result<Arc<Handle>, StoreError> {
+    config.validate()?;
+    prepare_empty(&config.data_dir)?;
+    let own = grant.members.iter().find(|m| m.id == grant.id);
+    let Some(own) = own.filter(|m| m.name == config.name && m.peer_address == config.advertise) else {
+        let (name, address) = (&config.name, &config.advertise);
+        return Err(StoreError::Membership(format!("the grant is not for {name} at {address}")));
+    };
+    let identity = Identity::new(grant.id, &own.name, &grant.lineage, Origin::Join);
+    identity.write(&config.data_dir)?;
+    open(config).await
+}
+
+fn prepare_empty(dir: &Path) -> Result<(), StoreError> {
+    if Identity::exists(dir)? {
+        return Err(StoreError::Invalid(format!("{} already holds a member", dir.display())));
+    }
+    files::create_dir(dir)?;
+    // Without an identity these are left from a start that did not come far.
+    for leftover in ["log", "state-1", "snapshots"] {
+        files::remove_dir(&dir.join(leftover))?;
+    }
+    match std::fs::remove_file(dir.join("state")) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::io("state", e).into()),
+        _ => Ok(()),
+    }
+}
+
+/// Starts a member that has an identity.
+pub(crate) async fn open(config: Config) -> Result<Arc<Handle>, StoreError> {
+    config.validate()?;
+    let identity = Identity::read(&config.data_dir)?;
+    if identity.name != config.name {
+        let (is, wanted) = (&identity.name, &config.name);
+        return Err(StoreError::Invalid(format!("the data belongs to member {is:?}, not to {wanted:?}")));
+    }
+    let runtime = runtime(&identity)?;
+    let started = runtime.spawn(start(config, identity)).await;
+    let started = started.map_err(|e| StoreError::Storage(Box::new(e)));
+    match started.and_then(|r| r) {
+        Ok(node) => {
+            let handle = Handle::new(node, runtime);
+            settle(&handle.node).await?;
+            Ok(handle)
+        }
+        Err(error) => {
+            runtime.shutdown_background();
+            Err(error)
+        }
+    }
+}
+
+fn runtime(identity: &Identity) -> Result<Runtime, StoreError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(THREADS).thread_name(format!("store-{}", identity.id)).enable_all();
+    builder.build().map_err(|e| StoreError::Storage(Box::new(e)))
+}
+
+/// Opens the log and checks that it belongs to the member.
+fn open_log(config: &Config, identity: &Identity) -> Result<Arc<Log>, StorageError> {
+    let log = Log::open(&config.data_dir.join("log"))?;
+    match log.lineage()? {
+        None => log.set_lineage(&identity.lineage)?,
+        Some(found) if found == identity.lineage => {}
+        Some(found) => {
+            let wanted = &identity.lineage;
+            return Err(StorageError::Damaged(format!("the log is of lineage {found}, the member of {wanted}")));
+        }
+    }
+    Ok(log)
+}
+
+async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreError> {
+    let metrics = Metrics::default();
+    let tls = PeerTlsConfig::new(&config.tls)?;
+    let listener = server::bind(config.listen).await;
+    let listener = listener.map_err(|e| StorageError::io(format!("listening on {}", config.listen), e))?;
+    let log = open_log(&config, &identity)?;
+    let hub = Hub::new(config.limits.watch_events, config.limits.watch_bytes);
+    let machine = Machine::open(config.data_dir.clone(), &identity.lineage, hub, metrics.clone())?;
+    let (fsync, durable) = (metrics.fsync.clone(), machine.clone());
+    let observe = Box::new(move |seconds| fsync.observe(seconds));
+    let writer = LogWriter::start(log, observe, Box::new(move |index| durable.ensure_durable(index)));
+    let writer = Arc::new(writer.map_err(|e| StorageError::io("log writer", e))?);
+    let runtime = tokio::runtime::Handle::current();
+    let (timing, client) = (&config.timing, tls.client.clone());
+    let peers = Peers::new(identity.id, &identity.lineage, client, timing.election_max * 3, runtime.clone());
+    let transport = Transport { peers: peers.clone(), metrics: metrics.clone(), vote_timeout: timing.election_max };
+    // Building applies again what is known to be committed: nothing is served before that.
+    let raft = Raft::build(
+        identity.id,
+        raft_config(&config, &identity.lineage)?,
+        transport,
+        LogStore::new(writer.clone()),
+        StateMachine::new(machine.clone()),
+    );
+    let raft = raft.await.map_err(|e| StoreError::Storage(Box::new(e)))?;
+    let (reads, waiting) = mpsc::channel(reads::QUEUE);
+    let (forwards, forwarding) = mpsc::channel(config.limits.max_pending_writes);
+    let node = Arc::new(Node {
+        runtime,
+        raft,
+        machine,
+        writer,
+        metrics,
+        leadership: watch::Sender::new(Leadership::NotLeader { leader: None }),
+        members_changed: watch::Sender::new(0),
+        pending: Semaphore::new(config.limits.max_pending_writes),
+        reads,
+        forwards,
+        peers,
+        membership: tokio::sync::Mutex::new(()),
+        seen_members: parking_lot::Mutex::new(None),
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        config,
+        identity,
+    });
+    node.raft.run();
+    node.spawn(server::serve(node.clone(), listener, tls.server));
+    found(&node).await?;
+    node.spawn(leadership::run(node.clone()));
+    node.spawn(reads::run(node.clone(), waiting));
+    node.spawn(propose::run_forwards(node.clone(), forwarding));
+    node.spawn(background::lead(node.clone()));
+    node.spawn(background::tend(node.clone()));
+    Ok(node)
+}
+
+/// Makes the founding member the only voter. Done again if the first start did not come this far.
+async fn found(node: &Node) -> Result<(), StoreError> {
+    let initialized = node.raft.is_initialized().await.map_err(|e| node.fatal(e, false))?;
+    if node.identity.origin != Origin::Bootstrap || initialized {
+        return Ok(());
+    }
+    let info = MemberInfo {
+        name: node.config.name.clone(),
+        peer_address: node.config.advertise.clone(),
+        client_address: node.config.client_address.clone(),
+    };
+    let members = BTreeMap::from([(node.identity.id, info)]);
+    node.raft.initialize(members).await.map_err(|e| StoreError::Membership(e.to_string()))
+}
+
+/// Waits for what a start promises.
+async fn settle(node: &Node) -> Result<(), StoreError> {
+    let id = node.identity.id;
+    let unavailable = |reason: &str| StoreError::Unavailable { reason: reason.into(), maybe_applied: false };
+    let admitted = async {
+        let mut progress = node.machine.watch_progress();
+        progress.wait_for(|_| node.machine.members().nodes.contains_key(&id)).await.is_ok()
+    };
+    if tokio::time::timeout(START_TIMEOUT, admitted).await != Ok(true) {
+        return Err(unavailable("no leader sent anything to this new member"));
+    }
+    if node.machine.members().nodes.len() > 1 {
+        return Ok(());
+    }
+    // The only member leads as soon as its election is through; callers can then write at once.
+    let mut leads = node.leadership.subscribe();
+    let led = leads.wait_for(|l| matches!(l, Leadership::Leader { .. }));
+    match tokio::time::timeout(START_TIMEOUT, led).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(unavailable("no leader after the start")),
+    }
+}

@@ -1,0 +1,256 @@
+//! Several members in one process over loopback TLS.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::tests_single::{events, list, prefix, put, watch_from, write};
+use super::tests_tls::Ca;
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What it takes to start members again and again.
+struct Group {
+    dir: tempfile::TempDir,
+    ca: Ca,
+    addresses: Vec<String>,
+    limits: crate::config::Limits,
+}
+
+impl Group {
+    fn new(size: usize) -> Self {
+        // Ports are free when they are chosen, and loopback hands the same one out again only much later.
+        let listeners: Vec<_> = (0..size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+        Self { dir: tempfile::tempdir().unwrap(), ca: Ca::new(), addresses, limits: Default::default() }
+    }
+
+    fn data(&self, i: usize) -> PathBuf {
+        self.dir.path().join(format!("m{i}"))
+    }
+
+    fn config(&self, i: usize) -> Config {
+        let (name, address) = (format!("m{i}"), &self.addresses[i]);
+        let tls = self.ca.member(&name);
+        let listen = address.parse().unwrap();
+        let mut config = Config::new(self.data(i), name, listen, address, format!("https://m{i}"), tls);
+        config.limits = self.limits.clone();
+        // Machines that run tests are busy.
+        config.timing.election_min = Duration::from_millis(300);
+        config.timing.election_max = Duration::from_millis(600);
+        config
+    }
+
+    fn new_member(&self, i: usize) -> NewMember {
+        let peer_address = self.addresses[i].clone();
+        NewMember { name: format!("m{i}"), peer_address, client_address: format!("https://m{i}") }
+    }
+
+    async fn join(&self, via: &Store, i: usize) -> Store {
+        let grant = via.add_member(self.new_member(i)).await.unwrap();
+        let store = Store::join(self.config(i), grant.clone()).await.unwrap();
+        until(&store, "promotion", |s| s.members.iter().any(|m| m.id == grant.id && m.role != Role::Learner)).await;
+        store
+    }
+
+    async fn start(size: usize) -> (Self, Vec<Store>) {
+        Self::start_with(Self::new(size)).await
+    }
+
+    async fn start_with(group: Self) -> (Self, Vec<Store>) {
+        let mut stores = vec![Store::bootstrap(group.config(0)).await.unwrap()];
+        for i in 1..group.addresses.len() {
+            let joined = group.join(&stores[0], i).await;
+            stores.push(joined);
+        }
+        (group, stores)
+    }
+}
+
+/// Waits for a state of a member.
+async fn until(store: &Store, what: &str, condition: impl Fn(&Status) -> bool) {
+    let begin = Instant::now();
+    while !condition(&store.status()) {
+        assert!(begin.elapsed() < PATIENCE, "no {what}: {:?}", store.status());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Which of the members leads.
+async fn leader(stores: &[&Store]) -> usize {
+    let begin = Instant::now();
+    loop {
+        if let Some(i) = stores.iter().position(|s| matches!(*s.leadership().borrow(), Leadership::Leader { .. })) {
+            return i;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no leader");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn stop(stores: Vec<Store>) {
+    for store in stores.into_iter().rev() {
+        store.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_reads_and_watches_on_every_member() {
+    let (group, stores) = Group::start(3).await;
+    let mut watches = Vec::new();
+    for store in &stores {
+        watches.push(watch_from(store, "/r/p/", Some(1)).await);
+    }
+    for i in 0..3 {
+        let revision = write(&stores[i], &format!("/r/p/{i}"), "v").await;
+        assert_eq!(revision, i as u64 + 2);
+        for store in &stores {
+            // Acknowledged on one, seen on all.
+            assert_eq!(list(store, "/r/p/", None).await.len(), i + 1);
+            assert!(store.linearizable_revision().await.unwrap() >= revision);
+        }
+    }
+    for watch in &mut watches {
+        assert_eq!(events(watch, 4).await, ["/r/p/0=v@2 <- -", "/r/p/1=v@3 <- -", "/r/p/2=v@4 <- -"]);
+    }
+    // Many at once, through followers, each applied exactly once.
+    let mut writes = tokio::task::JoinSet::new();
+    for i in 0..300 {
+        let store = stores[i % 3].clone();
+        writes.spawn(async move { write(&store, &format!("/many/{i}"), "x").await });
+    }
+    let mut revisions: Vec<Revision> = writes.join_all().await;
+    revisions.sort();
+    assert_eq!(revisions, (5..305).collect::<Vec<_>>());
+    // A watch resumes on another member where it was left.
+    let mut first = watch_from(&stores[1], "/many/", Some(5)).await;
+    let begun = events(&mut first, 100).await.len() as u64;
+    write(&stores[0], "/many/last", "x").await;
+    let mut second = watch_from(&stores[2], "/many/", Some(5 + begun)).await;
+    assert_eq!(begun + events(&mut second, 305).await.len() as u64, 301);
+    // Names and addresses that are taken are refused.
+    for store in &stores {
+        let again = store.add_member(group.new_member(1)).await;
+        assert!(matches!(again, Err(StoreError::Membership(_))), "{again:?}");
+    }
+    let members = stores[2].members().await.unwrap();
+    assert_eq!(members.iter().filter(|m| m.role == Role::Leader).count(), 1);
+    assert!(members.iter().all(|m| m.healthy && m.lag.is_some()), "{members:?}");
+    stores[2].compact(50).await.unwrap();
+    for store in &stores {
+        assert!(store.linearizable_revision().await.is_ok());
+        assert!(matches!(store.range(prefix("/", Some(49))).await, Err(StoreError::Compacted { .. })));
+    }
+    stop(stores).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fails_over_and_catches_up() {
+    let (group, mut stores) = Group::start(3).await;
+    write(&stores[1], "/a", "1").await;
+    let old = leader(&stores.iter().collect::<Vec<_>>()).await;
+    let config = group.config(old);
+    let mut changes = stores[(old + 1) % 3].members_changed();
+    // Dropped, not shut down: as if it had crashed.
+    let begin = Instant::now();
+    drop(stores.remove(old));
+    let acknowledged = loop {
+        match stores[0].txn(Txn { then: vec![put("/b", "2")], ..Txn::default() }).await {
+            Ok(response) => break response.revision,
+            Err(StoreError::Unavailable { .. }) => assert!(begin.elapsed() < PATIENCE),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert!(begin.elapsed() < Duration::from_secs(3), "fail-over took {:?}", begin.elapsed());
+    assert!(acknowledged >= 3);
+    for store in &stores {
+        assert_eq!(list(store, "/a", None).await, ["/a=1@2"]);
+        assert_eq!(list(store, "/b", None).await, [format!("/b=2@{acknowledged}")]);
+    }
+    let back = open_again(config).await;
+    let newest = write(&stores[0], "/c", "3").await;
+    assert!(back.linearizable_revision().await.unwrap() >= newest);
+    assert_eq!(list(&back, "/", None).await.len(), 3);
+    // Handing over leadership.
+    stores.push(back);
+    let all: Vec<&Store> = stores.iter().collect();
+    let now = leader(&all).await;
+    let mut state = stores[now].leadership();
+    until(&stores[now], "health", |s| s.members.iter().all(|m| m.healthy)).await;
+    stores[now].transfer_leadership().await.unwrap();
+    assert!(matches!(*state.borrow_and_update(), Leadership::NotLeader { .. }) || state.changed().await.is_ok());
+    assert_ne!(leader(&all).await, now);
+    write(&stores[now], "/d", "4").await;
+    // Removal: the others go on, the name is free again, the id is not reused.
+    let all: Vec<&Store> = stores.iter().collect();
+    let lead = leader(&all).await;
+    let gone = (lead + 1) % 3;
+    let id = stores[gone].status().id;
+    until(&stores[lead], "health", |s| s.members.iter().all(|m| m.healthy)).await;
+    changes.mark_unchanged();
+    stores[lead].remove_member(id).await.unwrap();
+    assert_eq!(stores[lead].members().await.unwrap().len(), 2);
+    let name: usize = stores[gone].status().name[1..].parse().unwrap();
+    let removed = stores.remove(gone);
+    removed.shutdown().await.unwrap();
+    drop(removed);
+    let grant = stores[0].add_member(group.new_member(name)).await.unwrap();
+    assert_eq!(grant.id, 4);
+    assert!(matches!(Store::join(group.config(name), grant).await, Err(StoreError::Invalid(_))), "not empty");
+    stop(stores).await;
+}
+
+/// Opens a member whose former instance was dropped; its files are released a little later.
+async fn open_again(config: Config) -> Store {
+    let begin = Instant::now();
+    loop {
+        match Store::open(config.clone()).await {
+            Ok(store) => return store,
+            Err(StoreError::Storage(error)) => assert!(begin.elapsed() < PATIENCE, "{error}"),
+            Err(error) => panic!("{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_far_behind_gets_a_snapshot() {
+    let mut group = Group::new(3);
+    group.limits.snapshot_entries = 50;
+    group.limits.keep_log_entries = 10;
+    let (group, mut stores) = Group::start_with(group).await;
+    let mut watch = watch_from(&stores[1], "/k/", Some(1)).await;
+    let away = stores.pop().unwrap();
+    away.shutdown().await.unwrap();
+    drop(away);
+    for i in 0..300 {
+        write(&stores[0], &format!("/k/{}", i % 30), &i.to_string()).await;
+    }
+    until(&stores[0], "purge", |s| s.last_log_index > 300).await;
+    let purged = || stores[0].handle.node.writer.log().ends().0.map_or(0, |at| at.index);
+    let begin = Instant::now();
+    while purged() < 200 {
+        assert!(begin.elapsed() < PATIENCE, "the log is not shortened: {}", purged());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let back = open_again(group.config(2)).await;
+    let newest = write(&stores[0], "/k/0", "last").await;
+    assert_eq!(back.linearizable_revision().await.unwrap(), newest);
+    let sent: u64 = stores.iter().map(|s| s.handle.node.metrics.snapshots_sent.get()).sum();
+    assert!(sent >= 1, "it was brought up to date by a snapshot");
+    assert_eq!(list(&back, "/k/", None).await, list(&stores[0], "/k/", None).await);
+    // History came along: old revisions and a resumed watch are the same there.
+    assert_eq!(list(&back, "/k/", Some(100)).await, list(&stores[0], "/k/", Some(100)).await);
+    let mut resumed = watch_from(&back, "/k/", Some(1)).await;
+    assert_eq!(events(&mut resumed, newest).await, events(&mut watch, newest).await);
+    // And it survives a restart with what it got.
+    back.shutdown().await.unwrap();
+    drop((back, resumed));
+    let back = open_again(group.config(2)).await;
+    assert_eq!(list(&back, "/k/0", None).await, [format!("/k/0=last@{newest}")]);
+    stores.push(back);
+    stop(stores).await;
+}
