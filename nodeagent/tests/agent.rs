@@ -7,6 +7,8 @@
 
 #[path = "support/api.rs"]
 mod api;
+#[path = "support/https.rs"]
+mod https;
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,6 +18,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use api::Api;
+use https::Authority;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trireme_nodeagent::{AgentTls, Config, destroy, images, run, shim};
@@ -27,6 +30,7 @@ struct Node {
     config: Config,
     api: Api,
     tls: AgentTls,
+    authority: Authority,
     stop: CancellationToken,
     _files: tempfile::TempDir,
 }
@@ -38,14 +42,12 @@ impl Node {
         let mut config = Config::new(&name, IpAddr::from(ADDRESS), &files.path().join("data"));
         config.cgroup_root = format!("/trireme-test/{name}");
         config.images_dir = files.path().join("archives");
-        config.listen = ([127, 0, 0, 1], 0).into();
         fs::create_dir_all(&config.images_dir).unwrap();
         images::build::busybox_archive(Path::new("/bin/busybox"), &config.images_dir.join("busybox.tar")).unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec!["node".to_owned()]).unwrap().self_signed(&key).unwrap();
-        let pem = certificate.pem().into_bytes();
-        let tls = AgentTls { ca_pem: pem.clone(), cert_pem: pem, key_pem: key.serialize_pem().into_bytes() };
-        Node { config, api: Api::new(), tls, stop: CancellationToken::new(), _files: files }
+        let authority = Authority::new();
+        let (cert_pem, key_pem) = authority.issue("system:node:n", "system:nodes");
+        let tls = AgentTls { ca_pem: authority.pem.clone().into_bytes(), cert_pem, key_pem };
+        Node { config, api: Api::new(), tls, authority, stop: CancellationToken::new(), _files: files }
     }
 
     fn start(&self) -> (CancellationToken, tokio::task::JoinHandle<()>) {
@@ -229,6 +231,55 @@ async fn pods_end_as_they_should(node: &Node) {
     node.delete(&path, 30).await;
 }
 
+async fn the_server_lets_masters_in(node: &Node) {
+    let path = node.create(
+        "shell",
+        json!({"containers": [main_container("echo one; echo two >&2; trap 'exit 0' TERM; while :; do sleep 0.1; done")]}),
+    );
+    node.running(&path).await;
+    node.wait(&path, "output", |_| node.log("shell", 0).contains("two")).await;
+    assert!(node.authority.client(None).get("/healthz").await.is_err());
+    let (code, text) = node.authority.client(Some("system:nodes")).get("/healthz").await.unwrap();
+    assert_eq!(code, 403, "{text}");
+    let client = node.authority.client(Some("system:masters"));
+    assert_eq!(client.get("/healthz").await.unwrap(), (200, "ok".to_owned()));
+    assert!(client.get("/pods").await.unwrap().1.contains("\"shell\""));
+    assert!(client.get("/metrics").await.unwrap().1.contains("kubelet_running_containers 1"));
+    let logs = "/containerLogs/default/shell/main";
+    assert_eq!(client.get(logs).await.unwrap(), (200, "one\ntwo\n".to_owned()));
+    assert_eq!(client.get(&format!("{logs}?tailLines=1")).await.unwrap().1, "two\n");
+    assert_eq!(client.get(&format!("{logs}?previous=true")).await.unwrap().0, 400);
+    assert_eq!(client.get("/containerLogs/default/nobody/main").await.unwrap().0, 404);
+
+    let exec = "/exec/default/shell/main?output=1&error=1";
+    let command = "&command=sh&command=-c&command=";
+    let url = format!("{exec}&input=1{command}cat;echo%20$0%20err%20%3E%262;exit%203");
+    let [_, out, err, status] = client.session(&url, &[(0, b"typed\n"), (0, b"more\n"), (255, &[0])]).await;
+    assert_eq!((out.as_str(), err.as_str()), ("typed\nmore\n", "sh err\n"));
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!((&status["status"], &status["reason"]), (&json!("Failure"), &json!("NonZeroExitCode")));
+    assert_eq!(status["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}));
+    let [_, out, _, status] = client.session(&format!("{exec}{command}echo%20fine"), &[]).await;
+    assert_eq!((out.as_str(), status.as_str()), ("fine\n", r#"{"metadata":{},"status":"Success"}"#));
+    let terminal = format!("{exec}&input=1&tty=1{command}read%20a;stty%20size;echo%20got%20$a");
+    let size: &[u8] = br#"{"Width":91,"Height":31}"#;
+    let [_, out, _, status] = client.session(&terminal, &[(4, size), (0, b"x\r")]).await;
+    assert_eq!((out.as_str(), status.contains("Success")), ("x\r\n31 91\r\ngot x\r\n", true));
+    let [_, _, _, status] = client.session(&format!("{exec}&command=no-such-program"), &[]).await;
+    assert!(status.contains("InternalError") && status.contains("no-such-program"), "{status}");
+    let begun = Instant::now();
+    for _ in 0..10 {
+        client.session(&format!("{exec}&command=true"), &[]).await;
+    }
+    println!("    exec through the server: {:?} each", begun.elapsed() / 10);
+    let followed = format!("{logs}?follow=true");
+    let (all, ()) = tokio::join!(client.get(&followed), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        node.delete(&path, 10).await;
+    });
+    assert_eq!(all.unwrap().1, "one\ntwo\n", "following ends with the container");
+}
+
 /// The agent ends and comes back: the same processes go on, and what ended meanwhile is reported.
 async fn agents_come_and_go(
     node: &Node,
@@ -289,7 +340,7 @@ async fn all(filter: &str) {
             }
         )*};
     }
-    run!(a_pod_runs_serves_and_goes, pods_end_as_they_should);
+    run!(a_pod_runs_serves_and_goes, pods_end_as_they_should, the_server_lets_masters_in);
     println!("test agents_come_and_go ...");
     let agent = agents_come_and_go(&node, agent).await;
     println!("test agents_come_and_go ... ok");

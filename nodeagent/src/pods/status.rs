@@ -127,7 +127,11 @@ fn conditions(machine: &Machine, phase: &str, now: Timestamp) -> Vec<PodConditio
     let old = machine.pod.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let mut all: Vec<PodCondition> =
         wanted.into_iter().map(|(name, value)| condition(name, value, &old, machine, now)).collect();
-    if !old.iter().any(|c| c.type_ == "PodScheduled") {
+    // What others have written stays as it is.
+    let others: Vec<PodCondition> =
+        old.iter().filter(|c| !all.iter().any(|own| own.type_ == c.type_)).cloned().collect();
+    all.extend(others);
+    if !all.iter().any(|c| c.type_ == "PodScheduled") {
         all.push(condition("PodScheduled", ("True", None, None), &old, machine, now));
     }
     all

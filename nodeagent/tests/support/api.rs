@@ -50,8 +50,11 @@ impl Api {
         self.state.lock().unwrap().events.clone()
     }
 
-    pub fn put(&self, path: &str, mut object: Value) -> Value {
-        let mut state = self.state.lock().unwrap();
+    pub fn put(&self, path: &str, object: Value) -> Value {
+        self.store(&mut self.state.lock().unwrap(), path, object)
+    }
+
+    fn store(&self, state: &mut State, path: &str, mut object: Value) -> Value {
         state.version += 1;
         object["metadata"]["resourceVersion"] = json!(state.version.to_string());
         if object["metadata"]["uid"].is_null() {
@@ -63,9 +66,10 @@ impl Api {
     }
 
     pub fn patch(&self, path: &str, patch: &Value) -> Option<Value> {
-        let mut object = self.get(path)?;
+        let mut state = self.state.lock().unwrap();
+        let mut object = state.objects.get(path)?.clone();
         merge(&mut object, patch);
-        Some(self.put(path, object))
+        Some(self.store(&mut state, path, object))
     }
 
     pub fn remove(&self, path: &str) -> Option<Value> {
