@@ -38,8 +38,8 @@ impl ReplicaKind for ReplicationController {
     }
 
     fn with_status(&self, status: &Status) -> Self {
-        let before = self.status.clone().unwrap_or_default();
-        let mut conditions = before.conditions.clone().unwrap_or_default();
+        let before = self.status.as_ref().and_then(|status| status.conditions.clone());
+        let mut conditions = before.unwrap_or_default();
         conditions.retain(|condition| condition.type_ != FAILURE);
         conditions.extend(status.failure.as_ref().map(|failure| ReplicationControllerCondition {
             type_: FAILURE.to_owned(),
@@ -56,7 +56,6 @@ impl ReplicaKind for ReplicationController {
             available_replicas: nonzero(status.available),
             observed_generation: Some(status.observed_generation),
             conditions: (!conditions.is_empty()).then_some(conditions),
-            ..before
         });
         next
     }
