@@ -52,6 +52,10 @@ impl Pod {
     }
 
     async fn start(&self) -> (Shim, Watch) {
+        self.start_with(false).await
+    }
+
+    async fn start_with(&self, share_pid: bool) -> (Shim, Watch) {
         let pod = PodShim {
             version: VERSION,
             uid: "uid".into(),
@@ -62,7 +66,7 @@ impl Pod {
             pod_cgroup: format!("{}/pods/uid", self.root()),
             host_network: false,
             host_ipc: false,
-            share_pid: false,
+            share_pid,
             tmpfs: vec![Tmpfs { target: self.directory.join("shm"), options: "mode=1777,size=1m".into() }],
         };
         let shim = Shim::start(&self.config.shim_program, &self.directory, &pod).await.unwrap();
@@ -291,6 +295,31 @@ async fn stopping_is_asked_for_first() {
     shim.shut_down().await.unwrap();
 }
 
+async fn containers_may_share_their_processes() {
+    let pod = Pod::new("share");
+    let (shim, mut watch) = pod.start_with(true).await;
+    shim.start_container(pod.spec("one", &["sh", "-c", "sleep 1111 & sleep 2222"], |_| {})).await.unwrap();
+    shim.start_container(pod.spec("two", &["sleep", "3333"], |_| {})).await.unwrap();
+    let list = ["sh", "-c", "cat /proc/[0-9]*/cmdline | busybox tr '\\0' ' '"];
+    until_exec(&shim, "two", &list, "sleep 1111").await;
+    let (_, text) = exec(&shim, "two", &list).await;
+    assert!(text.contains("sleep 2222") && text.contains("sleep 3333"), "{text}");
+    // What a container has started goes with it, although its init was not the namespace's.
+    shim.signal("one", 9).await.unwrap();
+    assert_eq!(exit_of(&mut watch, "one").await.code, 137);
+    let (_, text) = exec(&shim, "two", &list).await;
+    assert!(!text.contains("sleep 1111") && text.contains("sleep 3333"), "{text}");
+    shim.shut_down().await.unwrap();
+    assert_eq!(pod.leftovers(), Vec::<String>::new());
+}
+
+async fn until_exec(shim: &Shim, id: &str, args: &[&str], expected: &str) {
+    let begun = Instant::now();
+    while !exec(shim, id, args).await.1.contains(expected) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{expected} not seen within 20 s");
+    }
+}
+
 async fn too_much_memory_is_told() {
     let pod = Pod::new("oom");
     let (shim, mut watch) = pod.start().await;
@@ -407,6 +436,7 @@ fn main() {
         commands_run_in_a_container,
         many_short_containers,
         stopping_is_asked_for_first,
+        containers_may_share_their_processes,
         too_much_memory_is_told,
         containers_outlive_their_agent,
         a_dead_shim_is_noticed_and_leaves_records,

@@ -317,7 +317,8 @@ impl Machine {
         slot.launch_backoff.advance(now);
         slot.retry_at = Some(wait);
         slot.wait(reason, Some(message.clone()));
-        actions.push(emit(true, "Failed", format!("Error: {reason}"), Some(index)));
+        let text = if reason.starts_with("CreateContainer") { &message } else { reason };
+        actions.push(emit(true, "Failed", format!("Error: {text}"), Some(index)));
     }
 
     fn on_probe(

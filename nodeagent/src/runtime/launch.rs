@@ -32,6 +32,8 @@ pub(crate) struct Create<'a> {
     pub(crate) user: &'a str,
     pub(crate) extra_groups: &'a [u32],
     pub(crate) run_as_non_root: bool,
+    /// The PID namespace to join, if it does not get one of its own.
+    pub(crate) pid_namespace: Option<PathBuf>,
     pub(crate) stdio: Stdio,
 }
 
@@ -73,6 +75,10 @@ fn finish_config(request: &Create<'_>, root: &Path) -> Result<u32, String> {
     let identity = rootfs::identity(root, request.user, request.extra_groups)?;
     if request.run_as_non_root && identity.uid == 0 {
         return Err("container has runAsNonRoot and image will run as root".to_owned());
+    }
+    if let Some(path) = &request.pid_namespace {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().ok_or("config.json has no namespaces")?;
+        namespaces.iter_mut().filter(|ns| ns["type"] == "pid").for_each(|ns| ns["path"] = serde_json::json!(path));
     }
     let process = config.get_mut("process").ok_or("config.json has no process")?;
     process["user"] = serde_json::json!({

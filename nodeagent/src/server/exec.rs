@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -231,7 +231,7 @@ async fn serve(socket: WebSocket, ends: Ends) {
         }),
     };
     let _ = sink.send(channel(3, status.to_string().as_bytes())).await;
-    let _ = sink.send(Message::Close(None)).await;
+    let _ = sink.send(normal_end()).await;
     let _ = sink.close().await;
 }
 
@@ -242,9 +242,14 @@ fn channel(number: u8, bytes: &[u8]) -> Message {
     Message::Binary(message.into())
 }
 
+/// kubectl takes an end without this code for an error.
+fn normal_end() -> Message {
+    Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }))
+}
+
 async fn finish(socket: &mut WebSocket, status: &Value) {
     let _ = socket.send(channel(3, status.to_string().as_bytes())).await;
-    let _ = socket.send(Message::Close(None)).await;
+    let _ = socket.send(normal_end()).await;
 }
 
 /// Sends output until all of it is sent; returns the exit status. `None` if the client is gone.

@@ -67,6 +67,7 @@ pub(crate) fn start(
     spec: &ContainerSpec,
     directory: &Path,
     state: &Path,
+    pid_namespace: Option<PathBuf>,
     files: Option<[OwnedFd; 3]>,
 ) -> Result<(i32, Option<OwnedFd>), String> {
     with_console(directory, "console", files, Size::default(), |stdio| {
@@ -78,6 +79,7 @@ pub(crate) fn start(
             user: &spec.user,
             extra_groups: &spec.extra_groups,
             run_as_non_root: spec.run_as_non_root,
+            pid_namespace,
             stdio,
         })
     })

@@ -259,7 +259,8 @@ impl Server {
         let (running, files) = Running::new(spec.clone())?;
         self.containers.insert(id.clone(), running);
         let state = self.directory.join(STATE);
-        let (_, socket) = helper::spawn(move || helper::start(&spec, &directory, &state, files))?;
+        let namespace = self.pause.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/pid")));
+        let (_, socket) = helper::spawn(move || helper::start(&spec, &directory, &state, namespace, files))?;
         self.add_helper(socket, Job::Start { id, connection });
         Ok(())
     }
