@@ -12,8 +12,9 @@ use super::machine::Machine;
 use super::{TypeConfig, convert};
 use crate::storage::snapshot::{SnapshotDir, StateSnapshot};
 
-/// Entries applied as one batch.
+/// Entries and bytes applied as one batch.
 const BATCH: usize = 512;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// The applied state, as openraft drives it.
 #[derive(Clone)]
@@ -55,13 +56,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         let mut entries = entries.fuse();
         while let Some(first) = entries.next().await {
-            let (mut batch, mut responders) = (Vec::new(), Vec::new());
+            let (mut batch, mut responders, mut bytes) = (Vec::new(), Vec::new(), 0);
             let mut next = Some(first);
             while let Some(item) = next.take() {
                 let (entry, responder) = item?;
-                batch.push(convert::log_entry(&entry));
+                let entry = convert::log_entry(&entry);
+                bytes += entry.weight();
+                batch.push(entry);
                 responders.push(responder);
-                if batch.len() < BATCH {
+                if batch.len() < BATCH && bytes < BATCH_BYTES {
                     next = entries.next().now_or_never().flatten();
                 }
             }

@@ -147,8 +147,17 @@ async fn check(State(node): Shared, request: Request, next: Next) -> Answer {
         let id = node.identity.id;
         return Err(Refusal(StatusCode::MISDIRECTED_REQUEST, format!("this is member {id}")));
     }
+    // What only members may ask is refused to those who were removed. Raft's own messages are not: while the
+    // membership changes, the members do not all know the same, and Raft copes with that.
+    if FOR_MEMBERS.contains(&request.uri().path()) && node.leads() && node.target(from).is_none() {
+        return Err(Refusal(StatusCode::GONE, format!("member {from} does not belong to the group")));
+    }
     Ok(next.run(request).await)
 }
+
+/// Requests that the leader answers to members of the group only.
+const FOR_MEMBERS: [&str; 6] =
+    [path::FORWARD, path::READ_INDEX, path::MEMBERS, path::ADD_MEMBER, path::REMOVE_MEMBER, path::UPDATE_MEMBER];
 
 async fn append(State(node): Shared, request: Request) -> Answer {
     let reader = FrameReader::new(request.into_body());

@@ -48,7 +48,8 @@ pub(crate) struct LogEntry {
 }
 
 impl LogEntry {
-    fn weight(&self) -> usize {
+    /// What the entry takes in memory.
+    pub(crate) fn weight(&self) -> usize {
         ENTRY_OVERHEAD + if let Payload::Command(bytes) = &self.payload { bytes.len() } else { 0 }
     }
 

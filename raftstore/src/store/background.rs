@@ -25,12 +25,17 @@ const EXPIRY_BATCH: usize = 256;
 pub(crate) async fn lead(node: Arc<Node>) {
     let mut ticks = tokio::time::interval(LEADER_TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turn = 0u64;
     loop {
         ticks.tick().await;
         if !matches!(*node.leadership.borrow(), Leadership::Leader { .. }) {
             continue;
         }
-        if let Err(error) = node.expire().await {
+        // Expiry is a matter of seconds.
+        turn += 1;
+        if turn % 5 == 0
+            && let Err(error) = node.expire().await
+        {
             tracing::debug!(%error, "removing expired keys");
         }
         if let Err(error) = node.promote().await {

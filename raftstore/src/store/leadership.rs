@@ -14,7 +14,7 @@ use crate::types::{Leadership, StoreError};
 pub(crate) async fn run(node: Arc<Node>) {
     let mut metrics = node.raft.metrics();
     // Silence changes no metric, so contact to a quorum is checked by time as well.
-    let mut ticks = tokio::time::interval(node.config.timing.heartbeat / 2);
+    let mut ticks = tokio::time::interval(node.config.timing.heartbeat);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut leader, mut membership) = (None, None);
     loop {

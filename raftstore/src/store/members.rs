@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use http::StatusCode;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Instant as _, RaftMetrics, ServerState};
 
@@ -83,8 +84,13 @@ impl Node {
         let leader = self.leader().filter(|id| *id != self.identity.id);
         if let Some(target) = leader.and_then(|id| self.target(id)) {
             let asked = self.peers.call::<_, MembersReply>(&target, Lane::Forward, path::MEMBERS, &(), timeout);
-            if let Ok(Ok(members)) = asked.await {
-                *self.seen_members.lock() = Some((Instant::now(), members));
+            match asked.await {
+                Ok(Ok(members)) => *self.seen_members.lock() = Some((Instant::now(), members)),
+                Err(PeerError::Refused { status: StatusCode::GONE, reason, .. }) => {
+                    tracing::warn!(reason, "this member was removed from the group");
+                    self.removed.cancel();
+                }
+                _ => {}
             }
         }
         let known = self.machine.members().nodes.get(&self.identity.id).cloned();

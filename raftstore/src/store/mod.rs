@@ -169,8 +169,8 @@ impl Store {
         self.handle.node.members_changed.subscribe()
     }
 
-    /// Resolves, with the cause, only when this member's engine stopped by itself: the disk failed, or an entry cannot
-    /// be understood. The process should then end.
+    /// Resolves, with the cause, only when this member cannot go on: the disk failed, an entry cannot be understood, or
+    /// it was removed from the group. The process should then end.
     pub async fn failed(&self) -> String {
         self.handle.node.failed().await
     }

@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) membership: tokio::sync::Mutex<()>,
     /// What the leader last told of the members.
     pub(crate) seen_members: Mutex<Option<(std::time::Instant, Vec<Member>)>>,
+    /// Set once the leader says that this member does not belong to the group any more.
+    pub(crate) removed: CancellationToken,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -86,7 +88,11 @@ impl Node {
 
     /// Why this member's engine stopped; waits as long as it runs, and for good after an orderly end.
     pub(crate) async fn failed(&self) -> String {
-        let stopped = self.raft.metrics().wait_until(|m| m.running_state.is_err()).await;
+        let mut metrics = self.raft.metrics();
+        let stopped = tokio::select! {
+            stopped = metrics.wait_until(|m| m.running_state.is_err()) => stopped,
+            () = self.removed.cancelled() => return "this member was removed from the group".to_owned(),
+        };
         if self.stop.is_cancelled() {
             return std::future::pending().await;
         }

@@ -158,6 +158,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         peers,
         membership: tokio::sync::Mutex::new(()),
         seen_members: parking_lot::Mutex::new(None),
+        removed: CancellationToken::new(),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
         config,
