@@ -38,6 +38,10 @@ pub(crate) fn raft_config(config: &Config, lineage: &str) -> Result<Arc<RaftConf
         election_timeout_max: timing.election_max.as_millis() as u64,
         // Pre-vote keeps a member that was cut off from forcing an election when it returns.
         enable_pre_vote: Some(true),
+        // A leader that comes back has to be elected anew: its own first entry is then after everything that it
+        // acknowledged before, also if its note of the commit index did not reach the disk. Without that, its reads
+        // could miss acknowledged writes.
+        enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_entries),
         max_in_snapshot_log_to_keep: limits.keep_log_entries,
         purge_batch_size: (limits.keep_log_entries / 4).max(1),

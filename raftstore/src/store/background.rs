@@ -33,7 +33,7 @@ pub(crate) async fn lead(node: Arc<Node>) {
         }
         // Expiry is a matter of seconds.
         turn += 1;
-        if turn % 5 == 0
+        if turn.is_multiple_of(5)
             && let Err(error) = node.expire().await
         {
             tracing::debug!(%error, "removing expired keys");

@@ -140,7 +140,8 @@ impl Handle {
         node.writer.stop().await;
         let machine = node.machine.clone();
         let flushed = tokio::task::spawn_blocking(move || machine.flush()).await;
-        if let Some(runtime) = self.runtime.lock().take() {
+        let runtime = self.runtime.lock().take();
+        if let Some(runtime) = runtime {
             let ended = move || runtime.shutdown_timeout(Duration::from_secs(5));
             let _ = tokio::task::spawn_blocking(ended).await;
         }

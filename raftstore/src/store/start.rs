@@ -167,6 +167,11 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     node.raft.run();
     node.spawn(server::serve(node.clone(), listener, tls.server));
     found(&node).await?;
+    let voters = node.machine.members().voters;
+    if voters.len() == 1 && voters[0].len() == 1 && voters[0].contains(&node.identity.id) {
+        // Nobody else could be elected, so there is nothing to wait for.
+        node.raft.trigger().elect(false).await.map_err(|e| node.fatal(e, false))?;
+    }
     node.spawn(leadership::run(node.clone()));
     node.spawn(reads::run(node.clone(), waiting));
     node.spawn(propose::run_forwards(node.clone(), forwarding));

@@ -18,6 +18,7 @@ struct Group {
     ca: Ca,
     addresses: Vec<String>,
     limits: crate::config::Limits,
+    write_timeout: Duration,
 }
 
 impl Group {
@@ -25,7 +26,13 @@ impl Group {
         // Ports are free when they are chosen, and loopback hands the same one out again only much later.
         let listeners: Vec<_> = (0..size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
-        Self { dir: tempfile::tempdir().unwrap(), ca: Ca::new(), addresses, limits: Default::default() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            ca: Ca::new(),
+            addresses,
+            limits: Default::default(),
+            write_timeout: Duration::from_secs(7),
+        }
     }
 
     fn data(&self, i: usize) -> PathBuf {
@@ -38,6 +45,8 @@ impl Group {
         let listen = address.parse().unwrap();
         let mut config = Config::new(self.data(i), name, listen, address, format!("https://m{i}"), tls);
         config.limits = self.limits.clone();
+        config.timing.write_timeout = self.write_timeout;
+        config.timing.read_timeout = config.timing.read_timeout.min(self.write_timeout);
         // Machines that run tests are busy.
         config.timing.election_min = Duration::from_millis(300);
         config.timing.election_max = Duration::from_millis(600);
@@ -255,6 +264,70 @@ async fn a_member_far_behind_gets_a_snapshot() {
     drop((back, resumed));
     let back = open_again(group.config(2)).await;
     assert_eq!(list(&back, "/k/0", None).await, [format!("/k/0=last@{newest}")]);
+    stores.push(back);
+    stop(stores).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_nothing_is_acknowledged() {
+    let (_group, mut stores) =
+        Group::start_with(Group { write_timeout: Duration::from_secs(2), ..Group::new(3) }).await;
+    write(&stores[1], "/a", "1").await;
+    let lead = leader(&stores.iter().collect::<Vec<_>>()).await;
+    let left = stores.swap_remove(lead);
+    let mut leadership = left.leadership();
+    assert!(matches!(*leadership.borrow_and_update(), Leadership::Leader { .. }));
+    drop(stores);
+    let lost = leadership.wait_for(|l| matches!(l, Leadership::NotLeader { .. }));
+    tokio::time::timeout(Duration::from_secs(3), lost).await.unwrap().unwrap();
+    let refused = left.txn(Txn { then: vec![put("/b", "2")], ..Txn::default() }).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+    let refused = left.linearizable_revision().await;
+    assert!(matches!(refused, Err(StoreError::Unavailable { maybe_applied: false, .. })), "{refused:?}");
+    // Who asks for possibly old state still gets it.
+    let local = RangeRequest { consistency: Consistency::Local, ..prefix("/", None) };
+    assert_eq!(left.range(local).await.unwrap().count, 1);
+    // It lost its quorum, so it must not go down to nothing by removing members either.
+    let other = left.status().members.iter().find(|m| m.id != left.status().id).map(|m| m.id).unwrap();
+    assert!(left.remove_member(other).await.is_err());
+    left.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_members_of_the_same_lineage_are_heard() {
+    use crate::network::peers::{Lane, PeerError, Peers, Target};
+    use crate::network::tls::PeerTlsConfig;
+    use crate::network::wire::{HelloReply, path};
+
+    let (group, stores) = Group::start(1).await;
+    let runtime = tokio::runtime::Handle::current();
+    let lineage = stores[0].status().lineage;
+    let ask = async |ca: &Ca, lineage: &str, id: MemberId| {
+        let client = PeerTlsConfig::new(&ca.member("stranger")).unwrap().client;
+        let peers = Peers::new(9, lineage, client, Duration::from_secs(2), runtime.clone());
+        let target = Target { id, address: group.addresses[0].clone() };
+        peers.call::<_, HelloReply>(&target, Lane::Control, path::HELLO, &(), Duration::from_secs(5)).await
+    };
+    assert_eq!(ask(&group.ca, &lineage, 1).await.unwrap().id, 1);
+    let refused = ask(&group.ca, "another", 1).await;
+    assert!(matches!(&refused, Err(PeerError::Refused { status, .. }) if status.as_u16() == 403), "{refused:?}");
+    let refused = ask(&group.ca, &lineage, 2).await;
+    assert!(matches!(&refused, Err(PeerError::Refused { status, .. }) if status.as_u16() == 421), "{refused:?}");
+    assert!(ask(&Ca::new(), &lineage, 1).await.is_err(), "a certificate of another CA");
+    stop(stores).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_moved_tells_the_others() {
+    let (group, mut stores) = Group::start(2).await;
+    let moved = stores.pop().unwrap();
+    moved.shutdown().await.unwrap();
+    drop(moved);
+    let mut config = group.config(1);
+    config.client_address = "https://elsewhere".into();
+    let back = open_again(config).await;
+    let known = |s: &Status| s.members.iter().any(|m| m.client_address == "https://elsewhere");
+    until(&stores[0], "the new address", known).await;
     stores.push(back);
     stop(stores).await;
 }
