@@ -14,6 +14,8 @@ use crate::joining::JoinToken;
 
 const TYPE: &str = "bootstrap.kubernetes.io/token";
 const NAMESPACE: &str = "kube-system";
+/// How long a new cluster may take to make its system namespaces.
+const NEW_CLUSTER: Duration = Duration::from_secs(10);
 const PREFIX: &str = "bootstrap-token-";
 
 /// `trireme token`
@@ -114,8 +116,17 @@ pub async fn create(
         string_data: Some(data.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()),
         ..Secret::default()
     };
-    secrets(client).create(&PostParams::default(), &secret).await.map_err(api_error)?;
-    Ok(token)
+    let deadline = tokio::time::Instant::now() + NEW_CLUSTER;
+    loop {
+        match secrets(client).create(&PostParams::default(), &secret).await {
+            Ok(_) => return Ok(token),
+            // A cluster that has just been founded is about to make its system namespaces.
+            Err(kube::Error::Api(status)) if status.code == 404 && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(api_error(error)),
+        }
+    }
 }
 
 async fn list(client: &kube::Client) -> anyhow::Result<()> {
