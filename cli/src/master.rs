@@ -1,0 +1,130 @@
+//! `trireme master`: one replica of the control plane, and the control loops while it leads.
+
+mod args;
+mod identity;
+mod reign;
+
+pub use args::Args;
+use identity::Opened;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use trireme_apiserver::{ApiServer, UserInfo};
+use trireme_client::informer::Informers;
+
+use crate::terminate;
+
+/// Runs a master until it is told to stop.
+///
+/// # Errors
+/// When the arguments do not fit, a port is taken, the join is refused, or the store cannot be opened or fails.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    args.validate()?;
+    let advertise = args.advertise()?;
+    std::fs::create_dir_all(&args.data_dir)
+        .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
+    let _lock = lock(&args.data_dir)?;
+    // Both ports are tried before anything is created or joined, so that a taken one leaves nothing half-done.
+    let api = bind(args.listen_api(advertise)).await?;
+    let peer: SocketAddr = args.listen_peer();
+    drop(bind(peer).await?);
+
+    let shutdown = CancellationToken::new();
+    terminate::on_signal(shutdown.clone())?;
+    let opened = identity::open(&args, advertise).await?;
+    let store = opened.store.clone();
+    let result = serve(&args, opened, api, shutdown).await;
+    tracing::info!("closing the store");
+    if let Err(error) = store.shutdown().await {
+        tracing::warn!(%error, "the store did not close cleanly");
+    }
+    result
+}
+
+/// Serves the API and runs the control loops until shutdown or until one of them ends by itself.
+async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Opened { store, pki, founded } = opened;
+    let server = ApiServer::new(args.apiserver_config()?, store.clone(), pki.clone())
+        .context("cannot start the API server")?;
+    // The control loops end before the API server they talk to, and that before the store.
+    let loops_stop = CancellationToken::new();
+    let api_stop = CancellationToken::new();
+
+    let reader = kube::Client::new(server.in_process(UserInfo::component("system:kube-controller-manager"), None), "default");
+    let informers = Informers::start(reader, loops_stop.clone());
+    let (heralds, receivers) = reign::channel();
+    let controllers = trireme_controllers::run(
+        informers.clone(),
+        receivers.controllers,
+        args.controllers_config(pki.ca_pem())?,
+        loops_stop.clone(),
+    );
+    let scheduler =
+        trireme_scheduler::run(informers, receivers.scheduler, trireme_scheduler::Config::default(), loops_stop.clone());
+    let mut loops = tokio::spawn(async move { tokio::join!(controllers, scheduler) });
+    let mut reigning = tokio::spawn(reign::run(server.clone(), store.clone(), heralds, loops_stop.clone()));
+    let mut api = tokio::spawn({
+        let (server, stop) = (server.clone(), api_stop.clone());
+        async move { server.serve(listener, stop).await }
+    });
+    identity::announce(args, &server, &pki, founded).await?;
+    tracing::info!(name = %args.name()?, "master is up");
+
+    let outcome = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        ended = &mut api => flatten("the API server", ended),
+        ended = &mut reigning => flatten("the leadership loop", ended.map(Ok::<(), anyhow::Error>)),
+        ended = &mut loops => flatten("the control loops", ended.map(|_| Ok::<(), anyhow::Error>(()))),
+        cause = store.failed() => Err(anyhow::anyhow!("the store stopped: {cause}")),
+    };
+    loops_stop.cancel();
+    // Hand leadership over first: whoever asks the others from now on meets a leader at once.
+    if let Err(error) = store.transfer_leadership().await {
+        tracing::debug!(%error, "leadership was not handed over");
+    }
+    api_stop.cancel();
+    let grace = std::time::Duration::from_secs(5);
+    if !api.is_finished() && tokio::time::timeout(grace, &mut api).await.is_err() {
+        tracing::warn!("requests were still running after {} s; closing them", grace.as_secs());
+        api.abort();
+    }
+    reigning.abort();
+    loops.abort();
+    outcome
+}
+
+fn flatten<E: Into<anyhow::Error>>(
+    what: &str,
+    ended: Result<Result<(), E>, tokio::task::JoinError>,
+) -> anyhow::Result<()> {
+    match ended {
+        Ok(Ok(())) => bail!("{what} ended unexpectedly"),
+        Ok(Err(error)) => Err(error.into().context(format!("{what} failed"))),
+        Err(error) => Err(anyhow::Error::new(error).context(format!("{what} crashed"))),
+    }
+}
+
+/// Takes the data directory for this process alone; the lock goes with the returned file.
+///
+/// # Errors
+/// When another process has it.
+pub fn lock(dir: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
+    let path = dir.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        anyhow::anyhow!("{} is in use by another trireme process ({errno}); stop that one first", dir.display())
+    })
+}
+
+/// Listens, or says which port is taken.
+///
+/// # Errors
+/// When the address is taken or not of this machine.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; is another process using this port?"))
+}

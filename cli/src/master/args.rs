@@ -1,0 +1,138 @@
+//! Arguments of `trireme master`, and the configurations of the crates made from them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+/// Port of the API and of joins.
+pub const API_PORT: u16 = 6443;
+
+/// `trireme master`
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Found a new cluster with this machine as its first master.
+    #[arg(long, conflicts_with = "join")]
+    pub init: bool,
+    /// Join the cluster of this master, for example https://10.0.0.11:6443.
+    #[arg(long, value_name = "URL", requires = "token")]
+    pub join: Option<String>,
+    /// Token for joining as a master, as printed by `trireme master --init` or `trireme token create --role master`.
+    #[arg(long, env = "TRIREME_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Where this master keeps its keys and its replica of the state.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/master")]
+    pub data_dir: PathBuf,
+    /// Address (and port, default 6443) under which the other machines reach this master.
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub advertise: String,
+    /// Name of this master, unique in the cluster [default: the host name].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Address to listen on [default: all addresses].
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    pub listen: IpAddr,
+    /// Port for the traffic among masters.
+    #[arg(long, value_name = "PORT", default_value_t = 2380)]
+    pub peer_port: u16,
+    /// Addresses for Services.
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    pub service_cidr: String,
+    /// Addresses for pods; each node gets a /24 of it.
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub cluster_cidr: String,
+    /// DNS domain of the cluster.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+}
+
+impl Args {
+    /// Checks what clap cannot.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in words for the person who typed it.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        self.advertise()?;
+        for (flag, cidr) in [("--service-cidr", &self.service_cidr), ("--cluster-cidr", &self.cluster_cidr)] {
+            let parsed = cidr
+                .split_once('/')
+                .and_then(|(ip, len)| Some((ip.parse::<Ipv4Addr>().ok()?, len.parse::<u8>().ok()?)));
+            if !matches!(parsed, Some((_, 8..=24))) {
+                bail!("{flag} {cidr:?} is not an IPv4 network such as 10.96.0.0/16 with a prefix of 8 to 24 bits");
+            }
+        }
+        self.name()?;
+        Ok(())
+    }
+
+    /// Address and port of this master's API, as others see it.
+    ///
+    /// # Errors
+    /// When `--advertise` is neither `IP` nor `IP:PORT`, or is an address nobody else can reach.
+    pub fn advertise(&self) -> anyhow::Result<SocketAddr> {
+        let address = self
+            .advertise
+            .parse::<SocketAddr>()
+            .or_else(|_| self.advertise.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, API_PORT)))
+            .with_context(|| format!("--advertise {:?} is not an address such as 10.0.0.11", self.advertise))?;
+        if address.ip().is_unspecified() {
+            bail!("--advertise {address}: give the address that other machines reach this one at");
+        }
+        Ok(address)
+    }
+
+    /// Name of this master.
+    ///
+    /// # Errors
+    /// When the name, or the host's name in its place, is not a valid object name.
+    pub fn name(&self) -> anyhow::Result<String> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => crate::host_name()?,
+        };
+        if let Some(problem) = trireme_api::names::dns1123_subdomain(&name).into_iter().next() {
+            bail!("the name {name:?} cannot be used: {problem}");
+        }
+        Ok(name)
+    }
+
+    /// Where the API listens.
+    pub fn listen_api(&self, advertise: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.listen, advertise.port())
+    }
+
+    /// Where the peers' server listens.
+    pub fn listen_peer(&self) -> SocketAddr {
+        SocketAddr::new(self.listen, self.peer_port)
+    }
+}
+
+impl Args {
+    /// Configuration of the API server.
+    ///
+    /// # Errors
+    /// When a value does not fit.
+    pub fn apiserver_config(&self) -> anyhow::Result<trireme_apiserver::Config> {
+        let advertise = self.advertise()?;
+        let mut config = trireme_apiserver::Config::new(self.listen_api(advertise), format!("https://{advertise}"));
+        config.service_cidr = self.service_cidr.clone();
+        config.pod_cidr = self.cluster_cidr.clone();
+        config.cluster_domain = self.cluster_domain.clone();
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Configuration of the controllers.
+    ///
+    /// # Errors
+    /// When a value does not fit.
+    pub fn controllers_config(&self, root_ca_pem: &str) -> anyhow::Result<trireme_controllers::Config> {
+        let config = trireme_controllers::Config {
+            cluster_cidr: self.cluster_cidr.clone(),
+            root_ca_pem: root_ca_pem.to_owned(),
+            ..Default::default()
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}

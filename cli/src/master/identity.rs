@@ -1,0 +1,145 @@
+//! How a master comes to be: founded, joined, or found again on disk.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use trireme_apiserver::ApiServer;
+use trireme_apiserver::pki::{self, MasterIdentity, Pki};
+use trireme_client::kubeconfig::Kubeconfig;
+use trireme_client::tls::CaPin;
+use trireme_raftstore::{Config, PeerTls, Store};
+
+use super::args::Args;
+use crate::admin::token::{self, Role};
+use crate::joining::{self, MasterJoin};
+
+/// A master with its keys and its open store.
+pub struct Opened {
+    /// The replica.
+    pub store: Store,
+    /// The keys.
+    pub pki: Pki,
+    /// Whether this call founded the cluster.
+    pub founded: bool,
+}
+
+/// Opens what the data directory holds, or founds or joins as the arguments say.
+///
+/// # Errors
+/// When the directory is empty and neither was asked for, when the join is refused, or when the disk fails.
+pub async fn open(args: &Args, advertise: SocketAddr) -> anyhow::Result<Opened> {
+    let store_dir = args.data_dir.join("store");
+    let pki_dir = args.data_dir.join(pki::DIRECTORY);
+    let identity = MasterIdentity {
+        name: args.name()?,
+        address: advertise.ip(),
+        service_ip: args.first_service_ip()?,
+        cluster_domain: args.cluster_domain.clone(),
+    };
+    if Store::has_data(&store_dir)? {
+        if args.init || args.join.is_some() {
+            tracing::info!(dir = %args.data_dir.display(), "this master is set up already; --init and --join are ignored");
+        }
+        let pki = Pki::load(&pki_dir)?.refreshed(&identity)?;
+        let store = Store::open(config(args, advertise, &pki)?).await.context("cannot open the store")?;
+        return Ok(Opened { store, pki, founded: false });
+    }
+    if args.init {
+        // Keys of an attempt that ended before the store existed are used again.
+        let pki = if Pki::exists(&pki_dir) { Pki::load(&pki_dir)? } else { Pki::create(&pki_dir, &identity)? };
+        let store = Store::bootstrap(config(args, advertise, &pki)?).await.context("cannot found the store")?;
+        return Ok(Opened { store, pki, founded: true });
+    }
+    let (Some(url), Some(token)) = (&args.join, &args.token) else {
+        bail!(
+            "{} holds no master yet: found a cluster with --init, or join one with --join https://ADDRESS:6443 --token TOKEN",
+            args.data_dir.display()
+        );
+    };
+    let joined = joining::join_master(&MasterJoin {
+        url: url.clone(),
+        token: token.parse().context("--token")?,
+        name: args.name()?,
+        address: advertise,
+        peer_address: SocketAddr::new(advertise.ip(), args.peer_port),
+    })
+    .await?;
+    let pki = joined.install(&pki_dir)?;
+    let store = Store::join(config(args, advertise, &pki)?, joined.response.grant.clone())
+        .await
+        .context("the cluster let this master in, but its store cannot be opened")?;
+    Ok(Opened { store, pki, founded: false })
+}
+
+fn config(args: &Args, advertise: SocketAddr, pki: &Pki) -> anyhow::Result<Config> {
+    let tls = PeerTls {
+        ca_pem: pki.peer_ca_pem().into(),
+        cert_pem: pki.peer().cert_pem.clone().into(),
+        key_pem: pki.peer().key_pem.clone().into(),
+    };
+    let config = Config::new(
+        args.data_dir.join("store"),
+        args.name()?,
+        args.listen_peer(),
+        SocketAddr::new(advertise.ip(), args.peer_port).to_string(),
+        format!("https://{advertise}"),
+        tls,
+    );
+    config.validate()?;
+    Ok(config)
+}
+
+/// Writes the administrator's kubeconfig; on a new cluster also prints how to go on.
+///
+/// # Errors
+/// When the file cannot be written or no token can be made.
+pub async fn announce(args: &Args, server: &ApiServer, pki: &Pki, founded: bool) -> anyhow::Result<()> {
+    let advertise = args.advertise()?;
+    let url = format!("https://{advertise}");
+    let path = args.data_dir.join("kubeconfig-admin");
+    write_kubeconfig(&path, &url, pki)?;
+    if !founded {
+        return Ok(());
+    }
+    // Tokens live in kube-system, which the leadership loop may not have come to yet.
+    server.bootstrap().await.context("cannot put the cluster's own objects in place")?;
+    let client = kube::Client::new(
+        server.in_process(trireme_apiserver::UserInfo::component("system:apiserver"), None),
+        "kube-system",
+    );
+    let ttl = std::time::Duration::from_secs(3600);
+    let pin = CaPin::of_pem(pki.ca_pem().as_bytes())?;
+    let master = token::create(&client, pin, Role::Master, ttl, "printed by trireme master --init").await?;
+    let node = token::create(&client, pin, Role::Node, ttl, "printed by trireme master --init").await?;
+    println!(
+        "The cluster is founded. Within the next hour, add machines to it with:\n\n  \
+         trireme master --join {url} --token {master} --advertise IP\n  \
+         trireme node --join {url} --token {node}\n\n\
+         More tokens: trireme token create --role master|node\n\
+         Look around: export KUBECONFIG={path}; kubectl get nodes\n",
+        path = path.display()
+    );
+    Ok(())
+}
+
+/// The administrator's way in through this master, with the others learnt on the way.
+fn write_kubeconfig(path: &Path, url: &str, pki: &Pki) -> anyhow::Result<()> {
+    let admin = pki.admin();
+    let config = Kubeconfig::for_cluster(
+        "trireme",
+        pki::ADMIN_USER,
+        &[url.to_owned()],
+        pki.ca_pem().as_bytes(),
+        admin.cert_pem.as_bytes(),
+        admin.key_pem.as_bytes(),
+    );
+    config.write(path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+impl Args {
+    fn first_service_ip(&self) -> anyhow::Result<IpAddr> {
+        let cidr: trireme_apiserver::Cidr = self.service_cidr.parse()?;
+        Ok(IpAddr::V4(cidr.nth(1).context("--service-cidr is too small")?))
+    }
+}

@@ -1,0 +1,203 @@
+//! `trireme node`: the agent of one machine.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use tokio_util::sync::CancellationToken;
+use trireme_client::masters::{self, MastersConfig};
+use trireme_client::tls::Identity;
+use trireme_nodeagent::AgentTls;
+
+use crate::joining::{self, NodeJoin};
+use crate::terminate;
+
+/// `trireme node`
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Join the cluster of this master, for example https://10.0.0.11:6443; needed the first time only.
+    #[arg(long, value_name = "URL", requires = "token")]
+    join: Option<String>,
+    /// Token for joining as a node, as printed by `trireme master --init` or `trireme token create --role node`.
+    #[arg(long, env = "TRIREME_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Where this node keeps its certificate, images and pods.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/node")]
+    data_dir: PathBuf,
+    /// Address of this machine that masters and other nodes reach [default: that of the route to the master].
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
+    /// Name of the node [default: the host name].
+    #[arg(long)]
+    name: Option<String>,
+    /// Folder of OCI or docker image archives that are imported at start.
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Cgroup below which all of this node's pods live.
+    #[arg(long, value_name = "PATH")]
+    cgroup_root: Option<String>,
+    /// Labels of the Node object, KEY=VALUE.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    /// How many pods may run here.
+    #[arg(long, value_name = "N", default_value_t = 110)]
+    max_pods: u32,
+    /// Port of the agent's HTTPS server.
+    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    port: u16,
+}
+
+const CA: &str = "pki/ca.crt";
+const CERT: &str = "pki/node.crt";
+const KEY: &str = "pki/node.key";
+const MASTERS: &str = "masters.json";
+
+/// Runs the agent until it is told to stop. Containers go on running.
+///
+/// # Errors
+/// When the arguments do not fit, the join is refused, or the agent cannot work on this machine.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("trireme node runs containers and needs root; try: sudo trireme node …");
+    }
+    std::fs::create_dir_all(&args.data_dir)
+        .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
+    let data_dir = std::fs::canonicalize(&args.data_dir)?;
+    let _lock = crate::master::lock(&data_dir)?;
+    let name = args.name()?;
+    let address = args.address(&data_dir).await?;
+    // A taken port is told before anything is joined.
+    let listen = SocketAddr::from(([0, 0, 0, 0], args.port));
+    drop(crate::master::bind(listen).await?);
+
+    if data_dir.join(KEY).exists() {
+        if args.join.is_some() {
+            tracing::info!(dir = %data_dir.display(), "this node has joined already; --join is ignored");
+        }
+    } else {
+        join(&args, &data_dir, &name, address).await?;
+    }
+    let tls = AgentTls { ca_pem: read(&data_dir, CA)?, cert_pem: read(&data_dir, CERT)?, key_pem: read(&data_dir, KEY)? };
+    let urls: Vec<String> = serde_json::from_slice(&read(&data_dir, MASTERS)?)
+        .with_context(|| format!("{} is damaged", data_dir.join(MASTERS).display()))?;
+
+    let mut agent = trireme_nodeagent::Config::new(&name, address, &data_dir);
+    agent.listen = listen;
+    agent.max_pods = args.max_pods;
+    agent.labels = labels(&args.labels)?;
+    if let Some(images) = &args.images {
+        agent.images_dir = std::path::absolute(images)?;
+    }
+    if let Some(root) = &args.cgroup_root {
+        agent.cgroup_root = root.clone();
+    }
+    agent.validate()?;
+
+    let shutdown = CancellationToken::new();
+    terminate::on_signal(shutdown.clone())?;
+    let identity = Identity { cert_pem: tls.cert_pem.clone(), key_pem: tls.key_pem.clone() };
+    let (client, known) = masters::connect(MastersConfig::new(urls, tls.ca_pem.clone(), Some(identity)))?;
+    let following = tokio::spawn({
+        let (client, data_dir) = (client.clone(), data_dir.clone());
+        async move {
+            let persist = |urls: &[String]| {
+                if let Err(error) = remember_masters(&data_dir, urls) {
+                    tracing::warn!(%error, "cannot remember the masters");
+                }
+            };
+            known.follow(client, persist).await;
+        }
+    });
+    let result = trireme_nodeagent::run(agent, client, tls, shutdown).await.context("the node agent failed");
+    following.abort();
+    result
+}
+
+/// Asks to be let in and writes what came back; the key last, since its presence means that the join is complete.
+async fn join(args: &Args, data_dir: &Path, name: &str, address: IpAddr) -> anyhow::Result<()> {
+    let (Some(url), Some(token)) = (&args.join, &args.token) else {
+        bail!(
+            "{} holds no node yet: join a cluster with --join https://ADDRESS:6443 --token TOKEN",
+            data_dir.display()
+        );
+    };
+    let request = NodeJoin { url: url.clone(), token: token.parse().context("--token")?, name: name.to_owned(), address };
+    let joined = joining::join_node(&request).await?;
+    std::fs::create_dir_all(data_dir.join("pki"))?;
+    remember_masters(data_dir, &joined.masters)?;
+    write(data_dir, CA, joined.ca_pem.as_bytes())?;
+    write(data_dir, CERT, joined.cert_pem.as_bytes())?;
+    write(data_dir, KEY, joined.key_pem.as_bytes())?;
+    tracing::info!(name, master = url, "joined the cluster");
+    Ok(())
+}
+
+impl Args {
+    fn name(&self) -> anyhow::Result<String> {
+        match &self.name {
+            Some(name) => Ok(name.clone()),
+            None => crate::host_name(),
+        }
+    }
+
+    /// The given address, or the one this machine uses on the way to a master.
+    async fn address(&self, data_dir: &Path) -> anyhow::Result<IpAddr> {
+        if let Some(address) = self.address {
+            return Ok(address);
+        }
+        let url = match &self.join {
+            Some(url) => url.clone(),
+            None => {
+                let known: Vec<String> = serde_json::from_slice(&read(data_dir, MASTERS)?)?;
+                known.into_iter().next().context("no master is known; give --address")?
+            }
+        };
+        let uri: http::Uri = url.parse().with_context(|| format!("--join {url:?} is not a URL"))?;
+        let host = uri.host().with_context(|| format!("--join {url:?} names no host"))?;
+        let target = tokio::net::lookup_host((host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(6443)))
+            .await
+            .with_context(|| format!("cannot resolve {host}"))?
+            .next()
+            .with_context(|| format!("{host} has no address"))?;
+        // Connecting a datagram socket sends nothing; it makes the kernel choose the source address.
+        let probe = tokio::net::UdpSocket::bind(if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).await?;
+        probe.connect(target).await.with_context(|| format!("there is no route to {target}"))?;
+        Ok(probe.local_addr()?.ip())
+    }
+}
+
+fn labels(pairs: &[String]) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
+    pairs
+        .iter()
+        .map(|pair| {
+            let (key, value) =
+                pair.split_once('=').with_context(|| format!("--label {pair:?} is not of the form KEY=VALUE"))?;
+            Ok((key.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+fn remember_masters(data_dir: &Path, urls: &[String]) -> anyhow::Result<()> {
+    write(data_dir, MASTERS, &serde_json::to_vec_pretty(urls)?)
+}
+
+fn read(data_dir: &Path, file: &str) -> anyhow::Result<Vec<u8>> {
+    let path = data_dir.join(file);
+    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Replaces a file whole, readable by root alone, on disk before it is visible.
+fn write(data_dir: &Path, file: &str, content: &[u8]) -> anyhow::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    let path = data_dir.join(file);
+    let folder = path.parent().unwrap_or(data_dir);
+    let mut temporary = tempfile::NamedTempFile::new_in(folder)
+        .with_context(|| format!("cannot write into {}", folder.display()))?;
+    temporary.as_file().set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    temporary.write_all(content)?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}
