@@ -22,9 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use trireme_apiserver::join::wire::{
-    MASTER_PATH, MasterRequest, MasterResponse, NODE_PATH, NodeRequest, NodeResponse,
-};
+use trireme_apiserver::join::wire::{MASTER_PATH, MasterRequest, MasterResponse, NODE_PATH, NodeRequest, NodeResponse};
 use trireme_apiserver::pki::{Pair, Pki, key_and_csr};
 use trireme_client::tls::{CaPin, Trust, client_config};
 
@@ -65,7 +63,8 @@ impl FromStr for JoinToken {
         let (token, pin) = text.split_once('@').ok_or_else(|| {
             anyhow!("the token is cut off: it has the form <id>.<secret>@sha256:<hash>; paste all of it")
         })?;
-        let (id, secret) = token.split_once('.').ok_or_else(|| anyhow!("the token has no dot between id and secret"))?;
+        let (id, secret) =
+            token.split_once('.').ok_or_else(|| anyhow!("the token has no dot between id and secret"))?;
         let fits = |text: &str, length: usize| {
             text.len() == length && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         };
@@ -166,12 +165,7 @@ pub async fn join_node(join: &NodeJoin) -> anyhow::Result<JoinedNode> {
     let key = key_and_csr()?;
     let request = NodeRequest { name: join.name.clone(), address: join.address.to_string(), csr: key.csr_pem };
     let response: NodeResponse = post(&join.url, &join.token, NODE_PATH, &request).await?;
-    Ok(JoinedNode {
-        ca_pem: response.ca_crt,
-        cert_pem: response.crt,
-        key_pem: key.key_pem,
-        masters: response.masters,
-    })
+    Ok(JoinedNode { ca_pem: response.ca_crt, cert_pem: response.crt, key_pem: key.key_pem, masters: response.masters })
 }
 
 async fn post<T: DeserializeOwned>(
@@ -186,7 +180,8 @@ async fn post<T: DeserializeOwned>(
     loop {
         let (status, answer) = attempt(url, token, path, body.clone()).await?;
         if status.is_success() {
-            return serde_json::from_slice(&answer).context("the master's answer is not understood; is it older or newer?");
+            return serde_json::from_slice(&answer)
+                .context("the master's answer is not understood; is it older or newer?");
         }
         let message = message(&answer);
         let transient = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT);
@@ -264,7 +259,9 @@ fn explain(url: &str, pin: CaPin, error: std::io::Error) -> anyhow::Error {
         Some(Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         )) => {
-            anyhow!("the certificate of {url} is not valid for this address; use the address that the master advertises")
+            anyhow!(
+                "the certificate of {url} is not valid for this address; use the address that the master advertises"
+            )
         }
         Some(Error::InvalidCertificate(
             CertificateError::Expired

@@ -7,9 +7,9 @@ mod reign;
 pub use args::Args;
 use identity::Opened;
 
+use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::Path;
-use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trireme_apiserver::{ApiServer, UserInfo};
@@ -47,13 +47,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// Serves the API and runs the control loops until shutdown or until one of them ends by itself.
 async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Opened { store, pki, founded } = opened;
-    let server = ApiServer::new(args.apiserver_config()?, store.clone(), pki.clone())
-        .context("cannot start the API server")?;
+    let server =
+        ApiServer::new(args.apiserver_config()?, store.clone(), pki.clone()).context("cannot start the API server")?;
     // The control loops end before the API server they talk to, and that before the store.
     let loops_stop = CancellationToken::new();
     let api_stop = CancellationToken::new();
 
-    let reader = kube::Client::new(server.in_process(UserInfo::component("system:kube-controller-manager"), None), "default");
+    let reader =
+        kube::Client::new(server.in_process(UserInfo::component("system:kube-controller-manager"), None), "default");
     let informers = Informers::start(reader, loops_stop.clone());
     let (heralds, receivers) = reign::channel();
     let controllers = trireme_controllers::run(
@@ -62,8 +63,12 @@ async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: Can
         args.controllers_config(pki.ca_pem())?,
         loops_stop.clone(),
     );
-    let scheduler =
-        trireme_scheduler::run(informers, receivers.scheduler, trireme_scheduler::Config::default(), loops_stop.clone());
+    let scheduler = trireme_scheduler::run(
+        informers,
+        receivers.scheduler,
+        trireme_scheduler::Config::default(),
+        loops_stop.clone(),
+    );
     let mut loops = tokio::spawn(async move { tokio::join!(controllers, scheduler) });
     let mut reigning = tokio::spawn(reign::run(server.clone(), store.clone(), heralds, loops_stop.clone()));
     let mut api = tokio::spawn({

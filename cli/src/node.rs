@@ -77,7 +77,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     } else {
         join(&args, &data_dir, &name, address).await?;
     }
-    let tls = AgentTls { ca_pem: read(&data_dir, CA)?, cert_pem: read(&data_dir, CERT)?, key_pem: read(&data_dir, KEY)? };
+    let tls =
+        AgentTls { ca_pem: read(&data_dir, CA)?, cert_pem: read(&data_dir, CERT)?, key_pem: read(&data_dir, KEY)? };
     let urls: Vec<String> = serde_json::from_slice(&read(&data_dir, MASTERS)?)
         .with_context(|| format!("{} is damaged", data_dir.join(MASTERS).display()))?;
 
@@ -121,7 +122,8 @@ async fn join(args: &Args, data_dir: &Path, name: &str, address: IpAddr) -> anyh
             data_dir.display()
         );
     };
-    let request = NodeJoin { url: url.clone(), token: token.parse().context("--token")?, name: name.to_owned(), address };
+    let request =
+        NodeJoin { url: url.clone(), token: token.parse().context("--token")?, name: name.to_owned(), address };
     let joined = joining::join_node(&request).await?;
     std::fs::create_dir_all(data_dir.join("pki"))?;
     remember_masters(data_dir, &joined.masters)?;
@@ -192,8 +194,8 @@ fn write(data_dir: &Path, file: &str, content: &[u8]) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let path = data_dir.join(file);
     let folder = path.parent().unwrap_or(data_dir);
-    let mut temporary = tempfile::NamedTempFile::new_in(folder)
-        .with_context(|| format!("cannot write into {}", folder.display()))?;
+    let mut temporary =
+        tempfile::NamedTempFile::new_in(folder).with_context(|| format!("cannot write into {}", folder.display()))?;
     temporary.as_file().set_permissions(std::fs::Permissions::from_mode(0o600))?;
     temporary.write_all(content)?;
     temporary.as_file().sync_all()?;

@@ -64,8 +64,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 /// The masters, by name.
 pub(crate) async fn list(client: &kube::Client) -> anyhow::Result<Vec<MemberInfo>> {
-    let list: MemberList =
-        client.request(Request::get(MEMBERS_PATH).body(Vec::new())?).await.map_err(api_error)?;
+    let list: MemberList = client.request(Request::get(MEMBERS_PATH).body(Vec::new())?).await.map_err(api_error)?;
     Ok(list.members)
 }
 

@@ -136,7 +136,12 @@ impl Route {
     pub fn parse(text: &str, device: &str) -> Option<Route> {
         let (address, prefix) = text.split_once('/').unwrap_or((text, "32"));
         let base = u32::from(address.parse::<Ipv4Addr>().ok()?);
-        Some(Route { text: text.into(), device: device.into(), base, prefix: prefix.parse().ok().filter(|p| *p <= 32)? })
+        Some(Route {
+            text: text.into(),
+            device: device.into(),
+            base,
+            prefix: prefix.parse().ok().filter(|p| *p <= 32)?,
+        })
     }
 
     /// Whether the route is about addresses of `10.90.<subnet>.0/24`. Wide routes (a VPN's 10.0.0.0/8) do not count:

@@ -169,8 +169,7 @@ pub fn network(layout: &Layout, hosts: &[Host]) -> anyhow::Result<()> {
 
 /// What is still there, in words.
 pub fn leftovers(layout: &Layout, hosts: &[Host], keep_data: bool) -> Vec<String> {
-    let mut found: Vec<String> =
-        remaining(layout).iter().map(|process| format!("process {}", process.pid)).collect();
+    let mut found: Vec<String> = remaining(layout).iter().map(|process| format!("process {}", process.pid)).collect();
     found.extend(mounts(layout).iter().map(|path| format!("mount {}", path.display())));
     found.extend(network::namespaces(layout).into_iter().map(|name| format!("network namespace {name}")));
     let links = network::cluster_links(layout, hosts).unwrap_or_default();

@@ -46,7 +46,11 @@ pub async fn run(layout: &Layout, output: Output) -> anyhow::Result<()> {
     }
     let ill = rows.iter().filter(|row| !row.ready).count();
     if ill > 0 {
-        bail!("{ill} of {} hosts are not ready; \"trireme up --name {}\" brings back what died", rows.len(), layout.name);
+        bail!(
+            "{ill} of {} hosts are not ready; \"trireme up --name {}\" brings back what died",
+            rows.len(),
+            layout.name
+        );
     }
     Ok(())
 }
@@ -55,7 +59,9 @@ async fn problems(hosts: &[Host]) -> anyhow::Result<Vec<String>> {
     let access = hosts.iter().filter(|h| h.kind == Kind::Master).find_map(|host| Access::of_master(host).ok());
     match access {
         Some(access) => ready::Probe::new(&access, hosts)?.missing().await,
-        None => Ok(hosts.iter().map(|host| format!("{} (no master has data, or it cannot be read)", host.name)).collect()),
+        None => {
+            Ok(hosts.iter().map(|host| format!("{} (no master has data, or it cannot be read)", host.name)).collect())
+        }
     }
 }
 
