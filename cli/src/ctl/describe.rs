@@ -59,6 +59,10 @@ pub(super) struct Subject {
     pub slices: Vec<Value>,
     /// Lease of a node.
     pub lease: Value,
+    /// Quotas of a namespace, where the server has them.
+    pub quotas: Option<Vec<Value>>,
+    /// Limit ranges of a namespace, where the server has them.
+    pub limits: Option<Vec<Value>>,
 }
 
 /// Runs the verb.
@@ -164,12 +168,23 @@ async fn subject(session: &Session, target: &Target, show_events: bool) -> Resul
             let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", target.name);
             subject.lease = session.api.json(&Call::get(path)).await.unwrap_or_default();
         }
+        ("", "Namespace") => {
+            subject.quotas = inside(session, "resourcequotas", &target.name).await;
+            subject.limits = inside(session, "limitranges", &target.name).await;
+        }
         _ => {}
     }
     if show_events {
         subject.events = Some(events(session, target, &subject.object).await);
     }
     Ok(subject)
+}
+
+/// A namespace's objects of a type, unless the server does not have it.
+async fn inside(session: &Session, resource: &str, namespace: &str) -> Option<Vec<Value>> {
+    let resource = session.discovery().await.ok()?.find(resource)?;
+    let mut list = session.api.json(&Call::get(resource.path(Some(namespace)))).await.ok()?;
+    Some(list["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
 }
 
 fn owned_by(object: &Value, uid: &Value) -> bool {
@@ -216,7 +231,7 @@ pub(super) fn render(subject: &Subject, now: Timestamp) -> String {
         ("", "Pod") => pod::describe(&mut page, object),
         ("", "Node") => node::describe(&mut page, subject),
         ("", "Service") => self::core::service(&mut page, subject),
-        ("", "Namespace") => return self::core::namespace(page, object),
+        ("", "Namespace") => return self::core::namespace(page, subject),
         ("", "ConfigMap") => self::core::config_map(&mut page, object),
         ("", "Secret") => return self::core::secret(page, object),
         ("", "ServiceAccount") => self::core::service_account(&mut page, object),

@@ -43,10 +43,16 @@ pub async fn run(session: &Session, args: &ExplainArgs) -> Result<()> {
         group => format!("/openapi/v3/apis/{group}/{}", resource.version),
     };
     let document = session.api.json(&Call::get(path)).await?;
+    emit(&head(&resource))?;
     emit(&page(&document, &resource, &fields, args.recursive)?)
 }
 
-/// The documentation's text.
+fn head(resource: &Resource) -> String {
+    let kind = format!("KIND:       {}\nVERSION:    {}\n\n", resource.kind, resource.version);
+    if resource.group.is_empty() { kind } else { format!("GROUP:      {}\n{kind}", resource.group) }
+}
+
+/// The documentation's text below its head.
 pub fn page(document: &Value, resource: &Resource, fields: &[&str], recursive: bool) -> Result<String> {
     let schemas = &document["components"]["schemas"];
     let root = schemas.as_object().into_iter().flatten().find(|(_, schema)| {
@@ -66,17 +72,18 @@ pub fn page(document: &Value, resource: &Resource, fields: &[&str], recursive: b
         schema = resolve(schemas, property);
     }
     let mut out = String::new();
-    if !resource.group.is_empty() {
-        out.push_str(&format!("GROUP:      {}\n", resource.group));
-    }
-    out.push_str(&format!("KIND:       {}\nVERSION:    {}\n\n", resource.kind, resource.version));
     if let Some((name, property)) = field {
-        out.push_str(&format!("FIELD: {name} <{}>\n\n", type_name(schemas, property)));
+        out.push_str(&format!("FIELD: {name} <{}>\n\n\n", type_name(schemas, property)));
     }
+    // A field's own words come first, then those of its type.
     let own = field.and_then(|(_, property)| property["description"].as_str());
-    let text = own.or_else(|| schema["description"].as_str()).unwrap_or("<empty>");
+    let texts: Vec<&str> = own.into_iter().chain(schema["description"].as_str()).collect();
     out.push_str("DESCRIPTION:\n");
-    wrap(text, 4, &mut out);
+    match texts.as_slice() {
+        [] => wrap("<empty>", 4, &mut out),
+        [own, of_type] if own == of_type => wrap(own, 4, &mut out),
+        texts => texts.iter().for_each(|text| wrap(text, 4, &mut out)),
+    }
     out.push_str("    \n");
     if properties(schemas, schema).is_some() {
         out.push_str("FIELDS:\n");
@@ -194,10 +201,7 @@ mod tests {
             "io.k8s.Container": {"description": "C.", "properties": {"name": {"type": "string", "description": "N."}}}}}});
         let pod = Resource { version: "v1".into(), kind: "Pod".into(), ..Resource::default() };
         let text = page(&document, &pod, &["spec"], false).unwrap();
-        assert!(
-            text.starts_with("KIND:       Pod\nVERSION:    v1\n\nFIELD: spec <PodSpec>\n\nDESCRIPTION:\n    Wanted.\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("FIELD: spec <PodSpec>\n\n\nDESCRIPTION:\n    Wanted.\n    Spec.\n"), "{text}");
         assert!(
             text.contains("  containers\t<[]Container> -required-\n    C.\n\n  labels\t<map[string]string>\n"),
             "{text}"

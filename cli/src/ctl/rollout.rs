@@ -216,6 +216,9 @@ async fn history(session: &Session, args: &HistoryArgs, target: &Target) -> Resu
         let text = super::describe::pod_template(&set["spec"]["template"]);
         return emit(&format!("{} with revision #{}\n{text}", target.label(), args.revision));
     }
+    if sets.is_empty() {
+        return emit(&format!("{} \nNo rollout history found.\n", target.label()));
+    }
     let mut rows = vec![vec!["REVISION".to_owned(), "CHANGE-CAUSE".to_owned()]];
     rows.extend(sets.iter().map(|set| {
         let cause = set["metadata"]["annotations"]["kubernetes.io/change-cause"].as_str().unwrap_or("<none>");

@@ -54,7 +54,7 @@ fn service_port(page: &mut Page, subject: &Subject, port: &Value) {
     let mut found = addresses(subject, port["name"].as_str().unwrap_or_default());
     let more = found.len().saturating_sub(3);
     found.truncate(3);
-    let mut text = found.join(",");
+    let mut text = if found.is_empty() { "<none>".to_owned() } else { found.join(",") };
     if more > 0 {
         text.push_str(&format!(" + {more} more..."));
     }
@@ -79,8 +79,9 @@ fn addresses(subject: &Subject, port: &str) -> Vec<String> {
     found
 }
 
-/// A namespace; quotas and limits are not described further.
-pub fn namespace(mut page: Page, object: &Value) -> String {
+/// A namespace with its quotas, where the server has such.
+pub fn namespace(mut page: Page, subject: &Subject) -> String {
+    let object = &subject.object;
     page.metadata(object);
     page.field(0, "Status", &plain(&object["status"]["phase"]));
     if some(&object["status"]["conditions"]) {
@@ -94,8 +95,53 @@ pub fn namespace(mut page: Page, object: &Value) -> String {
             page.line(1, &format!("{kind}\t{status}\t{since}\t{reason}\t{message}"));
         }
     }
-    page.raw("\nNo resource quota.\n\nNo LimitRange resource.\n");
+    match subject.quotas.as_deref() {
+        None => {}
+        Some([]) => page.raw("\nNo resource quota.\n"),
+        Some(quotas) => resource_quotas(&mut page, quotas),
+    }
+    match subject.limits.as_deref() {
+        None => {}
+        Some([]) => page.raw("\nNo LimitRange resource.\n"),
+        Some(limits) => limit_ranges(&mut page, limits),
+    }
     page.finish()
+}
+
+fn resource_quotas(page: &mut Page, quotas: &[Value]) {
+    page.raw("\nResource Quotas\n");
+    for quota in quotas {
+        page.field(1, "Name", &plain(&quota["metadata"]["name"]));
+        page.line(1, "Resource\tUsed\tHard");
+        page.line(1, "--------\t---\t---");
+        for (name, hard) in in_order(&quota["status"]["hard"]) {
+            page.line(1, &format!("{name}\t{}\t{}", plain(&quota["status"]["used"][name]), plain(hard)));
+        }
+    }
+}
+
+fn limit_ranges(page: &mut Page, ranges: &[Value]) {
+    page.raw("\nResource Limits\n");
+    page.line(1, "Type\tResource\tMin\tMax\tDefault Request\tDefault Limit\tMax Limit/Request Ratio");
+    page.line(1, "----\t--------\t---\t---\t---------------\t-------------\t-----------------------");
+    let fields = ["min", "max", "defaultRequest", "default", "maxLimitRequestRatio"];
+    for limit in ranges.iter().flat_map(|range| items(&range["spec"]["limits"])) {
+        let mut names: Vec<&String> = fields
+            .iter()
+            .flat_map(|field| limit[*field].as_object().into_iter().flatten())
+            .map(|(name, _)| name)
+            .collect();
+        names.sort();
+        names.dedup();
+        for name in names {
+            let cell = |field: &&str| match plain(&limit[*field][name]) {
+                text if text.is_empty() => "-".to_owned(),
+                text => text,
+            };
+            let cells: Vec<String> = fields.iter().map(cell).collect();
+            page.line(1, &format!("{}\t{name}\t{}", plain(&limit["type"]), cells.join("\t")));
+        }
+    }
 }
 
 fn in_order(map: &Value) -> Vec<(&String, &Value)> {

@@ -41,9 +41,9 @@ pub fn describe(page: &mut Page, pod: &Value) {
         page.field(0, "IPs", "<none>");
     }
     page.controller(pod);
-    containers(page, "Init Containers", &spec["initContainers"], &status["initContainerStatuses"]);
-    containers(page, "Containers", &spec["containers"], &status["containerStatuses"]);
-    containers(page, "Ephemeral Containers", &spec["ephemeralContainers"], &status["ephemeralContainerStatuses"]);
+    containers(page, "Init Containers", pod, "initContainers", "initContainerStatuses");
+    containers(page, "Containers", pod, "containers", "containerStatuses");
+    containers(page, "Ephemeral Containers", pod, "ephemeralContainers", "ephemeralContainerStatuses");
     conditions(page, &status["conditions"]);
     template::volumes(page, &spec["volumes"], 0);
     page.field(0, "QoS Class", &or_none(&status["qosClass"]));
@@ -51,10 +51,12 @@ pub fn describe(page: &mut Page, pod: &Value) {
     tolerations(page, &spec["tolerations"], "");
 }
 
-fn containers(page: &mut Page, name: &str, specs: &Value, statuses: &Value) {
+fn containers(page: &mut Page, name: &str, pod: &Value, specs: &str, statuses: &str) {
+    let (specs, statuses) = (&pod["spec"][specs], &pod["status"][statuses]);
     if some(specs) {
         page.line(0, &format!("{name}:"));
-        template::containers(page, &Containers { specs, statuses: Some(statuses), indent: "  " });
+        let statuses = Some(statuses);
+        template::containers(page, &Containers { specs, statuses, indent: "  ", pod: Some(pod) });
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Containers<'a> {
     pub statuses: Option<&'a Value>,
     /// What stands before names.
     pub indent: &'a str,
+    /// The pod whose fields variables take; none in templates.
+    pub pod: Option<&'a Value>,
 }
 
 /// `Pod Template:`
@@ -33,7 +35,7 @@ pub fn describe(page: &mut Page, template: &Value) {
     for (name, field) in [("Init Containers", "initContainers"), ("Containers", "containers")] {
         if some(&spec[field]) {
             page.line(1, &format!("{name}:"));
-            containers(page, &Containers { specs: &spec[field], statuses: None, indent: "   " });
+            containers(page, &Containers { specs: &spec[field], statuses: None, indent: "   ", pod: None });
         }
     }
     volumes(page, &spec["volumes"], 1);
@@ -45,8 +47,9 @@ pub fn describe(page: &mut Page, template: &Value) {
 pub fn containers(page: &mut Page, containers: &Containers<'_>) {
     for spec in items(containers.specs) {
         let name = plain(&spec["name"]);
-        let find = |statuses| items(statuses).find(|status| status["name"] == name.as_str()).unwrap_or(&Value::Null);
-        let status = containers.statuses.map(find);
+        // A container that the node has not looked at yet has no status.
+        let status =
+            containers.statuses.and_then(|statuses| items(statuses).find(|status| status["name"] == name.as_str()));
         page.raw(&format!("{}{name}:\n", containers.indent));
         if let Some(status) = status {
             page.field(2, "Container ID", &plain(&status["containerID"]));
@@ -74,7 +77,7 @@ pub fn containers(page: &mut Page, containers: &Containers<'_>) {
                 page.field(2, name, &probe(&spec[field]));
             }
         }
-        environment(page, spec);
+        environment(page, spec, containers.pod);
         mounts(page, &spec["volumeMounts"]);
     }
 }
@@ -171,7 +174,7 @@ fn probe(probe: &Value) -> String {
     format!("{kind} {timing}")
 }
 
-fn environment(page: &mut Page, spec: &Value) {
+fn environment(page: &mut Page, spec: &Value, pod: Option<&Value>) {
     if some(&spec["envFrom"]) {
         page.line(2, "Environment Variables from:");
         for source in items(&spec["envFrom"]) {
@@ -189,11 +192,11 @@ fn environment(page: &mut Page, spec: &Value) {
     }
     page.line(2, "Environment:");
     for variable in items(&spec["env"]) {
-        page.line(3, &format!("{}:\t{}", plain(&variable["name"]), variable_value(variable)));
+        page.line(3, &format!("{}:\t{}", plain(&variable["name"]), variable_value(variable, pod)));
     }
 }
 
-fn variable_value(variable: &Value) -> String {
+fn variable_value(variable: &Value, pod: Option<&Value>) -> String {
     let from = &variable["valueFrom"];
     let key_of = |kind: &str, reference: &Value| {
         let (key, name) = (plain(&reference["key"]), plain(&reference["name"]));
@@ -201,7 +204,9 @@ fn variable_value(variable: &Value) -> String {
     };
     if from["fieldRef"].is_object() {
         let reference = &from["fieldRef"];
-        format!(" ({}:{})", reference["apiVersion"].as_str().unwrap_or("v1"), plain(&reference["fieldPath"]))
+        let path = plain(&reference["fieldPath"]);
+        let value = pod.map(|pod| field_of(pod, &path)).unwrap_or_default();
+        format!("{value} ({}:{path})", reference["apiVersion"].as_str().unwrap_or("v1"))
     } else if from["configMapKeyRef"].is_object() {
         key_of("config map", &from["configMapKeyRef"])
     } else if from["secretKeyRef"].is_object() {
@@ -211,6 +216,20 @@ fn variable_value(variable: &Value) -> String {
         format!("{} ({})", plain(&reference["containerName"]), plain(&reference["resource"]))
     } else {
         plain(&variable["value"]).replace('\n', "\n      \t")
+    }
+}
+
+/// A pod's field by the path of a `fieldRef`: `metadata.name`, `metadata.labels['app']`.
+fn field_of(pod: &Value, path: &str) -> String {
+    let (path, key) = match path.split_once("['") {
+        Some((path, rest)) => (path, Some(rest.trim_end_matches("']"))),
+        None => (path, None),
+    };
+    let value = path.split('.').fold(pod, |value, name| &value[name]);
+    match key {
+        Some(key) => plain(&value[key]),
+        None if value.is_object() => String::new(),
+        None => plain(value),
     }
 }
 

@@ -190,7 +190,9 @@ fn config_maps_and_namespaces() {
     assert_eq!(text(map, Vec::new()), expected);
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "d"}, "status": {"phase": "Active"}});
-    let text = text(namespace, Vec::new());
+    let subject =
+        Subject { object: namespace, quotas: Some(Vec::new()), limits: Some(Vec::new()), ..Subject::default() };
+    let text = render(&subject, now());
     assert!(text.ends_with("Status:       Active\n\nNo resource quota.\n\nNo LimitRange resource.\n"), "{text}");
 }
 

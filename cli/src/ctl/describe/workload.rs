@@ -60,6 +60,9 @@ fn conditions(page: &mut Page, conditions: &Value) {
 }
 
 fn revisions(page: &mut Page, subject: &Subject) {
+    if subject.sets.is_empty() {
+        return;
+    }
     let revision = |object: &Value| object["metadata"]["annotations"]["deployment.kubernetes.io/revision"].clone();
     let current = revision(&subject.object);
     let is_new = |set: &&Value| !current.is_null() && revision(set) == current;
