@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use trireme_client::informer::{Change, Notice, ObjectKey};
 
 use crate::Config;
+use crate::affinity::allowed;
 use crate::filter::{Refusal, explain, filter};
 use crate::queue::{Queue, Waits};
 use crate::score::score;
@@ -79,8 +80,12 @@ impl Engine {
             self.pod_gone(&uid, now);
         } else if let Some(node) = bound_to(&pod).map(str::to_owned) {
             self.queue.remove(&uid);
+            let known = self.cluster.is_placed(&uid);
             if let Some(left) = self.cluster.place(&Arc::new(PodInfo::new(pod)), &node, false) {
                 self.freed(&left, now);
+            }
+            if !known {
+                self.rearranged(now);
             }
         } else if !self.is_ours(&pod) {
             self.pod_gone(&uid, now);
@@ -148,9 +153,20 @@ impl Engine {
 
     /// A node came, changed, or has more room: pods that it can take now are tried again.
     fn freed(&mut self, node: &str, now: Instant) {
+        self.rearranged(now);
         let Some(info) = self.cluster.nodes.get(node) else { return };
         for pod in self.queue.stuck() {
-            if filter(&pod, info).is_ok() {
+            if filter(&pod, info).is_ok() && allowed(&pod, info, &self.cluster).is_ok() {
+                self.queue.wake(&pod.uid, now);
+            }
+        }
+    }
+
+    /// Pods came or went: those that want to be with or without others may have a place now, on any node.
+    fn rearranged(&mut self, now: Instant) {
+        for pod in self.queue.stuck().iter().filter(|pod| !pod.terms.is_empty()) {
+            let mut nodes = self.cluster.nodes.values();
+            if nodes.any(|info| filter(pod, info).is_ok() && allowed(pod, info, &self.cluster).is_ok()) {
                 self.queue.wake(&pod.uid, now);
             }
         }
@@ -162,7 +178,7 @@ impl Engine {
         let mut possible: Vec<&str> = Vec::new();
         let mut refusals: Vec<Refusal> = Vec::new();
         for (name, info) in self.cluster.nodes.iter().filter(|(_, info)| info.node.is_some()) {
-            match filter(&pod, info) {
+            match filter(&pod, info).and_then(|()| allowed(&pod, info, &self.cluster)) {
                 Ok(()) => possible.push(name),
                 Err(refusal) => refusals.push(refusal),
             }
@@ -177,6 +193,7 @@ impl Engine {
         let node = tied[self.turn % tied.len()].to_owned();
         self.turn = self.turn.wrapping_add(1);
         self.cluster.place(&pod, &node, true);
+        self.rearranged(now);
         Some(Decision::Bind { pod, node })
     }
 

@@ -14,6 +14,7 @@ use trireme_client::leadership::{LeadershipRx, Reign, while_reigning};
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 
+mod affinity;
 mod binder;
 mod config;
 mod engine;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use trireme_client::informer::ObjectKey;
 
+use crate::affinity::Terms;
 use crate::resources::{Resources, requests_of, scored_requests_of};
 
 /// A port of the node that a pod takes.
@@ -36,6 +37,7 @@ pub(crate) struct PodInfo {
     pub(crate) ports: Vec<HostPort>,
     pub(crate) priority: i32,
     pub(crate) controller: Option<String>,
+    pub(crate) terms: Terms,
 }
 
 impl PodInfo {
@@ -50,6 +52,7 @@ impl PodInfo {
             ports: host_ports(&pod),
             priority: pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0),
             controller,
+            terms: Terms::of(&pod),
             pod,
         }
     }
@@ -118,6 +121,8 @@ struct Placed {
 pub(crate) struct Cluster {
     pub(crate) nodes: BTreeMap<String, NodeInfo>,
     placed: HashMap<String, Placed>,
+    /// Placed pods that want others to stay away, by uid.
+    picky: HashMap<String, Arc<PodInfo>>,
     services: HashMap<ObjectKey, Arc<Service>>,
 }
 
@@ -144,6 +149,9 @@ impl Cluster {
     pub(crate) fn place(&mut self, pod: &Arc<PodInfo>, node: &str, assumed: bool) -> Option<String> {
         let before = self.displace(&pod.uid);
         self.nodes.entry(node.to_owned()).or_default().add(pod);
+        if !pod.terms.apart.is_empty() {
+            self.picky.insert(pod.uid.clone(), pod.clone());
+        }
         self.placed.insert(pod.uid.clone(), Placed { node: node.to_owned(), assumed });
         before.filter(|before| before != node)
     }
@@ -151,6 +159,7 @@ impl Cluster {
     /// Takes a pod from its node. Gives the node.
     pub(crate) fn displace(&mut self, uid: &str) -> Option<String> {
         let node = self.placed.remove(uid)?.node;
+        self.picky.remove(uid);
         if let Some(info) = self.nodes.get_mut(&node) {
             info.remove(uid);
         }
@@ -164,6 +173,11 @@ impl Cluster {
         }
     }
 
+    /// Whether a pod is placed.
+    pub(crate) fn is_placed(&self, uid: &str) -> bool {
+        self.placed.contains_key(uid)
+    }
+
     /// Whether a pod is placed and not yet seen bound.
     pub(crate) fn is_assumed(&self, uid: &str) -> bool {
         self.placed.get(uid).is_some_and(|placed| placed.assumed)
@@ -172,6 +186,11 @@ impl Cluster {
     /// The pods that are placed, by uid.
     pub(crate) fn placed(&self) -> impl Iterator<Item = &String> {
         self.placed.keys()
+    }
+
+    /// The placed pods that want others to stay away, with their nodes.
+    pub(crate) fn picky(&self) -> impl Iterator<Item = (&NodeInfo, &PodInfo)> {
+        self.picky.values().filter_map(|pod| Some((self.nodes.get(&self.placed.get(&pod.uid)?.node)?, &**pod)))
     }
 
     /// Takes a service as it is now, or its absence.

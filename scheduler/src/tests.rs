@@ -145,6 +145,8 @@ fn pod(line: &str) -> Pod {
                 let port: i32 = value.parse().unwrap();
                 spec["containers"][0]["ports"] = json!([{"containerPort": port, "hostPort": port}]);
             }
+            "apart" => spec["affinity"]["podAntiAffinity"] = together(value),
+            "with" => spec["affinity"]["podAffinity"] = together(value),
             "app" => object["metadata"]["labels"]["app"] = json!(value),
             "owner" => {
                 object["metadata"]["ownerReferences"] =
@@ -156,6 +158,13 @@ fn pod(line: &str) -> Pod {
         }
     }
     serde_json::from_value(object).unwrap()
+}
+
+/// `KEY:APP` as a required term over the pods of that app.
+fn together(value: &str) -> Value {
+    let (key, app) = value.split_once(':').unwrap();
+    let term = json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key});
+    json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]})
 }
 
 fn require(value: &str) -> Value {
@@ -275,6 +284,36 @@ fn affinity_is_required_or_preferred() {
         > bind d n2
         pod e prefer=zone:In:b
         > bind e n2",
+    );
+}
+
+#[test]
+fn pods_keep_apart_or_together_as_they_require() {
+    play(
+        "node n1 zone=a
+        node n2 zone=b
+        pod a app=db apart=zone:db
+        > bind a n1
+        pod b app=db apart=zone:db
+        > bind b n2
+        pod c app=db apart=zone:db
+        > stuck c: 0/2 nodes are available: 2 node(s) didn't satisfy existing pods anti-affinity rules. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.
+        pod w app=web apart=zone:db
+        > stuck w: 0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.
+        pod d app=cache with=zone:cache
+        > bind d n1
+        pod e app=x with=zone:cache
+        > bind e n1
+        pod f with=zone:none
+        > stuck f: 0/2 nodes are available: 2 node(s) didn't match pod affinity rules. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.
+        pod g app=none
+        > bind g n2
+        > bind f n2
+        bind-seen g n2
+        wait 20000
+        pod-gone b
+        > bind c n2
+        > stuck w: 0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.",
     );
 }
 
