@@ -45,8 +45,6 @@ pub(crate) struct Machine {
     durable_next: AtomicU64,
     snapshot: Mutex<Option<StateSnapshot>>,
     progress: watch::Sender<Progress>,
-    /// Counts changes of the membership.
-    members_changed: watch::Sender<u64>,
     hub: Hub,
     metrics: Metrics,
 }
@@ -75,7 +73,6 @@ impl Machine {
             durable_next: AtomicU64::new(now.next_index),
             snapshot: Mutex::new(None),
             progress: watch::Sender::new(now),
-            members_changed: watch::Sender::new(0),
             applied: Mutex::new(applied),
             lineage: lineage.to_owned(),
             data_dir,
@@ -95,10 +92,6 @@ impl Machine {
 
     pub(crate) fn progress(&self) -> Progress {
         *self.progress.borrow()
-    }
-
-    pub(crate) fn members_changed(&self) -> watch::Receiver<u64> {
-        self.members_changed.subscribe()
     }
 
     pub(crate) fn watch_progress(&self) -> watch::Receiver<Progress> {
@@ -143,7 +136,6 @@ impl Machine {
         state.write(&changes, &applied, members.as_ref())?;
         if let Some(members) = members {
             *self.members.lock() = members;
-            self.members_changed.send_modify(|count| *count += 1);
         }
         let now = progress(&applied);
         *self.applied.lock() = applied;
@@ -180,7 +172,6 @@ impl Machine {
         old.remove_when_unused();
         drop(old);
         *self.members.lock() = members;
-        self.members_changed.send_modify(|count| *count += 1);
         *self.applied.lock() = applied;
         *self.snapshot.lock() = None;
         self.hub.reset(now.revision);

@@ -175,16 +175,6 @@ impl Store {
         self.handle.node.failed().await
     }
 
-    /// Counts changes of the membership: the receiver is told whenever a member was admitted, promoted or removed.
-    pub fn members_changed(&self) -> watch::Receiver<u64> {
-        self.handle.node.machine.members_changed()
-    }
-
-    /// Waits until this member has failed for good, for example because its disk did; tells why.
-    pub async fn failed(&self) -> String {
-        self.handle.node.failed().await
-    }
-
     /// A summary of this member. Health and lag of other members are what the leader last told.
     pub fn status(&self) -> Status {
         self.handle.node.status()

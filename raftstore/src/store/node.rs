@@ -102,20 +102,6 @@ impl Node {
         }
     }
 
-    /// Waits until the Raft core has stopped although nobody asked it to.
-    pub(crate) async fn failed(&self) -> String {
-        let mut metrics = self.raft.metrics();
-        let ended = metrics.wait_until(|m| m.running_state.is_err()).await;
-        if self.stop.is_cancelled() {
-            // An orderly end is no failure.
-            return std::future::pending().await;
-        }
-        match ended {
-            Ok(m) => m.running_state.as_ref().err().map_or_else(String::new, ToString::to_string),
-            Err(error) => error.to_string(),
-        }
-    }
-
     /// What an error of the Raft core means for a caller.
     pub(crate) fn fatal(&self, error: impl std::fmt::Display, maybe_applied: bool) -> StoreError {
         if self.stop.is_cancelled() {
