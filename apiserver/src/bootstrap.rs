@@ -25,6 +25,10 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), ServerError> {
     }
     ensure(&api, "/api/v1/namespaces/default/services", service(server), None).await?;
     let addresses = addresses(server).await?;
+    if addresses.is_empty() {
+        // A master that only this machine can reach has nothing to announce.
+        return Ok(());
+    }
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": "kubernetes", "namespace": "default",
@@ -68,6 +72,8 @@ async fn addresses(server: &ApiServer) -> Result<Vec<(String, u16)>, ServerError
     if addresses.is_empty() {
         addresses.extend(split(&server.inner.config.advertise_url));
     }
+    // Endpoints may not be loopback addresses.
+    addresses.retain(|(ip, _)| ip.parse().is_ok_and(|ip: std::net::IpAddr| !ip.is_loopback()));
     addresses.sort();
     addresses.dedup();
     Ok(addresses)

@@ -19,7 +19,8 @@ use crate::response;
 use crate::server::ApiServer;
 
 const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-const OPENAPI_PROTOBUF_DASH: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The same as a valid media type, which is what upstream answers with in either case.
+const OPENAPI_PROTOBUF_DOT: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Encoded documents by path, with their hash.
 #[derive(Default)]
@@ -108,11 +109,10 @@ pub(crate) fn openapi(server: &ApiServer, path: &str, query: &Query, headers: &H
     match path {
         "/openapi/v2" => {
             let wants = |kind: &str| accept::media_ranges(headers).iter().any(|r| r.kind == kind);
-            if wants(OPENAPI_PROTOBUF) || wants(OPENAPI_PROTOBUF_DASH) {
+            if wants(OPENAPI_PROTOBUF) || wants(OPENAPI_PROTOBUF_DOT) {
                 let make = || Ok(Bytes::from(openapi::v2_protobuf(catalogue)));
                 let (bytes, hash) = documents.get("openapi/v2 protobuf", make)?;
-                let kind = if wants(OPENAPI_PROTOBUF_DASH) { OPENAPI_PROTOBUF_DASH } else { OPENAPI_PROTOBUF };
-                return Ok(tagged(kind, bytes, &hash, headers));
+                return Ok(tagged(OPENAPI_PROTOBUF_DOT, bytes, &hash, headers));
             }
             let make = || encode(&openapi::v2_document(catalogue));
             let (bytes, hash) = documents.get(path, make)?;

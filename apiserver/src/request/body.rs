@@ -6,6 +6,7 @@ use http::header;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use trireme_api::status::Status;
 
+use super::{accept, protobuf};
 use crate::error::ApiResult;
 
 /// The whole body, or 413.
@@ -19,4 +20,16 @@ pub(crate) async fn read(headers: &http::HeaderMap, body: Body, limit: usize) ->
         Err(error) if error.is::<LengthLimitError>() => Err(Status::request_entity_too_large(limit)),
         Err(error) => Err(Status::bad_request(format!("the request's body could not be read: {error}"))),
     }
+}
+
+/// A body that the rest of the pipeline understands: one in protobuf becomes JSON.
+pub(crate) fn normalize(headers: &mut http::HeaderMap, bytes: Bytes) -> ApiResult<Bytes> {
+    if accept::content_type(headers) != protobuf::MEDIA_TYPE {
+        return Ok(bytes);
+    }
+    headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    if bytes.is_empty() {
+        return Ok(bytes);
+    }
+    protobuf::to_json(&bytes).map(Bytes::from)
 }

@@ -3,4 +3,5 @@
 pub(crate) mod accept;
 pub(crate) mod body;
 pub(crate) mod info;
+pub(crate) mod protobuf;
 pub(crate) mod query;

@@ -27,9 +27,10 @@ pub(crate) async fn review(
     if info.version != "v1" || info.name.is_some() {
         return Err(Status::unknown_resource());
     }
-    let (parts, request_body) = request.into_parts();
+    let (mut parts, request_body) = request.into_parts();
     let encoding = accept::negotiate(&parts.headers)?.encoding;
     let bytes = body::read(&parts.headers, request_body, server.inner.config.limits.body_bytes).await?;
+    let bytes = body::normalize(&mut parts.headers, bytes)?;
     let decoded = match accept::body_encoding(&parts.headers)? {
         accept::Encoding::Json => decode::from_json(&bytes),
         accept::Encoding::Yaml => decode::from_yaml(&bytes),

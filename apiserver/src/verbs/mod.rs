@@ -50,7 +50,7 @@ pub(crate) async fn dispatch(
         return proxy::serve(server, request, &query, &info, &cache).await;
     }
     let (parts, request_body) = request.into_parts();
-    let ctx = Ctx {
+    let mut ctx = Ctx {
         server: server.clone(),
         accept: accept::negotiate(&parts.headers)?,
         gzip: accept::accepts_gzip(&parts.headers),
@@ -66,6 +66,7 @@ pub(crate) async fn dispatch(
         return watch::watch(ctx).await;
     }
     let bytes = body::read(&ctx.headers, request_body, server.inner.config.limits.body_bytes).await?;
+    let bytes = body::normalize(&mut ctx.headers, bytes)?;
     let mut answer = match act(&ctx, &bytes).await {
         Ok(answer) => answer,
         Err(status) => response::status(&status),

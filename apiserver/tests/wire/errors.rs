@@ -22,7 +22,7 @@ async fn bodies() {
         (MAPS, json, bad_label, 422, "Invalid"),
         (MAPS, json, json!({"metadata": {"name": "Not_Valid"}}).to_string(), 422, "Invalid"),
         (MAPS, json, json!({"metadata": {}}).to_string(), 422, "Invalid"),
-        (MAPS, "application/vnd.kubernetes.protobuf", "k8s".into(), 415, "UnsupportedMediaType"),
+        (MAPS, "application/vnd.kubernetes.protobuf", "k8s".into(), 400, "BadRequest"),
         (MAPS, "text/plain", "x".into(), 415, "UnsupportedMediaType"),
         (MAPS, json, "x".repeat(4 << 20), 413, "RequestEntityTooLarge"),
         ("/api/v1/namespaces/default/nothings", json, "{}".into(), 404, "NotFound"),

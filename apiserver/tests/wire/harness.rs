@@ -51,7 +51,8 @@ impl Server {
         let pki = Pki::create(&dir.path().join("pki"), &identity).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let url = format!("https://{address}");
+        // Announced only: the clients here connect to where it listens.
+        let url = "https://192.0.2.10:6443".to_owned();
         let peer: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
         let tls = PeerTls {
             ca_pem: pki.peer_ca_pem().as_bytes().to_vec(),
