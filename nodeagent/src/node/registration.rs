@@ -165,7 +165,7 @@ fn status(context: &Context, facts: &Facts, network: bool, old: &[NodeCondition]
 
 fn amounts(context: &Context, facts: &Facts) -> BTreeMap<String, Quantity> {
     let disk = nix::sys::statvfs::statvfs(&context.config.data_dir);
-    let disk = disk.map_or(0, |stat| stat.blocks() as u64 * stat.fragment_size() as u64 / 1024);
+    let disk = disk.map_or(0, |stat| stat.blocks() * stat.fragment_size() / 1024);
     [
         ("cpu", facts.cpus.to_string()),
         ("memory", format!("{}Ki", facts.memory_bytes / 1024)),

@@ -129,10 +129,13 @@ impl PodView {
     }
 }
 
+/// Namespace and name.
+type Key = (String, String);
+
 /// The pods on this node, by namespace and name.
 #[derive(Clone, Default)]
 pub(crate) struct Register {
-    pods: Arc<RwLock<HashMap<(String, String), Arc<PodView>>>>,
+    pods: Arc<RwLock<HashMap<Key, Arc<PodView>>>>,
 }
 
 impl Register {
@@ -167,7 +170,7 @@ impl Register {
     }
 }
 
-fn key(pod: &Pod) -> (String, String) {
+fn key(pod: &Pod) -> Key {
     (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default())
 }
 

@@ -61,18 +61,18 @@ type Target = Path<(String, String, String)>;
 fn running(
     context: &Context,
     (namespace, pod, container): &(String, String, String),
-) -> Result<(Arc<PodView>, String), Response> {
+) -> Result<(Arc<PodView>, String), Box<Response>> {
     let Some(view) = context.register.get(namespace, pod) else {
-        return Err(fail(StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found")));
+        return Err(Box::new(fail(StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found"))));
     };
     let Some(found) = view.containers.get(container) else {
-        return Err(fail(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")));
+        return Err(Box::new(fail(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")"))));
     };
     match &found.running {
         Some(id) => Ok((view.clone(), id.clone())),
         None => {
             let message = format!("container \"{container}\" in pod \"{pod}\" is not running");
-            Err(fail(StatusCode::INTERNAL_SERVER_ERROR, message))
+            Err(Box::new(fail(StatusCode::INTERNAL_SERVER_ERROR, message)))
         }
     }
 }
@@ -90,7 +90,7 @@ pub(super) async fn exec(
     }
     match running(&context, &target) {
         Ok((view, id)) => upgrade.protocols(PROTOCOLS).on_upgrade(move |socket| run_exec(socket, view, id, options)),
-        Err(response) => response,
+        Err(response) => *response,
     }
 }
 
@@ -109,7 +109,7 @@ pub(super) async fn attach(
             options.stdin = options.stdin && container.is_some_and(|c| c.stdin);
             upgrade.protocols(PROTOCOLS).on_upgrade(move |socket| run_attach(socket, view, id, options))
         }
-        Err(response) => response,
+        Err(response) => *response,
     }
 }
 

@@ -274,7 +274,7 @@ impl Server {
         size: Size,
         fds: Vec<OwnedFd>,
     ) -> Result<(), String> {
-        if !self.containers.get(&id).is_some_and(|c| c.pid > 0) {
+        if self.containers.get(&id).is_none_or(|c| c.pid <= 0) {
             return Err(format!("container {id} is not running"));
         }
         let files = match (terminal, <[OwnedFd; 3]>::try_from(fds)) {
