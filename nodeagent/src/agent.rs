@@ -48,6 +48,9 @@ pub enum AgentError {
     /// The pod network's records cannot be opened.
     #[error("pod network")]
     Network(#[from] NetworkError),
+    /// A part of the agent panicked.
+    #[error("a part of the agent broke")]
+    Broken(#[source] tokio::task::JoinError),
     /// The pod network is IPv4 so far.
     #[error("node address {0} is not an IPv4 address")]
     Address(IpAddr),
@@ -122,9 +125,25 @@ pub async fn run(
     let stop = shutdown.clone();
     tasks.spawn(async move { images.watch_folder(images_dir, stop).await });
     tasks.spawn(manager::run(context, shutdown.clone()));
-    shutdown.cancelled().await;
+    let result = supervise(&mut tasks, &shutdown).await;
+    // The workers hold on to this token: without it they would go on after a failure.
+    shutdown.cancel();
     tasks.shutdown().await;
-    Ok(())
+    result
+}
+
+/// Waits for the end, or for a part that broke: an agent without one of its parts would only look alive.
+async fn supervise(tasks: &mut JoinSet<()>, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            ended = tasks.join_next() => match ended {
+                Some(Err(error)) if error.is_panic() => return Err(AgentError::Broken(error)),
+                Some(_) => {}
+                None => shutdown.cancelled().await,
+            },
+        }
+    }
 }
 
 /// Ends every pod of a node whose agent does not run, and removes its cgroups: for taking a node down for good.

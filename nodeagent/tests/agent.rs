@@ -300,6 +300,7 @@ async fn agents_come_and_go(
     let agent = node.start();
     let ended = node.wait(&leaves, "end", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(ended["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 5);
+    assert_eq!(ended["status"]["containerStatuses"][0]["restartCount"], 0);
     let after = node.running(&stays).await;
     let id = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
     assert_eq!((id(&before), &before["status"]["podIP"]), (id(&after), &after["status"]["podIP"]));

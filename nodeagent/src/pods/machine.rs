@@ -128,24 +128,26 @@ impl Machine {
             sandbox_failures: 0,
             pod,
         };
-        machine.restore(records);
+        machine.restore(records, now);
         machine
     }
 
     /// Takes over containers that are running or have run.
-    fn restore(&mut self, records: &[Record]) {
+    fn restore(&mut self, records: &[Record], now: Timestamp) {
         for record in records {
             let known = self.pod.status.as_ref().and_then(|status| {
                 let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
                 all.into_iter().find(|known| known.name == record.spec.name).cloned()
             });
-            let Some(slot) = self.slots.iter_mut().find(|slot| slot.name == record.spec.name) else { continue };
+            let Some(index) = self.slots.iter().position(|slot| slot.name == record.spec.name) else { continue };
+            let slot = &mut self.slots[index];
             slot.attempts = record.spec.attempt + 1;
             slot.restarts = i32::try_from(record.spec.attempt).unwrap_or(i32::MAX);
             slot.image_id.clone_from(&record.spec.image_id);
             slot.image.clone_from(&record.spec.image);
             match &record.exit {
-                Some(exit) => slot.exit(&record.spec.id, exit),
+                // What has ended is treated as if it ended now: it is done, or started again.
+                Some(exit) => self.on_exit(index, &record.spec.id, exit, now, &mut Vec::new()),
                 None => {
                     slot.run(&record.spec.id, slots::time(record.started_ns));
                     // What the probes had found out holds until they find out otherwise.

@@ -430,7 +430,7 @@ impl Worker {
         match result {
             Ok(()) => self.failures = 0,
             // Gone, or another pod of that name: this one does not exist any more.
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => self.handle(Event::Deleted),
+            Err(kube::Error::Api(status)) if gone(&status) => self.handle(Event::Deleted),
             Err(error) => {
                 tracing::warn!(pod = %crate::pods::machine::full_name(&self.machine.pod), %error, "status not written");
                 self.failures += 1;
@@ -438,6 +438,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether an answer means that this very object does not exist any more. A conflict alone does not: it passes.
+fn gone(status: &kube::core::Status) -> bool {
+    status.code == 404 || (status.code == 409 && status.message.contains("UID in object meta"))
 }
 
 /// Waits before a request that failed is tried again.

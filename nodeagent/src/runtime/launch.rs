@@ -109,6 +109,11 @@ pub(crate) fn exec(request: Exec<'_>) -> Result<i32, String> {
     let mut process = config.get("process").cloned().ok_or("config.json has no process")?;
     process["args"] = serde_json::json!(request.args);
     process["terminal"] = Value::Bool(matches!(request.stdio, Stdio::Terminal { .. }));
+    if let (Stdio::Terminal { .. }, Some(env)) = (&request.stdio, process["env"].as_array_mut())
+        && !env.iter().any(|line| line.as_str().is_some_and(|line| line.starts_with("TERM=")))
+    {
+        env.push(Value::from("TERM=xterm"));
+    }
     // Lowering the score again needs a capability that the shim may not have.
     if let Some(fields) = process.as_object_mut() {
         fields.remove("oomScoreAdj");

@@ -290,6 +290,29 @@ fn an_agent_takes_over_what_another_one_started() {
 }
 
 #[test]
+fn what_had_ended_before_an_agent_came_is_not_run_again() {
+    let record = |name: &str, exit: Option<Exit>| {
+        let spec = crate::shim::protocol::ContainerSpec { id: name.into(), name: name.into(), ..Default::default() };
+        Record { spec, pid: 9, started_ns: ns(-50), exit }
+    };
+    let pod =
+        pod(r#"{"restartPolicy":"Never","initContainers":[{"name":"i"}],"containers":[{"name":"a"},{"name":"b"}]}"#);
+    let records = [record("i", Some(exit(0, -60, -55))), record("a", None), record("b", Some(exit(5, -50, -20)))];
+    let mut machine = Machine::new(pod.clone(), &records, at(0));
+    machine.sandbox = Sandbox::Ready { ips: vec!["10.0.0.9".into()] };
+    assert!(machine.handle(Event::Tick, at(0)).is_empty());
+    assert_eq!(words(&machine.handle(exited("a", 0, -50, 1), at(1))), ["teardown"]);
+    assert_eq!(phase(&machine), "Failed");
+    // With everything ended, nothing is left to be run either.
+    let records =
+        [record("i", Some(exit(0, -60, -55))), record("a", Some(exit(0, -9, -8))), record("b", Some(exit(0, -9, -8)))];
+    let mut machine = Machine::new(pod, &records, at(0));
+    machine.sandbox = Sandbox::Ready { ips: vec!["10.0.0.9".into()] };
+    assert_eq!(words(&machine.handle(Event::Tick, at(0))), ["teardown"]);
+    assert_eq!(phase(&machine), "Succeeded");
+}
+
+#[test]
 fn a_deadline_ends_a_pod() {
     let mut run = Run::new(pod(r#"{"activeDeadlineSeconds":60,"containers":[{"name":"a"}]}"#));
     run.go(0, Event::Tick);
