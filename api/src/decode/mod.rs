@@ -1,5 +1,6 @@
 //! Decoding of request bodies: JSON and YAML with duplicate fields found, type check, pruning and field validation.
 
+mod protobuf;
 mod strict;
 mod yaml;
 
@@ -34,6 +35,8 @@ pub enum Encoding {
     Json,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`, for built-in types.
+    Protobuf,
 }
 
 impl Encoding {
@@ -42,6 +45,7 @@ impl Encoding {
         match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "" | "application/json" => Some(Self::Json),
             "application/yaml" | "application/x-yaml" | "text/yaml" => Some(Self::Yaml),
+            "application/vnd.kubernetes.protobuf" => Some(Self::Protobuf),
             _ => None,
         }
     }
@@ -78,6 +82,14 @@ pub fn from_yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     yaml::read(bytes)
 }
 
+/// Reads upstream's protobuf form of an object of a built-in type, `DeleteOptions`, `Eviction`, … into the JSON form.
+///
+/// # Errors
+/// If the bytes are no such object.
+pub fn from_protobuf(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    protobuf::read(bytes)
+}
+
 /// Reads a body in an encoding.
 ///
 /// # Errors
@@ -86,6 +98,7 @@ pub fn from_bytes(bytes: &[u8], encoding: Encoding) -> Result<Decoded, DecodeErr
     match encoding {
         Encoding::Json => from_json(bytes),
         Encoding::Yaml => from_yaml(bytes),
+        Encoding::Protobuf => from_protobuf(bytes),
     }
 }
 

@@ -58,8 +58,10 @@ fn kinds(catalogue: &Catalogue, out: &mut Map<String, Value>) {
         catalogue.groups().into_iter().flat_map(|(g, versions)| versions.into_iter().map(move |v| (g, v))).collect();
     let core = [("", "v1")];
     let policy = [("policy", "v1")];
+    let authentication = [("authentication.k8s.io", "v1")];
+    let authorization = [("authorization.k8s.io", "v1")];
     let scaling = [("autoscaling", "v1")];
-    let cases: [(String, &str, Versions<'_>); 10] = [
+    let cases: [(String, &str, Versions<'_>); 13] = [
         (format!("{META}.DeleteOptions"), "DeleteOptions", &everywhere),
         (format!("{META}.WatchEvent"), "WatchEvent", &everywhere),
         (format!("{META}.Status"), "Status", &core),
@@ -68,6 +70,9 @@ fn kinds(catalogue: &Catalogue, out: &mut Map<String, Value>) {
         (format!("{META}.APIResourceList"), "APIResourceList", &core),
         (format!("{META}.APIVersions"), "APIVersions", &core),
         ("io.k8s.api.core.v1.Binding".into(), "Binding", &core),
+        ("io.k8s.api.authentication.v1.SelfSubjectReview".into(), "SelfSubjectReview", &authentication),
+        ("io.k8s.api.authorization.v1.SelfSubjectAccessReview".into(), "SelfSubjectAccessReview", &authorization),
+        ("io.k8s.api.authorization.v1.SelfSubjectRulesReview".into(), "SelfSubjectRulesReview", &authorization),
         ("io.k8s.api.policy.v1.Eviction".into(), "Eviction", &policy),
         ("io.k8s.api.autoscaling.v1.Scale".into(), "Scale", &scaling),
     ];

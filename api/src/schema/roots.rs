@@ -1,6 +1,8 @@
 //! The Rust types whose schemas the catalogue needs; everything that they refer to comes along.
 
-use k8s_openapi::api::{apps, autoscaling, coordination, core, discovery, events, node, policy, scheduling};
+use k8s_openapi::api::{
+    apps, authentication, authorization, autoscaling, coordination, core, discovery, events, node, policy, scheduling,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::version;
@@ -32,6 +34,9 @@ pub(super) fn register(generator: &mut SchemaGenerator) {
         one::<node::v1::RuntimeClass>,
         one::<policy::v1::Eviction>,
         one::<scheduling::v1::PriorityClass>,
+        one::<authentication::v1::SelfSubjectReview>,
+        one::<authorization::v1::SelfSubjectAccessReview>,
+        one::<authorization::v1::SelfSubjectRulesReview>,
         one::<autoscaling::v1::Scale>,
         one::<core::v1::Binding>,
         one::<meta::v1::APIGroupList>,
