@@ -85,7 +85,7 @@ fn finish(outcome: Outcome, quiet: bool) -> Result<()> {
             Err(CtlError::Exit(u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(1)))
         }
         Outcome::Failure(status) => Err(match status["message"].as_str() {
-            Some(message) => CtlError::plain(format!("Internal error occurred: {message}")),
+            Some(message) => CtlError::plain(message),
             None => CtlError::plain("the command failed and the server does not say why"),
         }),
         Outcome::Lost => Err(CtlError::plain("the connection ended before the command's exit code came")),

@@ -14,7 +14,6 @@ use super::manifest::Files;
 use super::mutate::{self, JSON_PATCH, Mode, STRATEGIC};
 use super::pods::selector_of;
 use super::print::emit;
-use super::print::table::aligned;
 use super::session::Session;
 use super::targets::{self, Selection, Target};
 use super::time;
@@ -219,12 +218,14 @@ async fn history(session: &Session, args: &HistoryArgs, target: &Target) -> Resu
     if sets.is_empty() {
         return emit(&format!("{} \nNo rollout history found.\n", target.label()));
     }
-    let mut rows = vec![vec!["REVISION".to_owned(), "CHANGE-CAUSE".to_owned()]];
-    rows.extend(sets.iter().map(|set| {
-        let cause = set["metadata"]["annotations"]["kubernetes.io/change-cause"].as_str().unwrap_or("<none>");
-        vec![revision(set).to_string(), cause.to_owned()]
-    }));
-    emit(&format!("{} \n{}\n", target.label(), aligned(&rows)))
+    let rows: String = sets
+        .iter()
+        .map(|set| {
+            let cause = set["metadata"]["annotations"]["kubernetes.io/change-cause"].as_str().unwrap_or("<none>");
+            format!("{:<8}  {cause}\n", revision(set))
+        })
+        .collect();
+    emit(&format!("{} \nREVISION  CHANGE-CAUSE\n{rows}\n", target.label()))
 }
 
 async fn undo(session: &Session, args: &UndoArgs, target: &Target) -> Result<()> {

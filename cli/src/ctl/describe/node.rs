@@ -151,10 +151,16 @@ fn allocated(page: &mut Page, pods: &[&Value], allocatable: &Value) {
     page.line(1, "(Total limits may be over 100 percent, i.e., overcommitted.)");
     page.line(1, "Resource\tRequests\tLimits");
     page.line(1, "--------\t--------\t------");
-    for resource in ["cpu", "memory", "ephemeral-storage"] {
+    let standard = ["cpu", "memory", "ephemeral-storage"];
+    let mut more: Vec<&str> = allocatable.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    more.retain(|name| *name != "pods" && !standard.contains(name));
+    more.sort_unstable();
+    for resource in standard.into_iter().chain(more) {
         let total = |what: &str| {
-            let sum = pods.iter().map(|pod| asked(pod, what, resource)).sum();
-            share(sum, resource, allocatable)
+            let sum: i64 = pods.iter().map(|pod| asked(pod, what, resource)).sum();
+            // Devices are counted, they have no share.
+            let counted = !standard.contains(&resource) && !resource.starts_with("hugepages-");
+            if counted { sum.to_string() } else { share(sum, resource, allocatable) }
         };
         page.line(1, &format!("{resource}\t{}\t{}", total("requests"), total("limits")));
     }

@@ -1,6 +1,6 @@
 //! `trictl get -w`: a list, then its changes, over the masters' fail-over.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::AsyncBufReadExt;
 use serde_json::Value;
@@ -12,6 +12,9 @@ use super::super::print::{Format, emit};
 use super::super::session::Session;
 use super::super::targets;
 use super::{GetArgs, Group, array, as_table, hide_managed_fields, look};
+
+/// For how long a broken watch is taken up again.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Prints what the list holds, then every change, until interrupted.
 pub(super) async fn run(session: &Session, args: &GetArgs, format: &Format, groups: Vec<Group>) -> Result<()> {
@@ -30,6 +33,7 @@ pub(super) async fn run(session: &Session, args: &GetArgs, format: &Format, grou
         columns: Vec::new(),
         aligner: Aligner::default(),
         heads_shown: false,
+        alive: Instant::now(),
     };
     let call = if format.is_table() { call.accept(TABLES) } else { call };
     let first = session.api.json(&call).await?;
@@ -46,16 +50,24 @@ pub(super) async fn run(session: &Session, args: &GetArgs, format: &Format, grou
         view.show("ADDED", &first)?;
     }
     loop {
-        let result = follow(session, &call, &mut version, &mut view).await;
-        match result {
+        match follow(session, &call, &mut version, &mut view).await {
             Ok(()) => {}
             // The connection broke; another master goes on from the same version.
-            Err(CtlError::Io(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                tracing::debug!(%error, "watch interrupted");
+            Err(error) if is_passing(&error) && view.alive.elapsed() < PATIENCE => {
+                tracing::debug!(?error, "watch interrupted");
             }
-            Err(other) => return Err(other),
+            Err(error) => return Err(error),
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Whether another master, or the same one a little later, may do better.
+fn is_passing(error: &CtlError) -> bool {
+    match error {
+        CtlError::Io(error) => error.kind() != std::io::ErrorKind::BrokenPipe,
+        CtlError::Transport(_) => true,
+        other => other.reason() == "ServiceUnavailable",
     }
 }
 
@@ -87,6 +99,7 @@ async fn follow(session: &Session, call: &Call, version: &mut String, view: &mut
     let mut stream = session.api.stream(&call).await?;
     let mut line = String::new();
     loop {
+        view.alive = Instant::now();
         line.clear();
         if stream.read_line(&mut line).await? == 0 {
             return Ok(());
@@ -118,6 +131,8 @@ struct View<'a> {
     columns: Vec<Value>,
     aligner: Aligner,
     heads_shown: bool,
+    /// When a watch was last known to work.
+    alive: Instant,
 }
 
 impl View<'_> {
