@@ -130,7 +130,7 @@ pub fn parse(text: &str, source: &str) -> Vec<Result<Document>> {
         flatten(value, source, &mut documents);
     }
     if documents.is_empty() {
-        documents.push(Err(CtlError::plain("no objects passed to apply".replace("apply", "this command"))));
+        documents.push(Err(CtlError::plain(format!("no objects in {source}"))));
     }
     documents
 }
