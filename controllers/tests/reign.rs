@@ -28,6 +28,11 @@ impl Drop for Cluster {
 
 impl Cluster {
     fn start() -> Self {
+        Self::with(Config::default().node_monitor_grace_period)
+    }
+
+    /// A cluster whose nodes may be silent for this long.
+    fn with(node_monitor_grace_period: Duration) -> Self {
         let api = FakeApi::default();
         for name in ["default", "kube-system"] {
             api.put(
@@ -39,7 +44,7 @@ impl Cluster {
         let shutdown = CancellationToken::new();
         let informers = Informers::start(api.client(None), shutdown.clone());
         let (leadership, rx) = watch::channel(None);
-        let config = Config { root_ca_pem: "PEM".to_owned(), ..Config::default() };
+        let config = Config { root_ca_pem: "PEM".to_owned(), node_monitor_grace_period, ..Config::default() };
         tokio::spawn(run(informers, rx, config, shutdown.clone()));
         Self { api, leadership, shutdown }
     }
@@ -220,4 +225,44 @@ async fn namespaces_are_furnished_and_emptied() {
     assert_eq!(count(api, "configmaps"), 2);
     api.remove("secrets", "x", "s");
     api.until("gone", |api| count(api, "namespaces") == 2).await;
+}
+
+#[tokio::test]
+async fn a_silent_node_is_unreachable_until_it_is_heard_again() {
+    let cluster = Cluster::with(Duration::from_secs(2));
+    let api = &cluster.api;
+    let lease = |at: &str| {
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "n1", "namespace": "kube-node-lease"}, "spec": {"renewTime": at}})
+    };
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    api.put("nodes", node.clone());
+    api.put(
+        "pods",
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"nodeName": "n1", "containers": []}, "status": {"phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True"}]}}),
+    );
+    cluster.reign();
+    let taints = |api: &FakeApi| api.all("nodes")[0]["spec"]["taints"].to_string();
+    api.until("unreachable", |api| taints(api).contains("node.kubernetes.io/unreachable")).await;
+    let ready = |api: &FakeApi| api.all("pods")[0]["status"]["conditions"][0]["status"].clone();
+    api.until("its pod is not ready", |api| ready(api) == json!("False")).await;
+    assert_eq!(api.all("nodes")[0]["status"]["conditions"][0]["reason"], json!("NodeStatusUnknown"));
+
+    // The agent is back, and says first that its node is not ready: what it says of its pods is left alone.
+    api.put("leases", lease("2026-01-01T00:00:01.000000Z"));
+    let mut back = api.all("nodes")[0].clone();
+    back["status"]["conditions"][0]["status"] = json!("False");
+    api.put("nodes", back);
+    let mut pod = api.all("pods")[0].clone();
+    pod["status"]["conditions"][0]["status"] = json!("True");
+    api.put("pods", pod);
+    api.until("not ready", |api| taints(api).contains("not-ready") && !taints(api).contains("unreachable")).await;
+    assert_eq!(ready(api), json!("True"));
+    let mut back = api.all("nodes")[0].clone();
+    back["status"]["conditions"][0]["status"] = json!("True");
+    api.put("nodes", back);
+    api.until("no taints", |api| taints(api) == "null").await;
 }

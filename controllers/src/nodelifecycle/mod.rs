@@ -69,20 +69,13 @@ impl Reconciler for Lifecycle {
             }
         }
         let tainted = plan::tainted(&current, Timestamp::now());
-        if let Some(written) = writer.update(Part::Main, &current, &tainted).await? {
-            current = written;
-        }
-        if !plan::is_ready(&current) && condition_said(&current) {
+        writer.update(Part::Main, &current, &tainted).await?;
+        // An agent that says itself that its node is not ready still tells the truth about its pods.
+        if left.is_zero() {
             self.mark_pods(&key.name).await?;
         }
         Ok(if left.is_zero() { Next::Done } else { Next::After(left) })
     }
-}
-
-/// Whether the node said anything of being ready or not.
-fn condition_said(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready")
 }
 
 impl Lifecycle {
@@ -102,7 +95,8 @@ impl Lifecycle {
         self.context.config.node_monitor_grace_period.saturating_sub(known.at.elapsed())
     }
 
-    /// Pods on a node that is not ready are not ready either, whatever they last said: services must not lead there.
+    /// Pods on a silent node count as not ready, whatever they last said: services must not lead there. The agent
+    /// says anew what they are when it is back.
     async fn mark_pods(&self, node: &str) -> Result<(), ReconcileError> {
         let informer = &self.context.informers.pods;
         let writer = Writer::new(&self.context.client, informer);

@@ -47,11 +47,6 @@ pub(super) fn silent(node: &Node, now: Timestamp) -> Node {
     next
 }
 
-/// Whether the node was ready.
-pub(super) fn is_ready(node: &Node) -> bool {
-    value(node, "Ready") == "True"
-}
-
 /// The taints that a node's state asks for, as suffix of the key and effect.
 fn wanted(node: &Node) -> Vec<(&'static str, &'static str)> {
     let mut wanted = match value(node, "Ready") {
