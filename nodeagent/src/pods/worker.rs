@@ -28,7 +28,7 @@ pub(crate) enum Message {
     /// A sandbox came up.
     Sandbox(Vec<String>, Watch),
     /// The status was written, or not.
-    Written(Result<(), kube::Error>),
+    Written(Result<u64, kube::Error>),
 }
 
 /// A worker, from outside.
@@ -56,6 +56,8 @@ struct Worker {
     /// Ends an earlier, more patient attempt to stop a container.
     kills: HashMap<String, CancellationToken>,
     written: Option<PodStatus>,
+    /// Revision of the object after the last write of its status.
+    written_revision: u64,
     writing: bool,
     failures: u32,
     delete: bool,
@@ -104,6 +106,7 @@ impl Worker {
             probes: HashMap::new(),
             kills: HashMap::new(),
             written: None,
+            written_revision: 0,
             writing: false,
             failures: 0,
             delete: false,
@@ -392,6 +395,9 @@ impl Worker {
         if self.writing || self.machine.removed {
             return;
         }
+        // An object older than the last write says nothing about it.
+        let overruled = revision(&self.machine.pod) >= self.written_revision
+            && self.written.as_ref().is_some_and(|written| overruled(self.machine.pod.status.as_ref(), written));
         let now = Timestamp::now();
         let mut new = status::status(&self.machine, &self.context.config.node_ip.to_string(), now);
         if let Some(old) = &self.written {
@@ -400,14 +406,14 @@ impl Worker {
         let api = self.api();
         let name = self.machine.pod.metadata.name.clone().unwrap_or_default();
         let (sender, uid, failures) = (self.sender.clone(), self.uid.clone(), self.failures);
-        if self.written.as_ref() != Some(&new) {
+        if overruled || self.written.as_ref() != Some(&new) {
             let patch = patch(&uid, &new, self.machine.pod.status.as_ref());
             self.written = Some(new);
             self.writing = true;
             tokio::spawn(async move {
                 pause_after(failures).await;
                 let result = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-                let _ = sender.send(Message::Written(result.map(drop))).await;
+                let _ = sender.send(Message::Written(result.map(|pod| revision(&pod)))).await;
             });
         } else if self.delete {
             self.writing = true;
@@ -416,7 +422,7 @@ impl Worker {
                 let preconditions = Preconditions { uid: Some(uid), resource_version: None };
                 let parameters =
                     DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }.grace_period(0);
-                let result = api.delete(&name, &parameters).await.map(drop);
+                let result = api.delete(&name, &parameters).await.map(|_| 0);
                 if result.is_ok() {
                     let _ = sender.send(Message::Event(Event::Deleted)).await;
                 }
@@ -425,10 +431,13 @@ impl Worker {
         }
     }
 
-    fn on_written(&mut self, result: Result<(), kube::Error>) {
+    fn on_written(&mut self, result: Result<u64, kube::Error>) {
         self.writing = false;
         match result {
-            Ok(()) => self.failures = 0,
+            Ok(revision) => {
+                self.failures = 0;
+                self.written_revision = self.written_revision.max(revision);
+            }
             // Gone, or another pod of that name: this one does not exist any more.
             Err(kube::Error::Api(status)) if gone(&status) => self.handle(Event::Deleted),
             Err(error) => {
@@ -453,6 +462,11 @@ async fn pause_after(failures: u32) {
 }
 
 /// A condition that did not change keeps its time, also if the object at hand does not show the last write yet.
+/// The object's revision; 0 when it has none.
+fn revision(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
 fn keep_times(new: &mut PodStatus, old: &PodStatus) {
     for condition in new.conditions.iter_mut().flatten() {
         let before =
@@ -463,19 +477,48 @@ fn keep_times(new: &mut PodStatus, old: &PodStatus) {
     }
 }
 
+/// The strategic merge patch that makes the status of the object the given one, whatever it was before.
 fn patch(uid: &str, new: &PodStatus, old: Option<&PodStatus>) -> Value {
     let mut status = serde_json::to_value(new).unwrap_or_default();
-    // Addresses are merged by their value: a changed one would stand beside the old.
-    let changed = |field: &str, old: Option<Vec<String>>, new: Option<Vec<String>>| {
-        old.filter(|list| !list.is_empty() && Some(list) != new.as_ref()).map(|_| field.to_owned())
-    };
-    let ips = |status: &PodStatus| status.pod_ips.as_ref().map(|ips| ips.iter().map(|ip| ip.ip.clone()).collect());
-    if let Some(field) = changed("podIPs", old.and_then(ips), ips(new))
-        && let Some(list) = status.get_mut(&field).and_then(Value::as_array_mut)
-    {
-        list.insert(0, json!({"$patch": "replace"}));
+    // Lists that are the agent's alone are replaced: merged, a former state would stand beside the new one.
+    let replaced = ["containerStatuses", "initContainerStatuses", "podIPs", "hostIPs"];
+    for field in replaced {
+        if let Some(list) = status.get_mut(field).and_then(Value::as_array_mut) {
+            list.insert(0, json!({"$patch": "replace"}));
+        }
+    }
+    // Conditions have several writers and are merged, so what no longer holds has to be taken away by name.
+    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        for field in ["reason", "message"] {
+            if condition.get(field).is_none() {
+                condition[field] = Value::Null;
+            }
+        }
+    }
+    let gone = |old: Option<&String>, new: Option<&String>| old.is_some() && new.is_none();
+    let old = old.cloned().unwrap_or_default();
+    for (field, is_gone) in [
+        ("reason", gone(old.reason.as_ref(), new.reason.as_ref())),
+        ("message", gone(old.message.as_ref(), new.message.as_ref())),
+        ("podIP", gone(old.pod_ip.as_ref(), new.pod_ip.as_ref())),
+        ("podIPs", old.pod_ips.is_some() && new.pod_ips.is_none()),
+    ] {
+        if is_gone {
+            status[field] = Value::Null;
+        }
     }
     json!({"metadata": {"uid": uid}, "status": status})
+}
+
+/// Whether somebody else has changed a condition that the agent keeps, as the node lifecycle controller does when it
+/// takes the node for dead.
+fn overruled(seen: Option<&PodStatus>, written: &PodStatus) -> bool {
+    let seen = seen.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    written
+        .conditions
+        .iter()
+        .flatten()
+        .any(|own| !seen.iter().any(|condition| condition.type_ == own.type_ && condition.status == own.status))
 }
 
 /// The newest record of each container.
