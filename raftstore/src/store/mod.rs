@@ -11,6 +11,8 @@ mod start;
 mod validate;
 
 #[cfg(test)]
+mod tests_chaos;
+#[cfg(test)]
 mod tests_group;
 #[cfg(test)]
 mod tests_single;

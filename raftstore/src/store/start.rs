@@ -32,8 +32,8 @@ use crate::watch::Hub;
 
 /// How long a start may take to reach what it promises.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// Threads of a member.
-const THREADS: usize = 3;
+/// Threads of a member: each more means more wake-ups for an idle member.
+const THREADS: usize = 2;
 
 /// Founds a group.
 pub(crate) async fn bootstrap(config: Config) -> Result<Arc<Handle>, StoreError> {

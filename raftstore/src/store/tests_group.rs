@@ -13,16 +13,16 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What it takes to start members again and again.
-struct Group {
+pub(super) struct Group {
     dir: tempfile::TempDir,
     ca: Ca,
     addresses: Vec<String>,
-    limits: crate::config::Limits,
+    pub(super) limits: crate::config::Limits,
     write_timeout: Duration,
 }
 
 impl Group {
-    fn new(size: usize) -> Self {
+    pub(super) fn new(size: usize) -> Self {
         // Ports are free when they are chosen, and loopback hands the same one out again only much later.
         let listeners: Vec<_> = (0..size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
@@ -39,7 +39,7 @@ impl Group {
         self.dir.path().join(format!("m{i}"))
     }
 
-    fn config(&self, i: usize) -> Config {
+    pub(super) fn config(&self, i: usize) -> Config {
         let (name, address) = (format!("m{i}"), &self.addresses[i]);
         let tls = self.ca.member(&name);
         let listen = address.parse().unwrap();
@@ -69,7 +69,7 @@ impl Group {
         Self::start_with(Self::new(size)).await
     }
 
-    async fn start_with(group: Self) -> (Self, Vec<Store>) {
+    pub(super) async fn start_with(group: Self) -> (Self, Vec<Store>) {
         let mut stores = vec![Store::bootstrap(group.config(0)).await.unwrap()];
         for i in 1..group.addresses.len() {
             let joined = group.join(&stores[0], i).await;
@@ -100,7 +100,7 @@ async fn leader(stores: &[&Store]) -> usize {
     }
 }
 
-async fn stop(stores: Vec<Store>) {
+pub(super) async fn stop(stores: Vec<Store>) {
     for store in stores.into_iter().rev() {
         store.shutdown().await.unwrap();
     }
@@ -217,7 +217,7 @@ async fn fails_over_and_catches_up() {
 }
 
 /// Opens a member whose former instance was dropped; its files are released a little later.
-async fn open_again(config: Config) -> Store {
+pub(super) async fn open_again(config: Config) -> Store {
     let begin = Instant::now();
     loop {
         match Store::open(config.clone()).await {
