@@ -292,6 +292,7 @@ async fn agents_come_and_go(
     let before = node.running(&stays).await;
     node.running(&leaves).await;
     node.running(&orphan).await;
+    let node_before = node.api.get(&node.node_path()).unwrap();
     agent.0.cancel();
     agent.1.await.unwrap();
     // Deleted by force while nobody looks.
@@ -302,6 +303,12 @@ async fn agents_come_and_go(
     assert_eq!(ended["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 5);
     assert_eq!(ended["status"]["containerStatuses"][0]["restartCount"], 0);
     let after = node.running(&stays).await;
+    let object = node.wait(&node.node_path(), "report of the new agent", |n| condition(n, "Ready") == "True").await;
+    let ready = |object: &Value| {
+        let all = object["status"]["conditions"].as_array().unwrap();
+        all.iter().find(|c| c["type"] == "Ready").unwrap()["lastTransitionTime"].clone()
+    };
+    assert_eq!(ready(&object), ready(&node_before), "the node stayed ready");
     let id = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
     assert_eq!((id(&before), &before["status"]["podIP"]), (id(&after), &after["status"]["podIP"]));
     assert_eq!(after["status"]["containerStatuses"][0]["restartCount"], 0);

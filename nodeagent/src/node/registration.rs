@@ -23,6 +23,8 @@ use crate::pods::Context;
 const LOOK: Duration = Duration::from_secs(10);
 /// How often the status is written although nothing changed.
 const REPORT: Duration = Duration::from_secs(300);
+/// How long a restarted agent may take to have the pod network at hand.
+const SETTLE: Duration = Duration::from_secs(5);
 /// Upstream reports at most so many images.
 const MAX_IMAGES: usize = 50;
 
@@ -39,14 +41,20 @@ pub(crate) async fn run(
     let mut registered = false;
     loop {
         let mut wait = LOOK;
-        let network_ready = *network.borrow_and_update();
         let result = async {
             if !registered {
                 let node = register(&api, &context, &facts).await?;
                 uid.send_replace(node.metadata.uid.clone());
                 context.emit_node(&node, false, "Starting", "Starting kubelet.");
                 registered = true;
+                // A node that has its range is about to be ready: an agent's restart must not make it look unready.
+                if node.spec.as_ref().is_some_and(|spec| spec.pod_cidr.is_some()) {
+                    let _ = tokio::time::timeout(SETTLE, network.wait_for(|ready| *ready))
+                        .await
+                        .map(|result| result.is_ok());
+                }
             }
+            let network_ready = *network.borrow_and_update();
             report(&api, &context, &facts, network_ready, &mut written).await
         };
         if let Err(error) = result.await {

@@ -18,6 +18,8 @@ use crate::pods::{Context, launch, volumes};
 
 /// How often the content of volumes is compared with the objects it comes from.
 const VOLUME_PERIOD: Duration = Duration::from_secs(60);
+/// How often it is tried to bring the pod network in line at the start.
+const RECONCILE_ATTEMPTS: usize = 5;
 
 struct Manager {
     context: Arc<Context>,
@@ -124,10 +126,17 @@ async fn clean_up(context: &Context, live: &BTreeSet<String>) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-    match context.network.reconcile(live).await {
-        Ok(released) if !released.is_empty() => tracing::info!(?released, "released addresses of gone pods"),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "pod network not reconciled"),
+    for attempt in 1..=RECONCILE_ATTEMPTS {
+        match context.network.reconcile(live).await {
+            Ok(released) if released.is_empty() => return,
+            Ok(released) => return tracing::info!(?released, "released addresses of gone pods"),
+            // Links that come and go while they are listed make the kernel refuse.
+            Err(error) if attempt < RECONCILE_ATTEMPTS => {
+                tracing::debug!(%error, "pod network not reconciled yet");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => tracing::warn!(%error, "pod network not reconciled"),
+        }
     }
 }
 
