@@ -52,14 +52,20 @@ fn state(cluster: &Cluster) -> Result<String> {
     cluster.kubectl(&["get", "configmaps,deployments", "-A", "-o", "name"])?.ok()
 }
 
-/// Clients without a certificate, or with one of another authority.
+/// Clients without a certificate: trictl, since kubectl asks at the terminal who one is.
 pub fn strangers(cluster: &Cluster) -> Result<()> {
-    let url = format!("https://10.90.{}.11:6443", cluster.subnet()?);
     let ca = cluster.root().join("master-1/data/pki/ca.crt").display().to_string();
+    let config = cluster.dir.join("kubeconfig-stranger");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster: {{server: \"https://10.90.{}.11:6443\", \
+         certificate-authority: {ca}}}\ncontexts:\n- name: c\n  context: {{cluster: c}}\ncurrent-context: c\n",
+        cluster.subnet()?
+    );
+    std::fs::write(&config, text)?;
     let ask = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(&cluster.newest().path);
-        command.env("KUBECONFIG", "/dev/null").env("HOME", &cluster.dir).current_dir(&cluster.dir);
-        run(command.args(["--server", &url, "--certificate-authority", &ca]).args(arguments))
+        let mut command = std::process::Command::new(cluster.root().join("bin/trictl"));
+        command.env("KUBECONFIG", &config).env("HOME", &cluster.dir).current_dir(&cluster.dir);
+        run(command.args(arguments))
     };
     let said = ask(&["get", "pods"])?.refused()?;
     ensure!(said.contains("Forbidden") && said.contains("system:anonymous"), "{said}");

@@ -7,7 +7,7 @@ use trireme_client::kubeconfig::Kubeconfig;
 
 use super::layout::{Cluster, Host, Kind, Layout, MAX_MASTERS, MAX_NODES};
 use super::process::{self, Entry};
-use super::progress::Progress;
+use super::progress::{Progress, line};
 use super::ready::{self, Access, Started};
 use super::{UpArgs, bins, network, registry};
 use crate::admin::token::{self, Role};
@@ -208,15 +208,15 @@ fn print_next(layout: &Layout, hosts: &[Host]) {
     };
     let root = shorter(&layout.root);
     let make = if layout.name == "default" { String::new() } else { format!(" NAME={}", layout.name) };
-    println!("\nNext:\n");
-    println!("    export KUBECONFIG={}", layout.kubeconfig().display());
-    println!("    kubectl get nodes -o wide");
-    println!("    kubectl apply -f examples/web.yaml && kubectl get pods -o wide -w");
-    println!("    {root}/bin/trictl get pods -A          # needs no kubectl, and any master may be down");
-    println!("    {root}/bin/trireme member list");
+    line(format_args!("\nNext:\n"));
+    line(format_args!("    export KUBECONFIG={}", layout.kubeconfig().display()));
+    line(format_args!("    kubectl get nodes -o wide"));
+    line(format_args!("    kubectl apply -f examples/web.yaml && kubectl get pods -o wide -w"));
+    line(format_args!("    {root}/bin/trictl get pods -A          # needs no kubectl, and any master may be down"));
+    line(format_args!("    {root}/bin/trireme member list"));
     if let Some(master) = hosts.iter().find(|host| host.kind == Kind::Master) {
-        println!("    kill -9 $(cat {})      # lose a master …", shorter(&process::pid_file(master)));
+        line(format_args!("    kill -9 $(cat {})      # lose a master …", shorter(&process::pid_file(master))));
     }
-    println!("    make up{make}                          # … and bring it back");
-    println!("    make down{make}                        # remove everything\n");
+    line(format_args!("    make up{make}                          # … and bring it back"));
+    line(format_args!("    make down{make}                        # remove everything\n"));
 }

@@ -2,6 +2,12 @@
 
 use std::time::Instant;
 
+/// Prints a line. Whether somebody still reads (a pipe into `head`) must not decide about the work.
+pub fn line(text: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 /// Prints lines with the time since the start.
 #[derive(Clone, Copy)]
 pub struct Progress {
@@ -21,6 +27,6 @@ impl Progress {
 
     /// One line.
     pub fn say(&self, text: impl std::fmt::Display) {
-        println!("[{:6.1} s] {text}", self.seconds());
+        line(format_args!("[{:6.1} s] {text}", self.seconds()));
     }
 }
