@@ -6,8 +6,11 @@ use http::header;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use trireme_api::status::Status;
 
-use super::{accept, protobuf};
-use crate::error::ApiResult;
+use super::accept;
+use crate::error::{ApiResult, corrupt};
+
+/// Upstream's binary encoding; clients written in Go prefer it for built-in kinds.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The whole body, or 413.
 pub(crate) async fn read(headers: &http::HeaderMap, body: Body, limit: usize) -> ApiResult<Bytes> {
@@ -24,12 +27,13 @@ pub(crate) async fn read(headers: &http::HeaderMap, body: Body, limit: usize) ->
 
 /// A body that the rest of the pipeline understands: one in protobuf becomes JSON.
 pub(crate) fn normalize(headers: &mut http::HeaderMap, bytes: Bytes) -> ApiResult<Bytes> {
-    if accept::content_type(headers) != protobuf::MEDIA_TYPE {
+    if accept::content_type(headers) != PROTOBUF {
         return Ok(bytes);
     }
     headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     if bytes.is_empty() {
         return Ok(bytes);
     }
-    protobuf::to_json(&bytes).map(Bytes::from)
+    let decoded = trireme_api::decode::from_protobuf(&bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+    serde_json::to_vec(&decoded.value).map(Bytes::from).map_err(corrupt)
 }

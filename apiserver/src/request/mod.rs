@@ -3,5 +3,4 @@
 pub(crate) mod accept;
 pub(crate) mod body;
 pub(crate) mod info;
-pub(crate) mod protobuf;
 pub(crate) mod query;
