@@ -320,8 +320,7 @@ async fn agents_come_and_go(
     }
     node.delete(&leaves, 0).await;
     // Its shim dies: the container is replaced.
-    let shims = Command::new("sh").args(["-c", "pgrep -f 'shim .*uid-stays'"]).output().unwrap();
-    let pid: i32 = String::from_utf8_lossy(&shims.stdout).lines().next().unwrap().trim().parse().unwrap();
+    let pid = shim_of(&node.config.data_dir.join("pods/uid-stays"));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     let again = node
         .wait(&stays, "restart", |pod| {
@@ -331,6 +330,14 @@ async fn agents_come_and_go(
     assert_ne!(id(&again), id(&after));
     node.delete(&stays, 0).await;
     agent
+}
+
+/// The process of a pod's shim.
+fn shim_of(directory: &Path) -> i32 {
+    let wanted = format!("trireme\0shim\0{}\0", directory.display());
+    let mut processes = fs::read_dir("/proc").unwrap().flatten();
+    let found = processes.find(|p| fs::read(p.path().join("cmdline")).is_ok_and(|line| line == wanted.as_bytes()));
+    found.unwrap().file_name().to_str().unwrap().parse().unwrap()
 }
 
 async fn all(filter: &str) {
