@@ -55,11 +55,11 @@ fn parse(text: &str, prefix: &str, messages: &mut HashMap<String, Fields>) {
             messages.entry(message.clone()).or_default();
         } else if line.contains("tag = \"") {
             number = line.split("tag = \"").nth(1).and_then(|t| t.split('"').next()).and_then(|t| t.parse().ok());
-        } else if let (Some(rest), Some(tag)) = (line.strip_prefix("pub "), number) {
-            if let Some((name, kind)) = rest.split_once(':') {
-                messages.entry(message.clone()).or_default().push((normal(name), tag, kind.trim().to_owned()));
-                number = None;
-            }
+        } else if let (Some(rest), Some(tag)) = (line.strip_prefix("pub "), number)
+            && let Some((name, kind)) = rest.split_once(':')
+        {
+            messages.entry(message.clone()).or_default().push((normal(name), tag, kind.trim().to_owned()));
+            number = None;
         }
     }
 }
