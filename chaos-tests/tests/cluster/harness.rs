@@ -202,9 +202,18 @@ impl Cluster {
 
     /// Applies a text.
     pub fn apply(&self, manifest: &str) -> Result<Outcome> {
+        self.apply_with(manifest, "--validate=true")
+    }
+
+    /// Applies a text that kubectl does not look into before.
+    pub fn apply_unchecked(&self, manifest: &str) -> Result<Outcome> {
+        self.apply_with(manifest, "--validate=false")
+    }
+
+    fn apply_with(&self, manifest: &str, validate: &str) -> Result<Outcome> {
         let file = self.dir.join(format!("manifest-{:x}.yaml", rand::random::<u64>()));
         fs::write(&file, manifest)?;
-        let outcome = self.kubectl(&["apply", "-f", &file.display().to_string()]);
+        let outcome = self.kubectl(&["apply", validate, "-f", &file.display().to_string()]);
         let _ = fs::remove_file(&file);
         outcome
     }
