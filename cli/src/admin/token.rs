@@ -121,12 +121,17 @@ pub async fn create(
         match secrets(client).create(&PostParams::default(), &secret).await {
             Ok(_) => return Ok(token),
             // A cluster that has just been founded is about to make its system namespaces.
-            Err(kube::Error::Api(status)) if status.code == 404 && tokio::time::Instant::now() < deadline => {
+            Err(kube::Error::Api(status)) if not_yet(&status) && tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => return Err(api_error(error)),
         }
     }
+}
+
+/// Whether the system namespace is not there yet, or in the middle of being made.
+fn not_yet(status: &kube::core::Status) -> bool {
+    status.code == 404 || status.code == 403 && status.message.contains("being terminated")
 }
 
 async fn list(client: &kube::Client) -> anyhow::Result<()> {
