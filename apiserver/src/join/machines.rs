@@ -141,7 +141,11 @@ fn taken(name: &str, why: &str) -> Status {
 
 fn member_status(error: &StoreError, name: &str) -> Status {
     match error {
-        StoreError::Membership(why) => Status::conflict("trireme.io", "members", name, why),
+        StoreError::Membership(why) => {
+            let mend =
+                format!("{why}; if that master is gone for good, take it out first: trireme member remove {name}");
+            Status::conflict("trireme.io", "members", name, &mend)
+        }
         other => store_status(other),
     }
 }
