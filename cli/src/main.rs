@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "trireme", version, arg_required_else_help = true)]
 struct Cli {
     /// What to log: error, warn, info, debug, trace, or a filter such as `info,trireme_raftstore=debug`.
-    #[arg(long, global = true, env = "TRIREME_LOG", default_value = "info,openraft=warn", value_name = "FILTER")]
+    #[arg(long, global = true, env = "TRIREME_LOG", default_value = "info,openraft=error", value_name = "FILTER")]
     log: String,
     #[command(subcommand)]
     command: Command,
@@ -107,7 +107,7 @@ fn init_logging(filter: &str) {
     use std::io::IsTerminal;
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|error| {
         eprintln!("warning: --log {filter:?} is not a filter ({error}); using info");
-        tracing_subscriber::EnvFilter::new("info,openraft=warn")
+        tracing_subscriber::EnvFilter::new("info,openraft=error")
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
