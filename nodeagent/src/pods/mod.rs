@@ -7,6 +7,7 @@ pub(crate) mod launch;
 pub(crate) mod machine;
 pub(crate) mod manager;
 pub(crate) mod oci;
+pub(crate) mod patch;
 pub(crate) mod probes;
 pub(crate) mod resources;
 pub(crate) mod slots;

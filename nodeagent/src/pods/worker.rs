@@ -8,11 +8,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::pods::machine::{Action, Event, Machine, Sandbox};
+use crate::pods::patch::{keep_times, overruled, patch, revision};
 use crate::pods::slots::{Kind, definitions};
 use crate::pods::{ContainerView, Context, PodView, kill, launch, probes, status};
 use crate::shim::client::{Shim, Watch, read_records};
@@ -458,66 +458,6 @@ async fn pause_after(failures: u32) {
     if failures > 0 {
         tokio::time::sleep(Duration::from_millis(250 << failures.min(5))).await;
     }
-}
-
-/// A condition that did not change keeps its time, also if the object at hand does not show the last write yet.
-/// The object's revision; 0 when it has none.
-fn revision(pod: &Pod) -> u64 {
-    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
-}
-
-fn keep_times(new: &mut PodStatus, old: &PodStatus) {
-    for condition in new.conditions.iter_mut().flatten() {
-        let before =
-            old.conditions.iter().flatten().find(|c| c.type_ == condition.type_ && c.status == condition.status);
-        if let Some(before) = before {
-            condition.last_transition_time.clone_from(&before.last_transition_time);
-        }
-    }
-}
-
-/// The strategic merge patch that makes the status of the object the given one, whatever it was before.
-fn patch(uid: &str, new: &PodStatus, old: Option<&PodStatus>) -> Value {
-    let mut status = serde_json::to_value(new).unwrap_or_default();
-    // Lists that are the agent's alone are replaced: merged, a former state would stand beside the new one.
-    let replaced = ["containerStatuses", "initContainerStatuses", "podIPs", "hostIPs"];
-    for field in replaced {
-        if let Some(list) = status.get_mut(field).and_then(Value::as_array_mut) {
-            list.insert(0, json!({"$patch": "replace"}));
-        }
-    }
-    // Conditions have several writers and are merged, so what no longer holds has to be taken away by name.
-    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
-        for field in ["reason", "message"] {
-            if condition.get(field).is_none() {
-                condition[field] = Value::Null;
-            }
-        }
-    }
-    let gone = |old: Option<&String>, new: Option<&String>| old.is_some() && new.is_none();
-    let old = old.cloned().unwrap_or_default();
-    for (field, is_gone) in [
-        ("reason", gone(old.reason.as_ref(), new.reason.as_ref())),
-        ("message", gone(old.message.as_ref(), new.message.as_ref())),
-        ("podIP", gone(old.pod_ip.as_ref(), new.pod_ip.as_ref())),
-        ("podIPs", old.pod_ips.is_some() && new.pod_ips.is_none()),
-    ] {
-        if is_gone {
-            status[field] = Value::Null;
-        }
-    }
-    json!({"metadata": {"uid": uid}, "status": status})
-}
-
-/// Whether somebody else has changed a condition that the agent keeps, as the node lifecycle controller does when it
-/// takes the node for dead.
-fn overruled(seen: Option<&PodStatus>, written: &PodStatus) -> bool {
-    let seen = seen.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    written
-        .conditions
-        .iter()
-        .flatten()
-        .any(|own| !seen.iter().any(|condition| condition.type_ == own.type_ && condition.status == own.status))
 }
 
 /// The newest record of each container.
