@@ -40,6 +40,11 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Messages of replication under way on one stream.
 const IN_FLIGHT: usize = 64;
 
+/// Half the pause after the first failure to open a stream of replication; doubled with each further one.
+const FIRST_BACKOFF: Duration = Duration::from_millis(5);
+/// After so many failures the pause, 320 ms now, grows no more.
+const MAX_BACKOFF_STEPS: u32 = 6;
+
 type Error = RPCError<TypeConfig>;
 
 /// Makes links to other members.
@@ -57,6 +62,8 @@ pub(crate) struct PeerLink {
     lane: Lane,
     metrics: Metrics,
     vote_timeout: Duration,
+    /// Streams of replication in a row that could not be opened.
+    failures: u32,
 }
 
 impl Transport {
@@ -67,6 +74,7 @@ impl Transport {
             lane,
             metrics: self.metrics.clone(),
             vote_timeout: self.vote_timeout,
+            failures: 0,
         }
     }
 }
@@ -225,7 +233,16 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let replies = self.open_append(input).await?;
+            let replies = match self.open_append(input).await {
+                Ok(replies) => replies,
+                Err(error) => {
+                    // openraft's own back-off is part of the requests, which nobody reads when there is no stream.
+                    self.failures = (self.failures + 1).min(MAX_BACKOFF_STEPS);
+                    tokio::time::sleep(FIRST_BACKOFF * (1 << self.failures)).await;
+                    return Err(error);
+                }
+            };
+            self.failures = 0;
             let stream = futures::stream::unfold(replies, |mut replies| async move {
                 let next = replies.next().await?;
                 Some((next, replies))

@@ -331,3 +331,30 @@ async fn a_member_that_moved_tells_the_others() {
     stores.push(back);
     stop(stores).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_member_is_not_asked_in_a_tight_loop() {
+    use openraft::network::v2::RaftNetworkV2;
+    use openraft::network::{RPCOption, RaftNetworkFactory};
+
+    use crate::consensus::transport::Transport;
+    use crate::metrics::Metrics;
+    use crate::network::peers::Peers;
+    use crate::network::tls::PeerTlsConfig;
+    use crate::storage::records::MemberInfo;
+
+    // A port that was free a moment ago: connecting to it is refused at once.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let client = PeerTlsConfig::new(&Ca::new().member("a")).unwrap().client;
+    let peers = Peers::new(1, "l", client, Duration::from_secs(2), tokio::runtime::Handle::current());
+    let mut transport = Transport { peers, metrics: Metrics::default(), vote_timeout: Duration::from_secs(1) };
+    let dead = MemberInfo { name: "b".into(), peer_address: closed.to_string(), client_address: String::new() };
+    let mut link = transport.new_client(2, &dead).await;
+    let begin = std::time::Instant::now();
+    for _ in 0..7 {
+        let opened = link.stream_append(futures::stream::pending(), RPCOption::new(Duration::from_secs(1))).await;
+        assert!(opened.is_err());
+    }
+    // 10 + 20 + 40 + 80 + 160 + 320 + 320 ms.
+    assert!(begin.elapsed() >= Duration::from_millis(950), "{:?}", begin.elapsed());
+}
