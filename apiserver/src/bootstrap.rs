@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use trireme_api::status::Status;
 
 use crate::error::ServerError;
+use crate::fence::Fence;
 use crate::identity::{GROUP_MASTERS, UserInfo};
 use crate::in_process::InProcess;
 use crate::server::ApiServer;
@@ -16,9 +17,9 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 const ATTEMPTS: usize = 5;
 
 /// Brings all of it to what it has to be.
-pub(crate) async fn run(server: &ApiServer) -> Result<(), ServerError> {
+pub(crate) async fn run(server: &ApiServer, fence: Option<Fence>) -> Result<(), ServerError> {
     let user = UserInfo::new("system:apiserver", [GROUP_MASTERS.to_owned()]);
-    let api = server.in_process(user, None);
+    let api = server.in_process(user, fence);
     for name in NAMESPACES {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure(&api, "/api/v1/namespaces", body, None).await?;

@@ -18,6 +18,9 @@ pub enum ServerError {
     /// The listener failed.
     #[error("listener")]
     Listen(#[source] std::io::Error),
+    /// Another master has begun a reign meanwhile.
+    #[error("another master has taken the fence")]
+    Deposed,
     /// A request of the server to itself failed.
     #[error("bootstrap: {0}")]
     Bootstrap(Status),

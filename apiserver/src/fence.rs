@@ -1,7 +1,7 @@
 //! The fence: the key whose `mod_revision` identifies a leader's reign.
 
 use bytes::Bytes;
-use trireme_raftstore::{Compare, Op, OpResult, Revision, Store, Txn};
+use trireme_raftstore::{Compare, Consistency, KeyRange, Op, OpResult, RangeRequest, Revision, Store, Txn};
 
 use crate::error::ServerError;
 
@@ -25,14 +25,26 @@ impl Fence {
     }
 }
 
-/// Commits a new fence: everything that carries an older one fails from here on.
+/// Commits a new fence: everything that carries an older one fails from here on. It replaces the fence that is there when
+/// it begins and no other, so that what a deposed leader still has under way cannot take it from its successor.
 pub(crate) async fn acquire(store: &Store, holder: &str) -> Result<Fence, ServerError> {
-    let put = Op::Put {
-        key: Bytes::from_static(FENCE_KEY.as_bytes()),
-        value: Bytes::copy_from_slice(holder.as_bytes()),
-        expires_at_ms: None,
-    };
-    let answer = store.txn(Txn { compares: vec![], then: vec![put], otherwise: vec![] }).await?;
+    let key = Bytes::from_static(FENCE_KEY.as_bytes());
+    let present = store
+        .range(RangeRequest {
+            range: KeyRange::Key(key.clone()),
+            revision: None,
+            limit: 1,
+            consistency: Consistency::Linearizable,
+            keys_only: true,
+        })
+        .await?;
+    let seen = present.kvs.first().map_or(0, |kv| kv.mod_revision);
+    let compare = Compare::ModRevision(key.clone(), seen);
+    let put = Op::Put { key, value: Bytes::copy_from_slice(holder.as_bytes()), expires_at_ms: None };
+    let answer = store.txn(Txn { compares: vec![compare], then: vec![put], otherwise: vec![] }).await?;
+    if !answer.succeeded {
+        return Err(ServerError::Deposed);
+    }
     match answer.results.first() {
         Some(OpResult::Put { revision, .. }) => Ok(Fence { revision: *revision }),
         _ => Err(ServerError::Config("the store did not answer the fence's put".into())),

@@ -124,12 +124,12 @@ impl ApiServer {
     }
 
     /// Creates what every cluster has: the system namespaces, the service `kubernetes` and its endpoints. Idempotent;
-    /// run by the leader, also after each change of membership.
+    /// run by the leader under its fence, also after each change of membership; without a fence only where a cluster is founded.
     ///
     /// # Errors
     /// When the store has no quorum or refuses.
-    pub async fn bootstrap(&self) -> Result<(), ServerError> {
-        crate::bootstrap::run(self).await
+    pub async fn bootstrap(&self, fence: Option<Fence>) -> Result<(), ServerError> {
+        crate::bootstrap::run(self, fence).await
     }
 
     /// Waits until this master's caches are loaded for the first time.

@@ -100,6 +100,8 @@ pub struct Limits {
     pub snapshot_entries: u64,
     /// Entries kept in the log behind the last flush, so that a member that was away briefly needs no snapshot.
     pub keep_log_entries: u64,
+    /// For how long former states can be read and watches can resume: the leader compacts what is older.
+    pub keep_history: Duration,
 }
 
 impl Default for Limits {
@@ -116,6 +118,7 @@ impl Default for Limits {
             watch_max_lag: 1_000_000,
             snapshot_entries: 20_000,
             keep_log_entries: 10_000,
+            keep_history: Duration::from_secs(300),
         }
     }
 }

@@ -193,7 +193,10 @@ impl Feed {
         let Ok(key) = std::str::from_utf8(&event.kv.key) else { return false };
         if let Some((_, cache, suffix)) = self.find(key) {
             let object = if event.deleted { None } else { read(cache, suffix, &event.kv) };
-            cache.apply(suffix, object, event.kv.mod_revision);
+            // What this version cannot read is not gone: an agent that was told so would end its pods.
+            if event.deleted || object.is_some() {
+                cache.apply(suffix, object, event.kv.mod_revision);
+            }
             return false;
         }
         self.taken.write().note(key, !event.deleted);

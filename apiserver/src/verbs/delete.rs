@@ -172,6 +172,8 @@ async fn delete_key(ctx: &Ctx, key: &str, name: &str, options: &Options) -> ApiR
             Err(status) => return Err(status),
         };
         match step {
+            // A cache that lags behind may still show a namesake that was deleted before.
+            Step::Pending(_) if !fresh => {}
             Step::Pending(object) => return Ok(Deleted { object, gone: false }),
             Step::Write { object, gone, .. } if options.dry_run => return Ok(Deleted { object, gone }),
             Step::Write { mut object, gone, change } => {

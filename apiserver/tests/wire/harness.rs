@@ -66,7 +66,7 @@ impl Server {
         adjust(&mut config);
         let api = ApiServer::new(config, store, pki.clone()).unwrap();
         api.wait_synced().await;
-        api.bootstrap().await.unwrap();
+        api.bootstrap(None).await.unwrap();
         let stop = CancellationToken::new();
         let serving = api.clone();
         let shutdown = stop.clone();

@@ -103,7 +103,7 @@ pub async fn announce(args: &Args, server: &ApiServer, pki: &Pki, founded: bool)
         return Ok(());
     }
     // Tokens live in kube-system, which the leadership loop may not have come to yet.
-    server.bootstrap().await.context("cannot put the cluster's own objects in place")?;
+    server.bootstrap(None).await.context("cannot put the cluster's own objects in place")?;
     let client = kube::Client::new(
         server.in_process(trireme_apiserver::UserInfo::component("system:apiserver"), None),
         "kube-system",

@@ -72,6 +72,9 @@ pub async fn run(server: ApiServer, store: Store, heralds: Heralds, stop: Cancel
     heralds.end();
 }
 
+/// How often the cluster's own objects are looked at although nothing is known to have changed.
+const REPAIR: Duration = Duration::from_secs(10);
+
 /// Commits the fence, opens the gate, and keeps what every cluster must have in place.
 async fn rule(server: &ApiServer, store: &Store, heralds: &Heralds, term: u64) {
     let mut pause = Duration::from_millis(20);
@@ -89,13 +92,15 @@ async fn rule(server: &ApiServer, store: &Store, heralds: &Heralds, term: u64) {
     loop {
         let mut pause = Duration::from_millis(50);
         members.mark_unchanged();
-        while let Err(error) = server.bootstrap().await {
+        while let Err(error) = server.bootstrap(Some(fence)).await {
             tracing::warn!(%error, "cannot put the cluster's own objects in place yet");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
-        if members.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = members.changed() => if changed.is_err() { return },
+            // What somebody deleted by mistake comes back.
+            () = tokio::time::sleep(REPAIR) => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 //! `pid.started` with the time at which the kernel started that process, and only a match of both is ours.
 
 use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -137,9 +138,14 @@ pub fn in_namespace(process: Process, host: &Host) -> bool {
 
 /// Starts a host's process in its namespace. It outlives this program; its output goes to the host's log.
 pub fn start(layout: &Layout, host: &Host, args: &[String]) -> anyhow::Result<(Process, Child)> {
-    fs::create_dir_all(&host.dir).with_context(|| format!("cannot create {}", host.dir.display()))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&host.dir)
+        .with_context(|| format!("cannot create {}", host.dir.display()))?;
     let log = host.log();
-    let open = || File::options().create(true).append(true).open(&log);
+    // A founding master prints its join tokens.
+    let open = || File::options().create(true).append(true).mode(0o600).open(&log);
     let output = open().with_context(|| format!("cannot write {}", log.display()))?;
     let file = netns_file(&host.netns);
     let netns = File::open(&file).with_context(|| format!("cannot open {}", file.display()))?;

@@ -1,8 +1,9 @@
 //! What runs beside the requests: expiry, promotion and the feature level on the leader, removal of compacted history
 //! everywhere.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::time::MissedTickBehavior;
@@ -12,7 +13,7 @@ use crate::command::Command;
 use crate::machine::FEATURE_LEVEL;
 use crate::network::peers::Lane;
 use crate::network::wire::{HelloReply, path};
-use crate::types::{Leadership, StoreError};
+use crate::types::{Leadership, Revision, StoreError};
 
 /// How often the leader looks.
 const LEADER_TICK: Duration = Duration::from_millis(100);
@@ -26,10 +27,19 @@ pub(crate) async fn lead(node: Arc<Node>) {
     let mut ticks = tokio::time::interval(LEADER_TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut turn = 0u64;
+    let mut ages = Ages::default();
     loop {
         ticks.tick().await;
         if !matches!(*node.leadership.borrow(), Leadership::Leader { .. }) {
+            // Another leader may have compacted; a new reign counts anew.
+            ages = Ages::default();
             continue;
+        }
+        let (now, keep) = (Instant::now(), node.config.limits.keep_history);
+        if let Some(revision) = ages.due(now, node.machine.progress().revision, keep)
+            && let Err(error) = node.propose(Command::Compact(revision)).await
+        {
+            tracing::debug!(%error, revision, "compacting");
         }
         // Expiry is a matter of seconds.
         turn += 1;
@@ -44,6 +54,28 @@ pub(crate) async fn lead(node: Arc<Node>) {
         if let Err(error) = node.raise_feature_level().await {
             tracing::debug!(%error, "raising the feature level");
         }
+    }
+}
+
+/// Revisions and when they were the newest, so that history can be forgotten by age.
+#[derive(Default)]
+struct Ages(VecDeque<(Instant, Revision)>);
+
+impl Ages {
+    /// Notes the present revision, and tells up to which one history is older than `keep`; each at most once.
+    fn due(&mut self, now: Instant, revision: Revision, keep: Duration) -> Option<Revision> {
+        // A tenth of the age is precise enough, and bounds how much is remembered.
+        if self.0.back().is_none_or(|(at, _)| now.duration_since(*at) >= keep / 10) {
+            self.0.push_back((now, revision));
+        }
+        let mut due = None;
+        while let Some((at, revision)) = self.0.front().copied()
+            && now.duration_since(at) >= keep
+        {
+            self.0.pop_front();
+            due = Some(revision);
+        }
+        due
     }
 }
 
@@ -118,5 +150,28 @@ impl Node {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_is_forgotten_by_age() {
+        let (begin, keep) = (Instant::now(), Duration::from_secs(100));
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut ages = Ages::default();
+        assert_eq!(ages.due(at(0), 5, keep), None);
+        assert_eq!(ages.due(at(1), 7, keep), None, "too soon to be noted");
+        assert_eq!(ages.due(at(50), 9, keep), None);
+        assert_eq!(ages.due(at(99), 11, keep), None);
+        assert_eq!(ages.due(at(100), 12, keep), Some(5));
+        assert_eq!(ages.due(at(101), 12, keep), None, "each once");
+        assert_eq!(ages.due(at(300), 12, keep), Some(11), "only the newest of those that are old enough");
+        for second in 0..10_000 {
+            ages.due(at(300 + second), 12, keep);
+            assert!(ages.0.len() <= 12);
+        }
     }
 }
