@@ -16,17 +16,21 @@ const DISCOVERY: [&str; 5] = ["/api", "/apis", "/openapi", "/version", "/trireme
 const COMPONENTS: [&str; 3] = ["system:kube-scheduler", "system:kube-controller-manager", "system:apiserver"];
 
 const READ: [&str; 3] = ["get", "list", "watch"];
-const NODE_READS: [&str; 8] =
-    ["pods", "services", "endpoints", "endpointslices", "nodes", "configmaps", "secrets", "namespaces"];
+const NODE_READS: [&str; 7] = ["pods", "services", "endpoints", "endpointslices", "nodes", "configmaps", "namespaces"];
 
 /// Lets the request pass or answers 403 in upstream's words.
 pub(crate) fn authorize(user: &UserInfo, info: &RequestInfo) -> ApiResult<()> {
     if allowed(user, info) { Ok(()) } else { Err(forbidden(user, info)) }
 }
 
+/// Whether everything is allowed to a user.
+pub(crate) fn unlimited(user: &UserInfo) -> bool {
+    user.in_group(GROUP_MASTERS) || COMPONENTS.contains(&user.name.as_str())
+}
+
 /// Whether the fixed rules let a request pass.
 pub(crate) fn allowed(user: &UserInfo, info: &RequestInfo) -> bool {
-    if user.in_group(GROUP_MASTERS) || COMPONENTS.contains(&user.name.as_str()) {
+    if unlimited(user) {
         return true;
     }
     if !info.is_resource {
@@ -50,6 +54,8 @@ fn node_allowed(node: &str, info: &RequestInfo) -> bool {
     let own = info.name.as_deref() == Some(node);
     match (info.resource.as_str(), info.subresource.as_str()) {
         (resource, "") if READ.contains(&verb) && NODE_READS.contains(&resource) => true,
+        // Which ones, the pods on the node decide.
+        ("secrets", "") => info.group.is_empty() && verb == "get",
         ("nodes", "") => verb == "create" || own && matches!(verb, "update" | "patch"),
         ("nodes", "status") => own && matches!(verb, "get" | "update" | "patch"),
         ("pods", "status") => matches!(verb, "get" | "update" | "patch"),
@@ -87,12 +93,23 @@ fn singular(resource: &str) -> &str {
     resource.strip_suffix('s').unwrap_or(resource)
 }
 
+/// 403 for an object that no pod on the node refers to.
+pub(crate) fn unrelated(user: &UserInfo, info: &RequestInfo, node: &str) -> Status {
+    let why = format!("{}: no relationship found between node {node:?} and this object", reason(user, info));
+    Status::forbidden(&info.group, &info.resource, info.name.as_deref().unwrap_or_default(), &why)
+}
+
 fn forbidden(user: &UserInfo, info: &RequestInfo) -> Status {
-    let who = &user.name;
     if !info.is_resource {
-        let verb = &info.verb;
-        return Status::forbidden("", "", "", &format!("User {who:?} cannot {verb} path {:?}", info.path));
+        let why = format!("User {:?} cannot {} path {:?}", user.name, info.verb, info.path);
+        return Status::forbidden("", "", "", &why);
     }
+    let name = info.name.as_deref().unwrap_or_default();
+    Status::forbidden(&info.group, &info.resource, name, &reason(user, info))
+}
+
+fn reason(user: &UserInfo, info: &RequestInfo) -> String {
+    let who = &user.name;
     let resource = match info.subresource.as_str() {
         "" => info.resource.clone(),
         sub => format!("{}/{sub}", info.resource),
@@ -103,8 +120,7 @@ fn forbidden(user: &UserInfo, info: &RequestInfo) -> Status {
         Some(namespace) => format!("in the namespace {namespace:?}"),
         None => "at the cluster scope".to_owned(),
     };
-    let why = format!("User {who:?} cannot {} resource {resource:?} in API group {:?} {scope}", info.verb, info.group);
-    Status::forbidden(&info.group, &info.resource, info.name.as_deref().unwrap_or_default(), &why)
+    format!("User {who:?} cannot {} resource {resource:?} in API group {:?} {scope}", info.verb, info.group)
 }
 
 #[cfg(test)]
@@ -135,6 +151,9 @@ mod tests {
         assert!(check(&node, Method::PUT, "/api/v1/nodes/n1/status").is_ok());
         assert!(check(&node, Method::PUT, "/api/v1/nodes/n2/status").is_err());
         assert!(check(&node, Method::POST, "/api/v1/namespaces/default/pods").is_err());
+        assert!(check(&node, Method::GET, "/api/v1/namespaces/d/secrets/s").is_ok());
+        assert!(check(&node, Method::GET, "/api/v1/namespaces/d/secrets").is_err());
+        assert!(check(&node, Method::GET, "/api/v1/watch/namespaces/d/secrets/s").is_err());
         let info = RequestInfo::parse(&Method::DELETE, "/api/v1/namespaces/d/pods/p", &Query::default());
         let pod = serde_json::json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n2"}});
         assert_eq!(admit_node(&node, &info, &pod).unwrap_err().code, 403);

@@ -42,13 +42,15 @@ fn tolerate(spec: &mut Value, key: &str) {
     }
 }
 
-/// Whoever writes a pod's status changes neither its owners nor its class.
+/// Whoever writes a pod's status changes neither its owners nor its class, nor what selectors and finalizers go by.
 pub fn update_pod(pod: &mut Value, old: &Value, of: UpdateOf<'_>) {
     if of != UpdateOf::Status {
         return;
     }
     if let Some(metadata) = object_mut(pod, "metadata") {
-        copy(metadata, &old["metadata"], "ownerReferences");
+        for key in ["ownerReferences", "labels", "finalizers"] {
+            copy(metadata, &old["metadata"], key);
+        }
     }
     if let Some(status) = object_mut(pod, "status")
         && text(status, "qosClass").is_empty()

@@ -47,6 +47,26 @@ fn spec_and_status_are_written_apart() {
 }
 
 #[test]
+fn a_pod_status_write_keeps_labels_finalizers_and_owners() {
+    let resource = Catalogue::builtin().resource("", "v1", "pods").unwrap();
+    let old = json!({"kind": "Pod", "apiVersion": "v1", "spec": {"nodeName": "n"}, "status": {"phase": "Pending"},
+        "metadata": {"name": "a", "labels": {"app": "a"}, "finalizers": ["x/y"], "ownerReferences": [{"uid": "u"}]}});
+    let mut new = json!({"status": {"phase": "Running"}, "metadata": {"name": "a", "annotations": {"k": "v"},
+        "labels": {"app": "b"}, "ownerReferences": [{"uid": "w"}]}});
+    resource.prepare_update(&mut new, &old, Some("status"));
+    for key in ["labels", "finalizers", "ownerReferences"] {
+        assert_eq!(new["metadata"][key], old["metadata"][key], "{key}");
+    }
+    assert_eq!(new["metadata"]["annotations"]["k"], "v");
+    assert_eq!(new["status"]["phase"], "Running");
+    // What the old object does not have is not added either.
+    let bare = json!({"metadata": {"name": "a"}, "spec": {}, "status": {}});
+    let mut new = json!({"metadata": {"name": "a", "labels": {"app": "b"}, "finalizers": ["x/y"]}, "status": {}});
+    resource.prepare_update(&mut new, &bare, Some("status"));
+    assert!(new["metadata"].get("labels").is_none() && new["metadata"].get("finalizers").is_none());
+}
+
+#[test]
 fn deletion_is_marked_once_and_only_shortened() {
     let now = "2026-01-02T03:04:05Z".parse().unwrap();
     let mut pod = json!({"metadata": {"name": "a", "generation": 1}});

@@ -14,6 +14,8 @@ use trireme_api::names::dns1123_subdomain;
 use trireme_api::status::Status;
 use trireme_raftstore::{Compare, Consistency, KeyRange, NewMember, Op, RangeRequest, StoreError, Txn};
 
+use super::machine_names::{self, Wanted};
+use super::members::members;
 use super::token::{self, Role};
 use super::wire::{MasterRequest, MasterResponse, NodeRequest, NodeResponse};
 use super::{BODY_LIMIT, Join};
@@ -66,10 +68,13 @@ async fn join_master(join: &Join, request: Request<Body>) -> Result<MasterRespon
 }
 
 async fn join_node(join: &Join, request: Request<Body>) -> Result<NodeResponse, Status> {
-    let token = token::check(join, request.headers(), remote(&request), Role::Node).await?;
+    let from = remote(&request);
+    let token = token::check(join, request.headers(), from, Role::Node).await?;
     let body: NodeRequest = body(request).await?;
     check_name(&body.name)?;
     let address = address("address", &body.address)?;
+    let wanted = Wanted { name: &body.name, address, from };
+    machine_names::check(&wanted, join.service_ip, &members(join).await?)?;
     let key = public_key_of_csr(&body.csr).map_err(pki_status)?;
     let crt = join.pki.sign_node(&body.csr, &body.name, address).map_err(pki_status)?;
     claim(join, &body.name, &key).await?;
@@ -86,7 +91,7 @@ struct Claim {
     at: u64,
 }
 
-/// Takes the name for a key. It is free if nobody has it, if the same key has it, or if its Node is gone.
+/// Takes the name for a key. It is free if the same key has it, or if it has no Node and was not given away just now.
 async fn claim(join: &Join, name: &str, public_key: &[u8]) -> Result<(), Status> {
     let key = Bytes::from(format!("/trireme/nodes/{name}"));
     let fingerprint: String = Sha256::digest(public_key).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -99,28 +104,13 @@ async fn claim(join: &Join, name: &str, public_key: &[u8]) -> Result<(), Status>
     };
     let found = join.store.range(read).await.map_err(|error| store_status(&error))?.kvs.into_iter().next();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    if let Some(held) = found.as_ref().and_then(|kv| serde_json::from_slice::<Claim>(&kv.value).ok()) {
-        if held.key == fingerprint {
-            return Ok(());
-        }
-        let age = now.saturating_sub(held.at);
-        if join.object(&format!("/api/v1/nodes/{name}")).await?.is_some() {
-            return Err(taken(
-                name,
-                "another machine runs under this name; choose another with --name, or, if that \
-                machine is gone, delete its Node first",
-            ));
-        }
-        if age < RESERVED.as_secs() {
-            let left = RESERVED.as_secs() - age;
-            return Err(taken(
-                name,
-                &format!(
-                    "the name was given to another machine {age} s ago; if that was a failed \
-                attempt of this one, try again in {left} s"
-                ),
-            ));
-        }
+    let held = found.as_ref().and_then(|kv| serde_json::from_slice::<Claim>(&kv.value).ok());
+    if held.as_ref().is_some_and(|held| held.key == fingerprint) {
+        return Ok(());
+    }
+    let running = join.object(&format!("/api/v1/nodes/{name}")).await?.is_some();
+    if let Some(why) = why_taken(held.as_ref(), running, now) {
+        return Err(taken(name, &why));
     }
     let value = serde_json::to_vec(&Claim { key: fingerprint, at: now }).map_err(Status::internal)?;
     let txn = Txn {
@@ -133,6 +123,21 @@ async fn claim(join: &Join, name: &str, public_key: &[u8]) -> Result<(), Status>
         Ok(_) => Err(taken(name, "another machine took this name at the same moment")),
         Err(error) => Err(store_status(&error)),
     }
+}
+
+/// Why another key cannot have the name; a Node counts also when no claim to its name was ever written.
+fn why_taken(held: Option<&Claim>, running: bool, now: u64) -> Option<String> {
+    if running {
+        let why = "another machine runs under this name; choose another with --name, or, if that machine is gone, \
+                   delete its Node first";
+        return Some(why.to_owned());
+    }
+    let age = now.saturating_sub(held?.at);
+    let left = RESERVED.as_secs().checked_sub(age).filter(|left| *left > 0)?;
+    Some(format!(
+        "the name was given to another machine {age} s ago; if that was a failed attempt of this one, try again in \
+         {left} s"
+    ))
 }
 
 fn taken(name: &str, why: &str) -> Status {
@@ -194,4 +199,21 @@ async fn body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, Status> 
         .map_err(|_| Status::request_entity_too_large(BODY_LIMIT))?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Status::bad_request(format!("the body is not a join request: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_node_is_taken_with_and_without_a_claim() {
+        let claim = Claim { key: "k".into(), at: 1000 };
+        for held in [None, Some(&claim)] {
+            assert!(why_taken(held, true, 5000).unwrap().contains("another machine runs under this name"));
+        }
+        assert_eq!(why_taken(None, false, 5000), None);
+        assert!(why_taken(Some(&claim), false, 1010).unwrap().contains("10 s ago"));
+        assert_eq!(why_taken(Some(&claim), false, 1060), None);
+    }
 }

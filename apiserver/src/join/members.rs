@@ -47,7 +47,7 @@ async fn remove_member(join: &Join, name: &str, user: UserInfo) -> Result<Member
     Ok(info(member))
 }
 
-async fn members(join: &Join) -> Result<Vec<Member>, Status> {
+pub(super) async fn members(join: &Join) -> Result<Vec<Member>, Status> {
     let mut members = join.store.members().await.map_err(|error| store_status(&error))?;
     members.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(members)

@@ -5,6 +5,7 @@
 //! `/trireme.io/v1/members` are for administrators. Requests are checked completely before anything is changed.
 
 mod limiter;
+mod machine_names;
 mod machines;
 mod members;
 mod token;

@@ -7,6 +7,7 @@ pub(crate) mod ctx;
 mod delete;
 mod encode;
 mod filter;
+mod node_secrets;
 mod read;
 mod services;
 mod store;

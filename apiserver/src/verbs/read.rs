@@ -15,6 +15,7 @@ use trireme_raftstore::{Consistency, KeyRange, RangeRequest, Revision, StoreErro
 use super::ctx::Ctx;
 use super::encode::{self, ListMeta};
 use super::filter::Filter;
+use super::node_secrets;
 use crate::error::{ApiResult, corrupt, store_status};
 use crate::storage::keys;
 use crate::storage::object::Object;
@@ -26,6 +27,7 @@ const CHUNK: usize = 500;
 
 /// GET of one object.
 pub(crate) async fn get(ctx: &Ctx) -> ApiResult<Response<Body>> {
+    node_secrets::admit(ctx).await?;
     let object = match revision_parameter(ctx)? {
         None => ctx.current(ctx.name(), true).await?,
         Some(revision) => {

@@ -43,7 +43,7 @@ async fn nodes_keep_to_themselves() {
         (Method::POST, "/api/v1/nodes".to_owned(), body("n1"), 201),
         (Method::POST, "/api/v1/nodes".to_owned(), body("n2"), 403),
         (Method::GET, PODS.to_owned(), String::new(), 200),
-        (Method::GET, "/api/v1/secrets".to_owned(), String::new(), 200),
+        (Method::GET, "/api/v1/secrets".to_owned(), String::new(), 403),
         (Method::POST, MAPS.to_owned(), config_map("a", "1").to_string(), 403),
         (Method::POST, PODS.to_owned(), pod("a").to_string(), 403),
         (Method::DELETE, "/api/v1/nodes/n1".to_owned(), String::new(), 403),
@@ -64,6 +64,49 @@ async fn nodes_keep_to_themselves() {
     let (code, _) =
         server.call_as(node, Method::PATCH, "/api/v1/nodes/n1/status", "application/merge-patch+json", own).await;
     assert_eq!(code, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn nodes_read_the_secrets_of_their_pods() {
+    let server = Server::start().await;
+    let on = |node: &str, name: &str, secret: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["nodeName"] = node.into();
+        pod["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": secret}}]);
+        pod
+    };
+    let secret = |name: &str| json!({"metadata": {"name": name}, "data": {"k": "dg=="}});
+    let (secrets, system) = ("/api/v1/namespaces/default/secrets", "/api/v1/namespaces/kube-system");
+    let token = "bootstrap-token-abcdef";
+    for (path, body) in [
+        (secrets.to_owned(), secret("own")),
+        (secrets.to_owned(), secret("foreign")),
+        (secrets.to_owned(), secret("unused")),
+        (format!("{system}/secrets"), secret("own")),
+        (format!("{system}/secrets"), secret(token)),
+        (PODS.to_owned(), on("n1", "own", "own")),
+        (PODS.to_owned(), on("n1", "early", "missing")),
+        (PODS.to_owned(), on("n2", "foreign", "foreign")),
+        (format!("{system}/pods"), on("n1", "thief", token)),
+    ] {
+        let (code, answer) = server.post(&path, body).await;
+        assert_eq!(code, StatusCode::CREATED, "{path}: {answer}");
+    }
+    let node = ("system:node:n1", &["system:nodes"][..]);
+    for (path, code) in [
+        (format!("{secrets}/own"), 200),
+        (format!("{secrets}/missing"), 404),
+        (format!("{secrets}/foreign"), 403),
+        (format!("{secrets}/unused"), 403),
+        (format!("{system}/secrets/own"), 403),
+        (format!("{system}/secrets/{token}"), 403),
+        (secrets.to_owned(), 403),
+        (format!("{secrets}?watch=true"), 403),
+        (format!("{secrets}/own?watch=true"), 403),
+    ] {
+        let (got, status) = server.call_as(node, Method::GET, &path, "", "").await;
+        assert_eq!(got.as_u16(), code, "{path}: {status}");
+    }
 }
 
 #[tokio::test]
