@@ -122,6 +122,9 @@ pub(super) enum Stay {
     Over,
 }
 
+/// More seconds than this, added to a time, could overflow.
+const LONGEST: i64 = 10 * 365 * 24 * 3600;
+
 /// How long a pod may stay on a node.
 pub(super) fn stay(pod: &Pod, node: &Node, now: Timestamp) -> Stay {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
@@ -130,7 +133,7 @@ pub(super) fn stay(pod: &Pod, node: &Node, now: Timestamp) -> Stay {
     for taint in taints.filter(|taint| taint.effect == "NoExecute") {
         let Some(seconds) = tolerated_for(taint, tolerations) else { continue };
         let since = taint.time_added.as_ref().map_or(now, |time| time.0);
-        let end = since + SignedDuration::from_secs(seconds);
+        let end = since.checked_add(SignedDuration::from_secs(seconds.min(LONGEST))).unwrap_or(Timestamp::MAX);
         until = Some(until.map_or(end, |known| known.min(end)));
     }
     match until {
@@ -222,6 +225,8 @@ mod tests {
         let short = pod(json!([{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}]));
         assert_eq!(stay(&short, &node, at(10)), Stay::For(Duration::from_secs(20)));
         assert_eq!(stay(&short, &node, at(30)), Stay::Over);
+        let long = json!([{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": i64::MAX}]);
+        assert!(matches!(stay(&pod(long), &node, at(30)), Stay::For(_)));
         assert_eq!(stay(&pod(json!([{"operator": "Exists"}])), &node, at(9999)), Stay::Ever);
         assert_eq!(stay(&pod(json!([])), &node, at(299)), Stay::For(Duration::from_secs(1)));
         assert_eq!(stay(&pod(json!([])), &node, at(300)), Stay::Over);

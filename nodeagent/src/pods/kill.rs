@@ -12,6 +12,14 @@ use crate::pods::probes;
 use crate::pods::{Context, PodView};
 use crate::shim::client::Shim;
 
+/// Longest time that is really waited; more, added to a time, could overflow.
+const LONGEST: i64 = 10 * 365 * 24 * 3600;
+
+/// A number of seconds that a user gave.
+fn seconds(given: i64) -> Duration {
+    Duration::from_secs(given.clamp(0, LONGEST).unsigned_abs())
+}
+
 /// Stops a container. Returns when everything was sent; that it ended comes as an exit from the shim.
 pub(crate) async fn kill(
     context: Arc<Context>,
@@ -21,7 +29,7 @@ pub(crate) async fn kill(
     grace: i64,
     stop_signal: i32,
 ) {
-    let deadline = Instant::now() + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+    let deadline = Instant::now() + seconds(grace);
     let shim = view.shim();
     if grace > 0 {
         let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
@@ -64,7 +72,7 @@ pub(crate) async fn run_hook(
         return probes::http_get(pod, container, http).await.map(drop);
     }
     if let Some(sleep) = &hook.sleep {
-        tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
+        tokio::time::sleep(seconds(sleep.seconds)).await;
     }
     Ok(())
 }
@@ -96,4 +104,15 @@ pub(crate) async fn exec_to_end(shim: &Shim, id: &str, command: Vec<String>) -> 
     };
     let code = code.map_err(|error| error.to_string())?;
     Ok((code, String::from_utf8_lossy(&output).trim_end().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_seconds_can_be_waited() {
+        assert_eq!([seconds(-1), seconds(30)], [Duration::ZERO, Duration::from_secs(30)]);
+        assert!(std::time::Instant::now().checked_add(seconds(i64::MAX)).is_some());
+    }
 }

@@ -152,6 +152,12 @@ impl Machine {
                     slot.run(&record.spec.id, slots::time(record.started_ns));
                     // What the probes had found out holds until they find out otherwise.
                     if let Some(known) = known.filter(|k| k.container_id == slot.container_id) {
+                        // A record from the disk does not tell when it was started.
+                        if let Some(running) = known.state.and_then(|state| state.running)
+                            && record.started_ns == 0
+                        {
+                            slot.state.running = Some(running);
+                        }
                         slot.ready = known.ready;
                         slot.started = known.started.unwrap_or(slot.started);
                     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pods::machine::Event;
 use crate::pods::worker::{self, Handle};
-use crate::pods::{Context, launch, volumes};
+use crate::pods::{Context, launch, teardown, volumes};
 
 /// How often the content of volumes is compared with the objects it comes from.
 const VOLUME_PERIOD: Duration = Duration::from_secs(60);
@@ -114,7 +114,11 @@ async fn clean_up(context: &Context, live: &BTreeSet<String>) {
         tracing::info!(uid = %orphan, "removing an orphaned pod");
         let base = format!("{}/pods", context.config.cgroup_root);
         let cgroups = ["", "/burstable", "/besteffort"].map(|class| format!("{base}{class}/pod{orphan}"));
-        worker::remove_pod(context, orphan, &cgroups).await;
+        if let Err(error) = teardown::remove_pod(context, orphan, &cgroups).await {
+            // As long as its directory is there, the next start of the agent finds it again.
+            tracing::warn!(uid = %orphan, %error, "orphaned pod not removed");
+            continue;
+        }
         if let Err(error) = fs::remove_dir_all(root.join(orphan)) {
             tracing::warn!(uid = %orphan, %error, "orphaned pod directory not removed");
         }

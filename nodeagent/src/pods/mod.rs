@@ -2,6 +2,7 @@
 
 pub(crate) mod env;
 pub(crate) mod files;
+pub(crate) mod following;
 pub(crate) mod kill;
 pub(crate) mod launch;
 pub(crate) mod machine;
@@ -12,6 +13,7 @@ pub(crate) mod probes;
 pub(crate) mod resources;
 pub(crate) mod slots;
 pub(crate) mod status;
+pub(crate) mod teardown;
 pub(crate) mod volumes;
 pub(crate) mod worker;
 

@@ -11,13 +11,16 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::pods::following::{self, Found};
 use crate::pods::machine::{Action, Event, Machine, Sandbox};
 use crate::pods::patch::{keep_times, overruled, patch, revision};
 use crate::pods::slots::{Kind, definitions};
-use crate::pods::{ContainerView, Context, PodView, kill, launch, probes, status};
+use crate::pods::{ContainerView, Context, PodView, kill, launch, probes, status, teardown};
 use crate::shim::client::{Shim, Watch, read_records};
 use crate::shim::protocol::{CONTAINER_FILE, CONTAINERS, ContainerSpec, Exit};
 
+/// How often a shim that does not answer is asked before the worker begins without it.
+const OPEN_ATTEMPTS: usize = 3;
 /// Events that may wait for a worker.
 const QUEUE: usize = 128;
 
@@ -69,9 +72,8 @@ pub(crate) fn start(context: Arc<Context>, pod: Arc<Pod>, shutdown: Cancellation
     let (sender, receiver) = mpsc::channel(QUEUE);
     let handle = Handle { sender: sender.clone() };
     tokio::spawn(async move {
-        let worker = Worker::open(context, pod, sender).await;
         tokio::select! {
-            () = worker.run(receiver) => {}
+            () = async { Worker::open(context, pod, sender).await.run(receiver).await } => {}
             () = shutdown.cancelled() => {}
         }
     });
@@ -83,12 +85,14 @@ impl Worker {
     async fn open(context: Arc<Context>, pod: Arc<Pod>, sender: mpsc::Sender<Message>) -> Worker {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let directory = context.pod_directory(&uid);
-        let (records, watch) = match Shim::at(&directory).watch().await {
-            Ok((records, watch)) => (records, Some(watch)),
-            Err(_) => (read_records(&directory), None),
+        let (records, watch, alive) = match following::find(&Shim::at(&directory), OPEN_ATTEMPTS).await {
+            Found::Alive(records, watch) => (records, Some(watch), true),
+            Found::Dead => (read_records(&directory), None, false),
+            // Its containers run on; their exits come as soon as it answers.
+            Found::Silent => (read_records(&directory), None, true),
         };
         let mut machine = Machine::new(pod, &latest(records), Timestamp::now());
-        if watch.is_some() {
+        if alive {
             let ips = match context.network.lookup(&uid) {
                 Some(network) => vec![network.ip.to_string()],
                 None => machine.ips.clone(),
@@ -111,13 +115,11 @@ impl Worker {
             delete: false,
             watching: CancellationToken::new(),
         };
-        match watch {
-            Some(watch) => {
-                worker.follow(watch);
-                worker.resume_probes();
-            }
-            None if directory.exists() && !worker.machine.terminal => worker.handle(Event::SandboxLost),
-            None => {}
+        if alive {
+            worker.follow(watch);
+            worker.resume_probes();
+        } else if directory.exists() && !worker.machine.terminal {
+            worker.handle(Event::SandboxLost);
         }
         worker
     }
@@ -131,7 +133,7 @@ impl Worker {
                 self.context.register.remove(&self.machine.pod);
                 let logs = self.context.log_directory(&self.machine.pod);
                 for leftover in [logs, self.context.pod_directory(&self.uid)] {
-                    if let Err(error) = remove(&leftover) {
+                    if let Err(error) = teardown::remove(&leftover) {
                         tracing::warn!(uid = %self.uid, %error, "leftovers of a pod not removed");
                     }
                 }
@@ -158,7 +160,7 @@ impl Worker {
             Message::Event(Event::Exited { id, exit }) if !self.knows(&id) => drop(self.early.insert(id, exit)),
             Message::Event(event) => self.handle(event),
             Message::Sandbox(ips, watch) => {
-                self.follow(watch);
+                self.follow(Some(watch));
                 self.handle(Event::SandboxReady { ips });
             }
             Message::Written(result) => self.on_written(result),
@@ -273,9 +275,14 @@ impl Worker {
             Action::TearDown => {
                 self.watching.cancel();
                 let keep_volumes = !self.machine.stopping();
-                self.spawn(async move {
-                    tear_down(&context, &pod, keep_volumes).await;
-                    Event::TornDown
+                let sender = self.sender.clone();
+                tokio::spawn(async move {
+                    // With the worker this ends too; the next agent begins anew.
+                    tokio::select! {
+                        () = teardown::tear_down(&context, &pod, keep_volumes) => {}
+                        () = sender.closed() => return,
+                    }
+                    let _ = sender.send(Message::Event(Event::TornDown)).await;
                 });
             }
             Action::Delete => self.delete = true,
@@ -307,30 +314,15 @@ impl Worker {
         });
     }
 
-    /// Forwards exits from the shim until it dies.
-    fn follow(&self, mut watch: Watch) {
+    /// Forwards exits from the shim until it dies; without a watch, that begins with connecting.
+    fn follow(&self, watch: Option<Watch>) {
         let (sender, token) = (self.sender.clone(), self.watching.clone());
         let directory = self.context.pod_directory(&self.uid);
         let pod = self.machine.pod.clone();
         tokio::spawn(async move {
-            loop {
-                let next = tokio::select! {
-                    next = watch.next() => next,
-                    () = sender.closed() => return,
-                };
-                let event = match next {
-                    Ok((id, mut exit)) => {
-                        exit.message =
-                            exit.message.clone().or_else(|| termination_message(&directory, &pod, &id, &exit));
-                        Event::Exited { id, exit }
-                    }
-                    Err(_) if token.is_cancelled() => return,
-                    Err(_) => Event::SandboxLost,
-                };
-                let last = matches!(event, Event::SandboxLost);
-                if sender.send(Message::Event(event)).await.is_err() || last {
-                    return;
-                }
+            tokio::select! {
+                () = following::follow(&directory, &pod, watch, &sender, &token) => {}
+                () = sender.closed() => {}
             }
         });
     }
@@ -470,71 +462,4 @@ fn latest(records: Vec<crate::shim::protocol::ContainerStatus>) -> Vec<crate::sh
         }
     }
     newest.into_values().collect()
-}
-
-/// What the container left as its last words.
-fn termination_message(directory: &std::path::Path, pod: &Pod, id: &str, exit: &Exit) -> Option<String> {
-    let container = directory.join(CONTAINERS).join(id);
-    let text = fs::read(container.join("termination-log")).ok()?;
-    let text = String::from_utf8_lossy(&text[..text.len().min(4096)]).into_owned();
-    if !text.is_empty() {
-        return Some(text);
-    }
-    let spec: ContainerSpec = serde_json::from_slice(&fs::read(container.join(CONTAINER_FILE)).ok()?).ok()?;
-    let all = definitions(pod);
-    let policy = all.get(spec.name.as_str())?.termination_message_policy.as_deref();
-    if exit.code == 0 || policy != Some("FallbackToLogsOnError") {
-        return None;
-    }
-    let log = String::from_utf8_lossy(&fs::read(&spec.log).ok()?).into_owned();
-    let lines: Vec<&str> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let tail = lines[lines.len().saturating_sub(80)..].join("\n");
-    let from = tail.len().saturating_sub(2048);
-    let from = (from..=tail.len()).find(|at| tail.is_char_boundary(*at)).unwrap_or(0);
-    Some(tail[from..].to_owned()).filter(|text| !text.is_empty())
-}
-
-/// Removes everything of a pod from the machine; repeated until it worked. Blocking parts are short.
-pub(crate) async fn tear_down(context: &Context, pod: &Pod, keep_volumes: bool) {
-    let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let directory = context.pod_directory(&uid);
-    let cgroup = crate::pods::resources::pod_cgroup(&context.config.cgroup_root, pod);
-    remove_pod(context, &uid, &[cgroup]).await;
-    let removed = match keep_volumes {
-        true => [CONTAINERS, crate::shim::protocol::STATE].iter().try_for_each(|name| remove(&directory.join(name))),
-        false => remove(&directory),
-    };
-    if let Err(error) = removed {
-        tracing::warn!(%uid, %error, "pod directory not removed");
-    }
-}
-
-/// Ends a pod's processes and takes its network away.
-pub(crate) async fn remove_pod(context: &Context, uid: &str, pod_cgroups: &[String]) {
-    let shim = Shim::at(&context.pod_directory(uid));
-    if let Err(error) = shim.shut_down().await {
-        tracing::warn!(%uid, %error, "the pod's shim did not end by itself");
-    }
-    let mut cgroups = pod_cgroups.to_vec();
-    cgroups.push(launch::shim_cgroup(context, uid));
-    let all = context.cgroups.clone();
-    let removed = tokio::task::spawn_blocking(move || {
-        for cgroup in &cgroups {
-            all.kill(cgroup);
-            if let Err(error) = all.remove(cgroup) {
-                tracing::warn!(%cgroup, %error, "cgroup not removed");
-            }
-        }
-    });
-    let _ = removed.await;
-    if let Err(error) = context.network.detach(uid).await {
-        tracing::warn!(%uid, %error, "pod network not removed");
-    }
-}
-
-fn remove(directory: &std::path::Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

@@ -21,14 +21,19 @@ use crate::shim::protocol::{
 
 /// A shim that is not ready after this long never will be.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// A running shim answers at once, also on a busy machine; one that is stopped never does.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shutting down kills everything and waits for it.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a shim did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ShimError {
-    /// It is not there, or went away meanwhile.
-    #[error("the pod's shim is gone")]
+    /// Nobody listens at its socket: it does not run.
+    #[error("the pod's shim does not run")]
+    Dead(#[source] io::Error),
+    /// The connection failed or ended, which alone does not tell whether the shim still runs.
+    #[error("the connection to the pod's shim failed: {0}")]
     Gone(#[source] io::Error),
     /// It refused or failed.
     #[error("{0}")]
@@ -92,11 +97,26 @@ impl Shim {
 
     /// Follows what happens to the pod's containers.
     pub async fn watch(&self) -> Result<(Vec<ContainerStatus>, Watch), ShimError> {
-        let mut connection = self.ask(Op::Watch, &[]).await?;
-        match connection.receive().await? {
-            (Reply::State { containers, shim_pid, .. }, _) => Ok((containers, Watch { connection, shim_pid })),
-            other => Err(unexpected(other)),
-        }
+        self.watch_within(ANSWER_TIMEOUT).await
+    }
+
+    async fn watch_within(&self, limit: Duration) -> Result<(Vec<ContainerStatus>, Watch), ShimError> {
+        let all = async {
+            let mut connection = self.ask(Op::Watch, &[]).await?;
+            let mut found = Vec::new();
+            loop {
+                match connection.receive().await? {
+                    (Reply::State { containers, shim_pid, more, .. }, _) => {
+                        found.extend(containers);
+                        if !more {
+                            return Ok((found, Watch { connection, shim_pid }));
+                        }
+                    }
+                    other => return Err(unexpected(other)),
+                }
+            }
+        };
+        tokio::time::timeout(limit, all).await.map_err(|_| ShimError::Timeout)?
     }
 
     /// Runs a container; returns its process and when it started.
@@ -149,18 +169,27 @@ impl Shim {
 
     /// Sends a signal to a container's init; one that has ended is no error.
     pub async fn signal(&self, id: &str, signal: i32) -> Result<(), ShimError> {
-        let mut connection = self.ask(Op::Signal { id: id.to_owned(), signal }, &[]).await?;
-        match connection.receive().await? {
-            (Reply::Done, _) => Ok(()),
-            other => Err(unexpected(other)),
-        }
+        let all = async {
+            let mut connection = self.ask(Op::Signal { id: id.to_owned(), signal }, &[]).await?;
+            match connection.receive().await? {
+                (Reply::Done, _) => Ok(()),
+                other => Err(unexpected(other)),
+            }
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, all).await.map_err(|_| ShimError::Timeout)?
     }
 
     /// Ends the pod's containers and the shim, and waits until both are gone. No error if it was gone before.
     pub async fn shut_down(&self) -> Result<(), ShimError> {
         let mut connection = match self.ask(Op::Shutdown, &[]).await {
             Ok(connection) => connection,
-            Err(ShimError::Gone(_)) => return Ok(()),
+            Err(ShimError::Dead(_)) => return Ok(()),
+            // It ended between the connection and the request.
+            Err(ShimError::Gone(error))
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         let all = async {
@@ -177,7 +206,11 @@ impl Shim {
     }
 
     async fn ask(&self, op: Op, fds: &[RawFd]) -> Result<Connection, ShimError> {
-        let connection = Connection::open(&self.directory).map_err(ShimError::Gone)?;
+        let connection = Connection::open(&self.directory).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ShimError::Dead(error),
+            // No descriptors left, a full backlog and the like: that says nothing about the shim.
+            _ => ShimError::Gone(error),
+        })?;
         connection.send(&Request { version: VERSION, op }, fds).await.map_err(ShimError::Gone)?;
         Ok(connection)
     }
@@ -198,7 +231,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next exit. An error means that the shim is gone.
+    /// The next exit. An error ends the watch; whether the shim lives, a new one tells.
     pub async fn next(&mut self) -> Result<(String, Exit), ShimError> {
         loop {
             if let (Reply::Exited { id, exit }, _) = self.connection.receive().await? {
@@ -279,4 +312,33 @@ pub fn read_records(directory: &Path) -> Vec<ContainerStatus> {
         .collect();
     found.sort_by(|a, b| (&a.spec.name, a.spec.attempt).cmp(&(&b.spec.name, b.spec.attempt)));
     found
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use nix::sys::socket::{Backlog, bind, listen};
+
+    fn listener(directory: &Path) -> OwnedFd {
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(fd.as_raw_fd(), &UnixAddr::new(&directory.join(SOCKET)).unwrap()).unwrap();
+        listen(&fd, Backlog::new(8).unwrap()).unwrap();
+        fd
+    }
+
+    #[tokio::test]
+    async fn only_a_shim_that_nobody_can_reach_is_dead() {
+        let directory = tempfile::tempdir().unwrap();
+        let shim = Shim::at(directory.path());
+        let watch = || shim.watch_within(Duration::from_millis(10));
+        assert!(matches!(watch().await, Err(ShimError::Dead(_))), "it was never started");
+        let socket = listener(directory.path());
+        assert!(matches!(watch().await, Err(ShimError::Timeout)), "it is stopped");
+        drop(socket);
+        assert!(matches!(watch().await, Err(ShimError::Dead(_))), "it was killed");
+        shim.shut_down().await.unwrap();
+        let nowhere = Shim::at(&directory.path().join("none"));
+        assert!(matches!(nowhere.watch().await, Err(ShimError::Dead(_))));
+    }
 }

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 1;
 /// Longest message.
 pub const MAX_MESSAGE: usize = 128 << 10;
+/// Containers in one [`Reply::State`]; more of them take several.
+const STATE_CHUNK: usize = 16;
+/// Longest message of an exit in a [`Reply::State`].
+const STATE_TEXT: usize = 1 << 10;
 /// The shim's socket, in the pod's directory.
 pub const SOCKET: &str = "shim.sock";
 /// What the shim was told at its start.
@@ -66,6 +70,8 @@ pub struct ContainerSpec {
     pub attempt: u32,
     pub image: String,
     pub image_id: String,
+    /// Only the shim's business: the statuses it reports leave them out.
+    #[serde(default)]
     pub layers: Vec<PathBuf>,
     /// User as the image or the pod gives it.
     pub user: String,
@@ -148,8 +154,14 @@ pub enum Op {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
-    /// Answer to [`Op::Watch`].
-    State { version: u32, shim_pid: i32, containers: Vec<ContainerStatus> },
+    /// Answer to [`Op::Watch`]; with `more`, the next message is another one with further containers.
+    State {
+        version: u32,
+        shim_pid: i32,
+        containers: Vec<ContainerStatus>,
+        #[serde(default)]
+        more: bool,
+    },
     /// A container ended.
     Exited { id: String, exit: Exit },
     /// A container or a process runs. For a terminal it carries the master.
@@ -163,6 +175,27 @@ pub enum Reply {
     /// A message of a newer shim.
     #[serde(other)]
     Unknown,
+}
+
+/// The answers to [`Op::Watch`], each of which fits into a message however many containers there are and whatever
+/// their images are made of.
+pub(crate) fn state_replies(shim_pid: i32, mut all: Vec<ContainerStatus>) -> Vec<Reply> {
+    for status in &mut all {
+        status.spec.layers.clear();
+        status.spec.extra_groups.clear();
+        if let Some(message) = status.exit.as_mut().and_then(|exit| exit.message.as_mut()) {
+            message.truncate(message.floor_char_boundary(STATE_TEXT));
+        }
+    }
+    let mut replies = Vec::new();
+    loop {
+        let rest = all.split_off(all.len().min(STATE_CHUNK));
+        let more = !rest.is_empty();
+        replies.push(Reply::State { version: VERSION, shim_pid, containers: std::mem::replace(&mut all, rest), more });
+        if !more {
+            return replies;
+        }
+    }
 }
 
 /// Unix time in nanoseconds.
@@ -197,6 +230,46 @@ mod tests {
         assert!(matches!(request.op, Op::Unknown));
         let reply: Reply = serde_json::from_str(r#"{"reply":"danced","steps":3}"#).unwrap();
         assert!(matches!(reply, Reply::Unknown));
+    }
+
+    #[test]
+    fn the_state_of_many_containers_fits_into_messages() {
+        let layer = |n: usize| PathBuf::from(format!("/var/lib/trireme/images/layers/sha256/{n:064}"));
+        let status = |n: u32| ContainerStatus {
+            spec: ContainerSpec {
+                id: format!("{n:064}"),
+                name: format!("container-{}", n / 2),
+                attempt: n % 2,
+                image: format!("registry.example/{}:v1", "team/".repeat(40)),
+                layers: (0..40).map(layer).collect(),
+                extra_groups: vec![4_000_000_000; 1000],
+                ..ContainerSpec::default()
+            },
+            pid: 7,
+            started_ns: 1,
+            exit: Some(Exit {
+                code: 128,
+                signal: 0,
+                oom_killed: false,
+                started_ns: 0,
+                finished_ns: 2,
+                message: Some("\u{1}ä".repeat(4000)),
+                start_failed: true,
+            }),
+        };
+        let replies = state_replies(5, (0..24).map(status).collect());
+        let mut ids = Vec::new();
+        for (index, reply) in replies.iter().enumerate() {
+            let text = serde_json::to_vec(reply).unwrap();
+            assert!(text.len() <= MAX_MESSAGE, "{} bytes", text.len());
+            let Reply::State { containers, more, shim_pid: 5, .. } = serde_json::from_slice(&text).unwrap() else {
+                panic!("not a state")
+            };
+            assert_eq!(more, index + 1 < replies.len());
+            ids.extend(containers.into_iter().map(|container| container.spec.id));
+        }
+        assert_eq!(ids, (0..24).map(|n| format!("{n:064}")).collect::<Vec<_>>());
+        assert_eq!(state_replies(5, Vec::new()).len(), 1);
     }
 
     #[test]

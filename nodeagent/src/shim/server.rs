@@ -22,8 +22,8 @@ use crate::shim::containers::Running;
 use crate::shim::helper::{self, ExecJob, Outcome, Size};
 use crate::shim::packet;
 use crate::shim::protocol::{
-    CONTAINER_FILE, CONTAINERS, ContainerSpec, EXIT_FILE, Exit, Op, PodShim, Reply, Request, SOCKET, STATE, VERSION,
-    now_ns, write_durably,
+    CONTAINER_FILE, CONTAINERS, ContainerSpec, EXIT_FILE, Exit, Op, PodShim, Reply, Request, SOCKET, STATE, now_ns,
+    state_replies, write_durably,
 };
 use crate::shim::sandbox;
 
@@ -221,8 +221,9 @@ impl Server {
                     peer.watching = true;
                 }
                 let containers = self.containers.values().map(Running::status).collect();
-                let state = Reply::State { version: VERSION, shim_pid: getpid().as_raw(), containers };
-                self.reply(connection, &state, &[]);
+                for state in state_replies(getpid().as_raw(), containers) {
+                    self.reply(connection, &state, &[]);
+                }
             }
             Op::Start { spec } => {
                 let id = spec.id.clone();
