@@ -22,14 +22,6 @@ pub(crate) fn keep_times(new: &mut PodStatus, old: &PodStatus) {
 /// The strategic merge patch that makes the status of the object the given one, whatever it was before.
 pub(crate) fn patch(uid: &str, new: &PodStatus, old: Option<&PodStatus>) -> Value {
     let mut status = serde_json::to_value(new).unwrap_or_default();
-    // Merged, a former state would stand beside the new one.
-    for field in ["containerStatuses", "initContainerStatuses"] {
-        for container in status.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
-            for state in ["state", "lastState"] {
-                absent_is_null(&mut container[state], &["running", "waiting", "terminated"]);
-            }
-        }
-    }
     // Addresses are merged by their value: a changed one would stand beside the old. Where there was no list, there is
     // nothing to replace.
     let ips = |status: &PodStatus| status.pod_ips.as_ref().map(|ips| ips.iter().map(|ip| ip.ip.clone()).collect());
@@ -60,9 +52,6 @@ pub(crate) fn patch(uid: &str, new: &PodStatus, old: Option<&PodStatus>) -> Valu
 
 /// Says in a patch that fields which the value does not have are to be gone.
 fn absent_is_null(value: &mut Value, fields: &[&str]) {
-    if value.is_null() {
-        *value = json!({});
-    }
     for field in fields {
         if value.get(field).is_none() {
             value[*field] = Value::Null;
@@ -105,8 +94,8 @@ mod tests {
         assert_eq!(patch["metadata"]["uid"], "u");
         assert_eq!(sent["conditions"][0]["reason"], Value::Null);
         assert!(sent["conditions"][0].as_object().unwrap().contains_key("message"));
-        let state = sent["containerStatuses"][0]["state"].as_object().unwrap();
-        assert!(state["waiting"].is_null() && state["terminated"].is_null() && state["running"].is_object());
+        // Containers' statuses are an atomic list, which is replaced without being told so.
+        assert_eq!(sent["containerStatuses"].as_array().map(Vec::len), Some(1));
         assert!(sent.as_object().unwrap().contains_key("reason"));
         assert_eq!(sent["podIPs"], json!([{"$patch": "replace"}, {"ip": "10.0.0.2"}]));
         assert_eq!(sent["podIP"], "10.0.0.2");
