@@ -123,6 +123,21 @@ fn reason(user: &UserInfo, info: &RequestInfo) -> String {
     format!("User {who:?} cannot {} resource {resource:?} in API group {:?} {scope}", info.verb, info.group)
 }
 
+/// Refuses requests that claim to come from somebody in a way that this version does not serve: to answer them as somebody
+/// else would mislead.
+pub(crate) fn claims(headers: &http::HeaderMap, user: &UserInfo) -> ApiResult<()> {
+    let value = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    if headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+        let whom = value("impersonate-user").unwrap_or_default();
+        return Err(Status::forbidden("", "users", &whom, "impersonation is not served"));
+    }
+    // No token is known but those of joins, so one that is shown proves nothing; a certificate goes before it.
+    if user.name == UserInfo::anonymous().name && headers.contains_key(http::header::AUTHORIZATION) {
+        return Err(Status::unauthorized(""));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

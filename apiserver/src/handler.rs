@@ -50,6 +50,7 @@ impl ApiServer {
         info: RequestInfo,
         caller: Caller,
     ) -> ApiResult<Response<Body>> {
+        authz::claims(request.headers(), &caller.user)?;
         authz::authorize(&caller.user, &info)?;
         let long = long_running(&info, &query);
         let semaphore = if long { &self.inner.long_running } else { &self.inner.in_flight };

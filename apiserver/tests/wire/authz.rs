@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use serde_json::json;
 
-use super::harness::{MAPS, PODS, Server, config_map, pod};
+use super::harness::{ADMIN, MAPS, PODS, Server, config_map, pod};
 
 #[tokio::test]
 async fn strangers_and_anonymous() {
@@ -31,6 +31,16 @@ async fn strangers_and_anonymous() {
     // Identity headers mean nothing.
     let forged = Request::get(PODS).header("x-remote-user", "admin").header("x-remote-group", "system:masters");
     assert_eq!(server.raw(None, forged.body(Body::empty()).unwrap()).await.status(), StatusCode::FORBIDDEN);
+    // A token that nobody knows is not the same as none.
+    let token = Request::get(PODS).header("authorization", "Bearer nonsense");
+    assert_eq!(server.raw(None, token.body(Body::empty()).unwrap()).await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn impersonation_is_refused_rather_than_ignored() {
+    let server = Server::start().await;
+    let request = Request::get(PODS).header("impersonate-user", "bob").body(Body::empty()).unwrap();
+    assert_eq!(server.raw(Some(ADMIN), request).await.status(), StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]
