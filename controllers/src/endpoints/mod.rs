@@ -28,9 +28,6 @@ pub(crate) async fn run(context: Context) {
         .await;
 }
 
-/// Set by those who want to keep an Endpoints object themselves.
-const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
-
 impl Reconciler for EndpointsController {
     type Key = ObjectKey;
     const NAME: &'static str = "endpoints";
@@ -40,13 +37,7 @@ impl Reconciler for EndpointsController {
         let writer = Writer::new(&self.context.client, &informers.endpoints);
         let present = informers.endpoints.get(&key);
         let Some(service) = informers.services.get(&key) else {
-            // Endpoints of a service that is gone go with it; locks that others keep in Endpoints stay, and so does
-            // the list of masters, which the API server keeps.
-            if (&*key.namespace, &*key.name) == ("default", "kubernetes") {
-                return Ok(Next::Done);
-            }
-            let annotations = |endpoints: &Endpoints| endpoints.metadata.annotations.clone().unwrap_or_default();
-            if let Some(orphan) = present.filter(|present| !annotations(present).contains_key(LEADER_ANNOTATION)) {
+            if let Some(orphan) = present.filter(|present| plan::is_ours(present)) {
                 writer.delete(&*orphan).await?;
             }
             return Ok(Next::Done);

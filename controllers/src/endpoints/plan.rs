@@ -12,12 +12,21 @@ use crate::services::{
 };
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+const CONTROLLER: &str = "endpoint-controller";
+
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 /// The most addresses one object holds; slices have them all.
 const MOST: usize = 1000;
 
 /// Ports in a form that can be ordered: name, number, protocol, application protocol.
 type Port = (String, i32, String, Option<String>);
+
+/// Whether this controller made the object. What people or other programs made, by hand before its Service exists, as a
+/// lock, or as the list of masters, is theirs.
+pub(super) fn is_ours(endpoints: &Endpoints) -> bool {
+    let labels = endpoints.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == CONTROLLER)
+}
 
 /// The wanted object, starting from the present one.
 pub(super) fn wanted(service: &Service, selected: &[Arc<Pod>], present: Option<&Endpoints>) -> Endpoints {
@@ -30,7 +39,7 @@ pub(super) fn wanted(service: &Service, selected: &[Arc<Pod>], present: Option<&
         subsets: None,
     });
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
-    labels.insert(MANAGED_BY.to_owned(), "endpoint-controller".to_owned());
+    labels.insert(MANAGED_BY.to_owned(), CONTROLLER.to_owned());
     if is_headless(service) {
         labels.insert(HEADLESS_LABEL.to_owned(), String::new());
     } else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{EndpointSubset, Pod, Service};
 use serde_json::{Value, json};
 
-use super::plan::wanted;
+use super::plan::{is_ours, wanted};
 
 /// `name ip` and any of `ready`, `deleting`, `failed`, `http=PORT` (a named container port).
 pub(crate) fn pod(line: &str) -> Arc<Pod> {
@@ -109,4 +109,11 @@ fn too_many_addresses_are_cut_and_said_so() {
     let endpoints = wanted(&service(json!({"ports": [{"port": 80}]})), &pods, None);
     assert_eq!(endpoints.subsets.unwrap()[0].addresses.as_ref().unwrap().len(), 1000);
     assert_eq!(endpoints.metadata.annotations.unwrap()["endpoints.kubernetes.io/over-capacity"], "truncated");
+}
+
+#[test]
+fn only_what_the_controller_made_is_its_own() {
+    assert!(is_ours(&wanted(&service(json!({"ports": [{"port": 80}]})), &[], None)));
+    let by_hand = json!({"metadata": {"name": "web", "namespace": "default", "labels": {"l": "v"}}});
+    assert!(!is_ours(&serde_json::from_value(by_hand).unwrap()));
 }

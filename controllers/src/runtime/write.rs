@@ -146,7 +146,8 @@ pub(crate) fn is_not_found(error: &kube::Error) -> bool {
 /// Whether a write that ended in this error may have happened, or happen yet.
 fn outcome_unknown(error: &kube::Error) -> bool {
     match error {
-        kube::Error::Api(status) => status.code >= 500,
+        // 503 is said of what was not even tried.
+        kube::Error::Api(status) => status.code >= 500 && status.code != 503,
         _ => true,
     }
 }

@@ -32,6 +32,8 @@ use crate::watch::Hub;
 
 /// How long a start may take to reach what it promises.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// File that says that the member has been running: from then on its log must be there.
+const STARTED: &str = "started";
 /// Threads of a member: each more means more wake-ups for an idle member.
 const THREADS: usize = 2;
 
@@ -67,10 +69,13 @@ fn prepare_empty(dir: &Path) -> Result<(), StoreError> {
     for leftover in ["log", "state-1", "snapshots"] {
         files::remove_dir(&dir.join(leftover))?;
     }
-    match std::fs::remove_file(dir.join("state")) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::io("state", e).into()),
-        _ => Ok(()),
+    for leftover in ["state", STARTED] {
+        match std::fs::remove_file(dir.join(leftover)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StorageError::io(leftover, e).into()),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// Starts a member that has an identity.
@@ -104,9 +109,16 @@ fn runtime(identity: &Identity) -> Result<Runtime, StoreError> {
 }
 
 /// Opens the log and checks that it belongs to the member.
-fn open_log(config: &Config, identity: &Identity) -> Result<Arc<Log>, StorageError> {
+fn open_log(config: &Config, identity: &Identity, has_run: bool) -> Result<Arc<Log>, StorageError> {
     let log = Log::open(&config.data_dir.join("log"))?;
     match log.lineage()? {
+        // With the log, its vote and what it has acknowledged are forgotten: under its old id it could split a quorum.
+        None if has_run => {
+            let name = &identity.name;
+            return Err(StorageError::Damaged(format!(
+                "the log of member {name} is gone; remove the member from the group, empty its directory, join anew"
+            )));
+        }
         None => log.set_lineage(&identity.lineage)?,
         Some(found) if found == identity.lineage => {}
         Some(found) => {
@@ -122,7 +134,9 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     let tls = PeerTlsConfig::new(&config.tls)?;
     let listener = server::bind(config.listen).await;
     let listener = listener.map_err(|e| StorageError::io(format!("listening on {}", config.listen), e))?;
-    let log = open_log(&config, &identity)?;
+    let data_dir = config.data_dir.clone();
+    let has_run = files::read_optional(&data_dir.join(STARTED))?.is_some();
+    let log = open_log(&config, &identity, has_run)?;
     let hub = Hub::new(config.limits.watch_events, config.limits.watch_bytes);
     let machine = Machine::open(config.data_dir.clone(), &identity.lineage, hub, metrics.clone())?;
     let (fsync, durable) = (metrics.fsync.clone(), machine.clone());
@@ -167,6 +181,9 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     node.raft.run();
     node.spawn(server::serve(node.clone(), listener, tls.server));
     found(&node).await?;
+    if !has_run {
+        files::write_whole(&data_dir, STARTED, b"")?;
+    }
     let voters = node.machine.members().voters;
     if voters.len() == 1 && voters[0].len() == 1 && voters[0].contains(&node.identity.id) {
         // Nobody else could be elected, so there is nothing to wait for.

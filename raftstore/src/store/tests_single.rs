@@ -249,3 +249,15 @@ async fn an_entry_of_an_unknown_version_stops_the_member() {
     assert!(why.contains("version 99"), "{why}");
     assert!(store.txn(Txn { then: vec![put("/a", "1")], ..Txn::default() }).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_without_its_log_does_not_start_under_its_old_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::bootstrap(config(dir.path())).await.unwrap();
+    write(&store, "/a", "1").await;
+    store.shutdown().await.unwrap();
+    drop(store);
+    std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+    let refused = Store::open(config(dir.path())).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Storage(why) if why.to_string().contains("log of member one is gone")));
+}
