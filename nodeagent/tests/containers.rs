@@ -81,7 +81,7 @@ impl Pod {
         let mut config = json!({
             "ociVersion": "1.0.2",
             "root": {"path": "rootfs"},
-            "process": {"args": args, "cwd": "/work/dir", "env": ["PATH=/bin", "A=b"], "user": {"uid": 0, "gid": 0},
+            "process": {"args": args, "cwd": "/srv/dir", "env": ["PATH=/bin", "A=b"], "user": {"uid": 0, "gid": 0},
                 "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"],
                     "inheritable": [], "ambient": []}},
             "mounts": [
@@ -195,7 +195,7 @@ async fn a_container_runs_to_its_end() {
     assert_eq!((exit.code, exit.oom_killed, exit.start_failed), (3, false, false));
     assert!(exit.started_ns > 0 && exit.finished_ns >= exit.started_ns);
     let log = pod.log("one");
-    for line in ["stdout F out\n", "stderr F err\n", "F the-pod\n", "F /work/dir\n", "F 0\n", "F b\n", "F rest\n"] {
+    for line in ["stdout F out\n", "stderr F err\n", "F the-pod\n", "F /srv/dir\n", "F 0\n", "F b\n", "F rest\n"] {
         assert!(log.contains(line), "{line:?} in {log:?}");
     }
     assert_eq!(read_records(&pod.directory)[0].exit, Some(exit));
@@ -231,7 +231,7 @@ async fn commands_run_in_a_container() {
     let (shim, _watch) = pod.start().await;
     shim.start_container(pod.spec("main", &["sleep", "100"], |_| {})).await.unwrap();
     let (code, text) = exec(&shim, "main", &["sh", "-c", "echo $A; pwd; cat; exit 7"]).await;
-    assert_eq!((code, text.as_str()), (7, "b\n/work/dir\n"));
+    assert_eq!((code, text.as_str()), (7, "b\n/srv/dir\n"));
     let begun = Instant::now();
     for _ in 0..20 {
         assert_eq!(exec(&shim, "main", &["true"]).await.0, 0);
