@@ -45,13 +45,20 @@ pub(crate) async fn serve(
     if info.subresource == "log" {
         return log(server, query, &pod).await;
     }
-    let upgrade = upgrade::check(&request)?;
     let path = match info.subresource.as_str() {
         "portforward" => target::port_forward(&pod, query)?,
         sub => target::session(&pod, query, sub)?,
     };
     let target = Target::of(server, &pod)?
         .ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
+    let upgrade = match upgrade::check(&request) {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => {
+            // kubectl tries SPDY after a WebSocket that failed: an agent that cannot be reached is the better answer.
+            agent::connect(server, &target).await?;
+            return Err(refusal);
+        }
+    };
     upgrade::pass(server, request, upgrade, &target, &path).await
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn check(request: &Request<Body>) -> ApiResult<HeaderMap> {
     let upgrade = headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if upgrade.to_ascii_lowercase().starts_with("spdy") {
         return Err(Status::bad_request(
-            "SPDY sessions are not served; use a client that speaks WebSocket (kubectl 1.31 or newer)",
+            "SPDY sessions are not served; use a client that speaks WebSocket (kubectl 1.30 or newer)",
         ));
     }
     if !upgrade.eq_ignore_ascii_case("websocket") {
