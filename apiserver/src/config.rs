@@ -99,6 +99,10 @@ pub struct Config {
     pub pod_cidr: String,
     /// DNS domain of the cluster.
     pub cluster_domain: String,
+    /// Seconds that new pods stay on a node that is not ready, unless they say so themselves.
+    pub default_not_ready_toleration_seconds: u32,
+    /// Seconds that new pods stay on an unreachable node, unless they say so themselves.
+    pub default_unreachable_toleration_seconds: u32,
     /// What `/version` answers as `gitVersion`.
     pub version: String,
     /// Bounds.
@@ -116,6 +120,8 @@ impl Config {
             service_cidr: "10.96.0.0/16".into(),
             pod_cidr: "10.244.0.0/16".into(),
             cluster_domain: "cluster.local".into(),
+            default_not_ready_toleration_seconds: 300,
+            default_unreachable_toleration_seconds: 300,
             version: concat!("v1.36.0+trireme", env!("CARGO_PKG_VERSION")).into(),
             limits: Limits::default(),
             bookmark_interval: Duration::from_secs(60),

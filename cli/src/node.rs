@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,7 @@ use trireme_client::masters::{self, MastersConfig};
 use trireme_client::tls::Identity;
 use trireme_nodeagent::AgentTls;
 
+use crate::ctl::time::duration;
 use crate::joining::{self, NodeJoin};
 use crate::terminate;
 
@@ -45,6 +47,15 @@ pub struct Args {
     /// Port of the agent's HTTPS server.
     #[arg(long, value_name = "PORT", default_value_t = 10250)]
     port: u16,
+    /// How often it is looked whether the node's status has changed.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    node_status_update_frequency: Duration,
+    /// How often the status is told although nothing changed.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    node_status_report_frequency: Duration,
+    /// How long the node's lease holds; the agent renews it four times as often.
+    #[arg(long, value_name = "SECONDS", default_value_t = 40)]
+    node_lease_duration_seconds: u32,
 }
 
 const CA: &str = "pki/ca.crt";
@@ -66,9 +77,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let _lock = crate::master::lock(&data_dir)?;
     let name = args.name()?;
     let address = args.address(&data_dir).await?;
-    // A taken port is told before anything is joined.
-    let listen = SocketAddr::from(([0, 0, 0, 0], args.port));
-    drop(crate::master::bind(listen).await?);
+    // What cannot work is told before anything is joined.
+    let agent = args.config(&name, address, &data_dir)?;
+    drop(crate::master::bind(agent.listen).await?);
 
     if data_dir.join(KEY).exists() {
         if args.join.is_some() {
@@ -81,18 +92,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         AgentTls { ca_pem: read(&data_dir, CA)?, cert_pem: read(&data_dir, CERT)?, key_pem: read(&data_dir, KEY)? };
     let urls: Vec<String> = serde_json::from_slice(&read(&data_dir, MASTERS)?)
         .with_context(|| format!("{} is damaged", data_dir.join(MASTERS).display()))?;
-
-    let mut agent = trireme_nodeagent::Config::new(&name, address, &data_dir);
-    agent.listen = listen;
-    agent.max_pods = args.max_pods;
-    agent.labels = labels(&args.labels)?;
-    if let Some(images) = &args.images {
-        agent.images_dir = std::path::absolute(images)?;
-    }
-    if let Some(root) = &args.cgroup_root {
-        agent.cgroup_root = root.clone();
-    }
-    agent.validate()?;
 
     let shutdown = CancellationToken::new();
     terminate::on_signal(shutdown.clone())?;
@@ -135,6 +134,28 @@ async fn join(args: &Args, data_dir: &Path, name: &str, address: IpAddr) -> anyh
 }
 
 impl Args {
+    /// The agent's configuration, checked.
+    ///
+    /// # Errors
+    /// With the first value that does not fit.
+    pub fn config(&self, name: &str, address: IpAddr, data_dir: &Path) -> anyhow::Result<trireme_nodeagent::Config> {
+        let mut agent = trireme_nodeagent::Config::new(name, address, data_dir);
+        agent.listen = SocketAddr::from(([0, 0, 0, 0], self.port));
+        agent.max_pods = self.max_pods;
+        agent.labels = labels(&self.labels)?;
+        agent.status_update_frequency = self.node_status_update_frequency;
+        agent.status_report_frequency = self.node_status_report_frequency;
+        agent.lease_duration_seconds = self.node_lease_duration_seconds;
+        if let Some(images) = &self.images {
+            agent.images_dir = std::path::absolute(images)?;
+        }
+        if let Some(root) = &self.cgroup_root {
+            agent.cgroup_root = root.clone();
+        }
+        agent.validate()?;
+        Ok(agent)
+    }
+
     fn name(&self) -> anyhow::Result<String> {
         match &self.name {
             Some(name) => Ok(name.clone()),

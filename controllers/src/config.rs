@@ -16,6 +16,14 @@ pub struct Config {
     pub root_ca_pem: String,
     /// How long a node may be silent before it counts as unreachable.
     pub node_monitor_grace_period: Duration,
+    /// How many nodes of a zone may begin to lose their pods per second.
+    pub node_eviction_rate: f64,
+    /// The same, in a large zone most of which is lost.
+    pub secondary_node_eviction_rate: f64,
+    /// The share of lost nodes from which on a zone counts as mostly lost.
+    pub unhealthy_zone_threshold: f64,
+    /// Zones with more nodes than this are large.
+    pub large_zone: usize,
     /// How often every object is looked at again although nothing changed.
     pub resync_period: Duration,
     /// How many keys of one controller may be worked on at the same time.
@@ -31,6 +39,10 @@ impl Default for Config {
             node_cidr_mask_size: 24,
             root_ca_pem: String::new(),
             node_monitor_grace_period: Duration::from_secs(40),
+            node_eviction_rate: 0.1,
+            secondary_node_eviction_rate: 0.01,
+            unhealthy_zone_threshold: 0.55,
+            large_zone: 50,
             resync_period: Duration::from_secs(600),
             concurrency: 8,
             terminated_pod_threshold: 12_500,
@@ -55,6 +67,18 @@ pub enum ConfigError {
     /// Something that must be positive is zero.
     #[error("{0} must be greater than zero")]
     Zero(&'static str),
+    /// A number that has to lie in a range does not.
+    #[error("{what} must be between {least} and {most}, not {given}")]
+    Range {
+        /// The setting.
+        what: &'static str,
+        /// The smallest possible value.
+        least: &'static str,
+        /// The greatest possible value.
+        most: &'static str,
+        /// What was given.
+        given: String,
+    },
 }
 
 impl Config {
@@ -70,8 +94,19 @@ impl Config {
         if self.concurrency == 0 {
             return Err(ConfigError::Zero("concurrency"));
         }
-        if self.node_monitor_grace_period.is_zero() {
-            return Err(ConfigError::Zero("node monitor grace period"));
+        let grace = self.node_monitor_grace_period;
+        if !(Duration::from_secs(1)..=Duration::from_secs(24 * 3600)).contains(&grace) {
+            let (what, given) = ("--node-monitor-grace-period", format!("{grace:?}"));
+            return Err(ConfigError::Range { what, least: "1s", most: "24h", given });
+        }
+        for (what, rate, most) in [
+            ("--node-eviction-rate", self.node_eviction_rate, ("1000", 1000.0)),
+            ("--secondary-node-eviction-rate", self.secondary_node_eviction_rate, ("1000", 1000.0)),
+            ("--unhealthy-zone-threshold", self.unhealthy_zone_threshold, ("1", 1.0)),
+        ] {
+            if !(0.0..=most.1).contains(&rate) {
+                return Err(ConfigError::Range { what, least: "0", most: most.0, given: rate.to_string() });
+            }
         }
         if self.resync_period.is_zero() {
             return Err(ConfigError::Zero("resync period"));
@@ -109,5 +144,21 @@ mod tests {
         assert_eq!(bad.validate(), Err(ConfigError::NodeMask { node: 8, cluster: 16 }));
         let bad = Config { concurrency: 0, ..Config::default() };
         assert_eq!(bad.validate(), Err(ConfigError::Zero("concurrency")));
+        for (bad, said) in [
+            (
+                Config { node_monitor_grace_period: Duration::from_millis(10), ..Config::default() },
+                "--node-monitor-grace-period must be between 1s and 24h, not 10ms",
+            ),
+            (
+                Config { unhealthy_zone_threshold: 1.5, ..Config::default() },
+                "--unhealthy-zone-threshold must be between 0 and 1, not 1.5",
+            ),
+            (
+                Config { node_eviction_rate: f64::NAN, ..Config::default() },
+                "--node-eviction-rate must be between 0 and 1000, not NaN",
+            ),
+        ] {
+            assert_eq!(bad.validate().map_err(|error| error.to_string()), Err(said.to_owned()));
+        }
     }
 }

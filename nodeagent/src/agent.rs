@@ -103,9 +103,9 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(event_writer.run());
     tasks.spawn(server::run(context.clone(), listener, acceptor, shutdown.clone()));
-    let name = context.config.node_name.clone();
+    let (name, lease_seconds) = (context.config.node_name.clone(), context.config.lease_duration_seconds);
     tasks.spawn(node::run_status(context.clone(), facts, network_rx, uid, shutdown.clone()));
-    tasks.spawn(node::run_lease(client.clone(), name.clone(), uid_rx, shutdown.clone()));
+    tasks.spawn(node::run_lease(client.clone(), name.clone(), lease_seconds, uid_rx, shutdown.clone()));
     tasks.spawn(node::run_network(client.clone(), name, network.clone(), network_ready, shutdown.clone()));
     tasks.spawn(node::follow(client.clone(), services_writer, changes.clone()));
     tasks.spawn(node::follow(client, slices_writer, changes));

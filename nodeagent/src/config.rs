@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
@@ -58,6 +59,12 @@ pub struct Config {
     pub log_max_bytes: u64,
     /// How many log files a container may have, the current one included.
     pub log_max_files: u32,
+    /// How often it is looked whether the node's status has changed, which is told at once.
+    pub status_update_frequency: Duration,
+    /// How often the status is told although nothing changed.
+    pub status_report_frequency: Duration,
+    /// How long the node's lease holds; it is renewed four times as often.
+    pub lease_duration_seconds: u32,
 }
 
 impl Config {
@@ -80,6 +87,9 @@ impl Config {
             shim_program: PathBuf::from("/proc/self/exe"),
             log_max_bytes: 10 << 20,
             log_max_files: 5,
+            status_update_frequency: Duration::from_secs(10),
+            status_report_frequency: Duration::from_secs(300),
+            lease_duration_seconds: 40,
         }
     }
 
@@ -112,6 +122,18 @@ impl Config {
         if self.log_max_bytes < 4096 || self.log_max_files < 2 {
             return Err(ConfigError::LogBounds);
         }
+        let day = Duration::from_secs(24 * 3600);
+        for (flag, period) in [
+            ("--node-status-update-frequency", self.status_update_frequency),
+            ("--node-status-report-frequency", self.status_report_frequency),
+        ] {
+            if !(Duration::from_millis(100)..=day).contains(&period) {
+                return Err(ConfigError::Period(flag, period));
+            }
+        }
+        if !(1..=86_400).contains(&self.lease_duration_seconds) {
+            return Err(ConfigError::LeaseDuration(self.lease_duration_seconds));
+        }
         Ok(())
     }
 }
@@ -139,6 +161,12 @@ pub enum ConfigError {
     /// Rotation needs room for a current and an old file.
     #[error("container logs need at least 2 files of 4096 bytes")]
     LogBounds,
+    /// A heartbeat that never comes, or comes all the time.
+    #[error("{0} must be between 100ms and 24h, not {1:?}")]
+    Period(&'static str, Duration),
+    /// Upstream's leases are counted in whole seconds.
+    #[error("--node-lease-duration-seconds must be between 1 and 86400, not {0}")]
+    LeaseDuration(u32),
 }
 
 #[cfg(test)]
@@ -162,6 +190,9 @@ mod tests {
         assert!(matches!(Config { node_ip, ..good() }.validate(), Err(ConfigError::NodeIp(_))));
         let data_dir = PathBuf::from("x");
         assert!(matches!(Config { data_dir, ..good() }.validate(), Err(ConfigError::Relative(..))));
+        let bad = Config { status_update_frequency: Duration::ZERO, ..good() };
+        assert!(matches!(bad.validate(), Err(ConfigError::Period("--node-status-update-frequency", _))));
+        assert!(Config { lease_duration_seconds: 0, ..good() }.validate().is_err());
         for root in ["/", "x", "/a/../b", "/a//b", "/a/"] {
             let bad = Config { cgroup_root: root.into(), ..good() };
             assert!(matches!(bad.validate(), Err(ConfigError::CgroupRoot(_))), "{root}");

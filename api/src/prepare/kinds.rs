@@ -7,10 +7,8 @@ use serde_json::{Value, json};
 
 /// The finalizer that keeps a namespace until its contents are gone.
 pub const NAMESPACE_FINALIZER: &str = "kubernetes";
-/// How long a pod stays on a node that is not ready.
-const TOLERATION_SECONDS: i64 = 300;
 
-/// A new Pod is pending, and gets what upstream's admission plugins for service accounts, priorities and tolerations set.
+/// A new Pod is pending, and gets what upstream's admission plugins for service accounts and priorities set.
 pub fn create_pod(pod: &mut Value) {
     let Some(spec) = pod.get_mut("spec").filter(|s| s.is_object()) else { return };
     set_default_text(spec, "serviceAccountName", "default");
@@ -21,13 +19,18 @@ pub fn create_pod(pod: &mut Value) {
         set_default(spec, "preemptionPolicy", "PreemptLowerPriority");
     }
     let class = qos_class(spec);
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        tolerate(spec, key);
-    }
     set(pod, "status", json!({"phase": "Pending", "qosClass": class}));
 }
 
-fn tolerate(spec: &mut Value, key: &str) {
+/// How long new pods stay on a node that is not ready, or unreachable, unless they say so themselves: what upstream's
+/// admission plugin `DefaultTolerationSeconds` sets.
+pub fn tolerate_lost_nodes(pod: &mut Value, not_ready: i64, unreachable: i64) {
+    let Some(spec) = pod.get_mut("spec").filter(|s| s.is_object()) else { return };
+    tolerate(spec, "node.kubernetes.io/not-ready", not_ready);
+    tolerate(spec, "node.kubernetes.io/unreachable", unreachable);
+}
+
+fn tolerate(spec: &mut Value, key: &str, seconds: i64) {
     let covers = |t: &Value| {
         matches!(text(t, "key"), k if k == key || k.is_empty()) && matches!(text(t, "effect"), "" | "NoExecute")
     };
@@ -37,7 +40,7 @@ fn tolerate(spec: &mut Value, key: &str) {
     set_default(spec, "tolerations", Vec::<Value>::new());
     if let Some(tolerations) = spec["tolerations"].as_array_mut() {
         tolerations.push(json!({
-            "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS,
+            "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds,
         }));
     }
 }

@@ -121,6 +121,11 @@ pub(crate) fn check_namespace(ctx: &Ctx, object: &mut Value) -> ApiResult<()> {
 
 fn prepare(ctx: &Ctx, object: &mut Value) -> ApiResult<()> {
     ctx.resource.default(object);
+    if ctx.resource.group.is_empty() && ctx.plural() == "pods" {
+        let config = ctx.server.config();
+        let seconds = (config.default_not_ready_toleration_seconds, config.default_unreachable_toleration_seconds);
+        trireme_api::prepare::kinds::tolerate_lost_nodes(object, seconds.0.into(), seconds.1.into());
+    }
     let uid = uuid::Uuid::new_v4().to_string();
     let suffix = random_suffix();
     let new = NewObject {

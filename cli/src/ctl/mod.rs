@@ -24,7 +24,7 @@ mod rollout;
 mod run;
 mod session;
 mod targets;
-mod time;
+pub mod time;
 mod wait;
 
 use std::ffi::OsString;

@@ -2,8 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+
+use crate::ctl::time::duration;
 
 /// Port of the API and of joins.
 pub const API_PORT: u16 = 6443;
@@ -44,6 +47,40 @@ pub struct Args {
     /// DNS domain of the cluster.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// How nodes that are lost are dealt with.
+    #[command(flatten)]
+    pub losses: Losses,
+}
+
+/// What happens about nodes that are silent or not ready; give all masters the same, since any of them may lead.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Lost nodes")]
+pub struct Losses {
+    /// How long a node may be silent before it counts as unreachable; several times what agents have as
+    /// --node-status-update-frequency.
+    #[arg(long, value_name = "DURATION", default_value = "40s", value_parser = duration)]
+    pub node_monitor_grace_period: Duration,
+    /// How long new pods stay on a node that is not ready, unless they tolerate that themselves.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub default_not_ready_toleration_seconds: u32,
+    /// How long new pods stay on an unreachable node, unless they tolerate that themselves.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub default_unreachable_toleration_seconds: u32,
+    /// Nodes of a zone that may begin to lose their pods per second.
+    #[arg(long, value_name = "RATE", default_value_t = 0.1)]
+    pub node_eviction_rate: f64,
+    /// The same, while most of a large zone is lost; in a small zone none does then.
+    #[arg(long, value_name = "RATE", default_value_t = 0.01)]
+    pub secondary_node_eviction_rate: f64,
+    /// Share of a zone's nodes that must be lost, and at least three, for that.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.55)]
+    pub unhealthy_zone_threshold: f64,
+    /// Zones with more nodes than this are large.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub large_cluster_size_threshold: usize,
+    /// How many pods that have ended are kept before the oldest are deleted; 0 keeps all.
+    #[arg(long, value_name = "N", default_value_t = 12_500)]
+    pub terminated_pod_gc_threshold: usize,
 }
 
 impl Args {
@@ -62,7 +99,7 @@ impl Args {
             }
         }
         self.name()?;
-        Ok(())
+        self.controllers_config("").map(drop)
     }
 
     /// Address and port of this master's API, as others see it.
@@ -118,6 +155,8 @@ impl Args {
         config.service_cidr = self.service_cidr.clone();
         config.pod_cidr = self.cluster_cidr.clone();
         config.cluster_domain = self.cluster_domain.clone();
+        config.default_not_ready_toleration_seconds = self.losses.default_not_ready_toleration_seconds;
+        config.default_unreachable_toleration_seconds = self.losses.default_unreachable_toleration_seconds;
         config.validate()?;
         Ok(config)
     }
@@ -130,6 +169,12 @@ impl Args {
         let config = trireme_controllers::Config {
             cluster_cidr: self.cluster_cidr.clone(),
             root_ca_pem: root_ca_pem.to_owned(),
+            node_monitor_grace_period: self.losses.node_monitor_grace_period,
+            node_eviction_rate: self.losses.node_eviction_rate,
+            secondary_node_eviction_rate: self.losses.secondary_node_eviction_rate,
+            unhealthy_zone_threshold: self.losses.unhealthy_zone_threshold,
+            large_zone: self.losses.large_cluster_size_threshold,
+            terminated_pod_threshold: self.losses.terminated_pod_gc_threshold,
             ..Default::default()
         };
         config.validate()?;

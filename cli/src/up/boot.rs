@@ -9,7 +9,7 @@ use super::layout::{Cluster, Host, Kind, Layout, MAX_MASTERS, MAX_NODES};
 use super::process::{self, Entry};
 use super::progress::{Progress, line};
 use super::ready::{self, Access, Started};
-use super::{UpArgs, bins, network, registry};
+use super::{UpArgs, bins, extra, network, registry};
 use crate::admin::token::{self, Role};
 
 /// Tokens that `up` makes for itself live this long.
@@ -40,13 +40,23 @@ pub async fn run(layout: &Layout, args: &UpArgs) -> anyhow::Result<()> {
     if !fresh.is_empty() {
         progress.say(format_args!("made the bridge {} and the hosts {}", layout.bridge(), fresh.join(", ")));
     }
-    let mut boot = Boot { layout, hosts: &hosts, progress, deadline, started: Started::default(), tokens: Vec::new() };
+    let mut boot =
+        Boot { layout, cluster: &cluster, hosts: &hosts, progress, deadline, started: <_>::default(), tokens: vec![] };
     let access = boot.start_all().await?;
     write_kubeconfigs(layout, &hosts, &access)?;
     ready::all(&access, &hosts, &mut boot.started, deadline, progress).await?;
     boot.forget_tokens(&access).await;
     let nothing_to_do = hosts.iter().all(|host| !boot.started.contains(host));
     progress.say(if nothing_to_do { "everything was running and is ready" } else { "all ready" });
+    for kind in [Kind::Master, Kind::Node] {
+        let changed = old.as_ref().is_some_and(|old| old.extra(kind) != cluster.extra(kind));
+        if changed && hosts.iter().any(|host| host.kind == kind && !boot.started.contains(host)) {
+            progress.say(format_args!(
+                "{} that were running get their new arguments when they are started anew",
+                kind.plural()
+            ));
+        }
+    }
     print_next(layout, &hosts);
     Ok(())
 }
@@ -73,11 +83,16 @@ fn plan(layout: &Layout, old: Option<&Cluster>, args: &UpArgs) -> anyhow::Result
             layout.name
         );
     }
-    Ok(Cluster { version: 1, name: layout.name.clone(), subnet: 0, masters, nodes })
+    let mut cluster = Cluster::new(&layout.name, masters, nodes);
+    let remembered = |kind| old.map(|old| old.extra(kind)).unwrap_or_default();
+    cluster.master_args = extra::chosen(Kind::Master, &args.master_args, remembered(Kind::Master))?;
+    cluster.node_args = extra::chosen(Kind::Node, &args.node_args, remembered(Kind::Node))?;
+    Ok(cluster)
 }
 
 struct Boot<'a> {
     layout: &'a Layout,
+    cluster: &'a Cluster,
     hosts: &'a [Host],
     progress: Progress,
     deadline: Instant,
@@ -138,7 +153,8 @@ impl Boot<'_> {
     }
 
     fn start(&mut self, host: &Host, entry: &Entry, what: &str) -> anyhow::Result<()> {
-        let args = process::arguments_for(self.layout, host, entry);
+        let mut args = process::arguments_for(self.layout, host, entry);
+        args.extend_from_slice(self.cluster.extra(host.kind));
         let (process, child) = process::start(self.layout, host, &args)?;
         self.started.push(host, child);
         self.progress.say(format_args!("{} ({}): {what}, pid {}", host.name, host.ip, process.pid));

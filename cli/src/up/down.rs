@@ -19,7 +19,7 @@ pub async fn run(layout: &Layout, keep_data: bool) -> anyhow::Result<()> {
     let lock = registry::lock(layout)?;
     // A damaged description must not keep a cluster from being removed: then all hosts that could be are looked for.
     let cluster = layout.load().ok().flatten();
-    let all = Cluster { version: 1, name: layout.name.clone(), subnet: 0, masters: MAX_MASTERS, nodes: MAX_NODES };
+    let all = Cluster::new(&layout.name, MAX_MASTERS, MAX_NODES);
     let every_host = layout.hosts(&all);
     if cluster.is_none() && !layout.root.exists() && scrub::leftovers(layout, &every_host, false).is_empty() {
         println!("There is no cluster {:?} in {}; nothing to do.", layout.name, parent(layout));

@@ -22,6 +22,16 @@ pub enum Kind {
     Node,
 }
 
+impl Kind {
+    /// `masters`, `nodes`.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Kind::Master => "masters",
+            Kind::Node => "nodes",
+        }
+    }
+}
+
 /// One host: a network namespace and a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -77,6 +87,28 @@ pub struct Cluster {
     pub masters: u8,
     /// Number of nodes.
     pub nodes: u8,
+    /// What every master is given besides what belongs to its host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub master_args: Vec<String>,
+    /// The same for nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub node_args: Vec<String>,
+}
+
+impl Cluster {
+    /// A cluster of so many hosts with nothing special about it, on no subnet yet.
+    pub fn new(name: &str, masters: u8, nodes: u8) -> Cluster {
+        let (master_args, node_args) = (Vec::new(), Vec::new());
+        Cluster { version: 1, name: name.to_owned(), subnet: 0, masters, nodes, master_args, node_args }
+    }
+
+    /// What hosts of this kind are given besides what belongs to the host.
+    pub fn extra(&self, kind: Kind) -> &[String] {
+        match kind {
+            Kind::Master => &self.master_args,
+            Kind::Node => &self.node_args,
+        }
+    }
 }
 
 /// Where a cluster of a name keeps things.
@@ -218,7 +250,7 @@ mod tests {
 
     #[test]
     fn links_fit_and_differ() {
-        let cluster = |name: &str| Cluster { version: 1, name: name.into(), subnet: 7, masters: 7, nodes: 60 };
+        let cluster = |name: &str| Cluster { subnet: 7, ..Cluster::new(name, 7, 60) };
         let mut seen = std::collections::HashSet::new();
         for name in ["default", "a", "t1234567-upgrade", "t1234567-members", "x2345678"] {
             let layout = Layout::new(Path::new("/tmp"), name).unwrap();

@@ -7,6 +7,7 @@
 mod bins;
 mod boot;
 mod down;
+mod extra;
 mod layout;
 mod network;
 mod process;
@@ -44,6 +45,13 @@ pub struct UpArgs {
     /// Number of nodes [default: 2, or what the cluster has].
     #[arg(long)]
     nodes: Option<u8>,
+    /// A further argument of every master, such as --master-arg=--node-monitor-grace-period=5s; may be repeated, and is
+    /// remembered until others are given ("" alone: none).
+    #[arg(long = "master-arg", value_name = "ARG", allow_hyphen_values = true)]
+    master_args: Vec<String>,
+    /// The same for every node.
+    #[arg(long = "node-arg", value_name = "ARG", allow_hyphen_values = true)]
+    node_args: Vec<String>,
     /// Seconds to wait for everything to become ready.
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     timeout: u64,

@@ -1,4 +1,4 @@
-//! The node's lease: renewed every ten seconds, it says that this agent lives.
+//! The node's lease: renewed four times as often as it holds, it says that this agent lives.
 
 use std::time::Duration;
 
@@ -10,16 +10,14 @@ use kube::api::PostParams;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-const PERIOD: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
 const NAMESPACE: &str = "kube-node-lease";
-/// How long the lease holds; upstream's default.
-const DURATION_SECONDS: i32 = 40;
 
 /// Renews the lease until `shutdown`. `uid` is the Node's, once that is registered.
 pub(crate) async fn run(
     client: kube::Client,
     node: String,
+    seconds: u32,
     uid: watch::Receiver<Option<String>>,
     shutdown: CancellationToken,
 ) {
@@ -29,10 +27,10 @@ pub(crate) async fn run(
         let owner = uid.borrow().clone();
         let wait = match owner {
             None => RETRY,
-            Some(owner) => match renew(&api, &node, &owner, current.take()).await {
+            Some(owner) => match renew(&api, &node, &owner, seconds, current.take()).await {
                 Ok(lease) => {
                     current = Some(lease);
-                    PERIOD
+                    Duration::from_secs(seconds.into()) / 4
                 }
                 Err(error) => {
                     tracing::warn!(%error, "node lease not renewed");
@@ -47,7 +45,13 @@ pub(crate) async fn run(
     }
 }
 
-async fn renew(api: &Api<Lease>, node: &str, owner: &str, current: Option<Lease>) -> Result<Lease, kube::Error> {
+async fn renew(
+    api: &Api<Lease>,
+    node: &str,
+    owner: &str,
+    seconds: u32,
+    current: Option<Lease>,
+) -> Result<Lease, kube::Error> {
     let known = match current {
         Some(lease) => Some(lease),
         None => api.get_opt(node).await?,
@@ -61,7 +65,7 @@ async fn renew(api: &Api<Lease>, node: &str, owner: &str, current: Option<Lease>
     };
     let spec = LeaseSpec {
         holder_identity: Some(node.to_owned()),
-        lease_duration_seconds: Some(DURATION_SECONDS),
+        lease_duration_seconds: i32::try_from(seconds).ok(),
         renew_time: Some(MicroTime(Timestamp::now())),
         ..LeaseSpec::default()
     };

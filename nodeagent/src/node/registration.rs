@@ -19,10 +19,6 @@ use tokio_util::sync::CancellationToken;
 use crate::node::Facts;
 use crate::pods::Context;
 
-/// How often it is looked whether something changed.
-const LOOK: Duration = Duration::from_secs(10);
-/// How often the status is written although nothing changed.
-const REPORT: Duration = Duration::from_secs(300);
 /// How long a restarted agent may take to have the pod network at hand.
 const SETTLE: Duration = Duration::from_secs(5);
 /// Upstream reports at most so many images.
@@ -40,7 +36,7 @@ pub(crate) async fn run(
     let mut written: Option<(NodeStatus, tokio::time::Instant)> = None;
     let mut registered = false;
     loop {
-        let mut wait = LOOK;
+        let mut wait = context.config.status_update_frequency;
         let result = async {
             if !registered {
                 let node = register(&api, &context, &facts).await?;
@@ -61,7 +57,7 @@ pub(crate) async fn run(
             tracing::warn!(%error, "node status not written");
             // Somebody may have deleted the object.
             registered = registered && !matches!(&error, kube::Error::Api(status) if status.code == 404);
-            wait = Duration::from_secs(1);
+            wait = wait.min(Duration::from_secs(1));
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -121,7 +117,7 @@ async fn report(
     };
     let mut new = status(context, facts, network, &old.unwrap_or_default(), Timestamp::now());
     if let Some((status, at)) = written
-        && at.elapsed() < REPORT
+        && at.elapsed() < context.config.status_report_frequency
     {
         // The times of the last heartbeat alone are no news.
         keep_heartbeats(&mut new, status);
