@@ -1,1 +1,12 @@
-//! chaos-tests of Trireme.
+//! Whole clusters of real processes: booting them, driving them, killing their hosts, and taking them down whatever
+//! happens. The scenario suites and the programs that measure build on this.
+
+pub mod cluster;
+pub mod command;
+pub mod kubectl;
+pub mod suite;
+mod sweep;
+
+pub use cluster::{Cluster, Options, Pod};
+pub use command::{Outcome, eventually, run, run_for};
+pub use kubectl::Kubectl;

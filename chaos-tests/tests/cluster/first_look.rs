@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::{Cluster, run};
+use trireme_chaos_tests::{Cluster, run};
 
 /// Nodes, health, discovery and versions.
 pub fn reads(cluster: &Cluster) -> Result<()> {

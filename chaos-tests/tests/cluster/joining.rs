@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::{Cluster, Outcome, eventually, run, run_for};
+use trireme_chaos_tests::{Cluster, Outcome, eventually, run, run_for};
 
 fn token(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
     Ok(run(cluster.trireme().args(["token", "create"]).args(arguments))?.ok()?.trim().to_owned())

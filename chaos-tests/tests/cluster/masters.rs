@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::harness::{Cluster, eventually, run};
 use crate::workloads::deploy_web;
+use trireme_chaos_tests::{Cluster, eventually, run};
 
 const HOSTS: [&str; 5] = ["master-1", "master-2", "master-3", "node-1", "node-2"];
 
@@ -30,21 +30,13 @@ pub fn up_again(cluster: &Cluster) -> Result<()> {
 /// The leader first, then each of the others.
 pub fn any_master_may_die(cluster: &Cluster) -> Result<()> {
     deploy_web(cluster)?;
-    let leader = leader(cluster)?;
+    let leader = cluster.leader()?;
     let mut order = vec![leader.clone()];
     order.extend(HOSTS[..3].iter().filter(|host| **host != leader).map(ToString::to_string));
     for master in order {
         one_dies(cluster, &master).with_context(|| format!("{master} was killed"))?;
     }
     Ok(())
-}
-
-fn leader(cluster: &Cluster) -> Result<String> {
-    eventually(Duration::from_secs(10), || {
-        let members = cluster.members()?;
-        let leader = members.iter().find(|member| member["role"] == "leader");
-        leader.and_then(|member| member["name"].as_str().map(str::to_owned)).ok_or_else(|| anyhow!("{members:?}"))
-    })
 }
 
 fn one_dies(cluster: &Cluster, master: &str) -> Result<()> {
@@ -99,7 +91,7 @@ fn trictl_works(cluster: &Cluster, dead: &str) -> Result<()> {
     cluster.trictl(&["delete", "configmap", &format!("by-trictl-{dead}")])?.ok()?;
     for replicas in ["4", "3"] {
         cluster.trictl(&["scale", "deployment/web", &format!("--replicas={replicas}")])?.ok()?;
-        cluster.pods_by_trictl("app=web", replicas)?;
+        pods_by_trictl(cluster, "app=web", replicas)?;
     }
     let pod = cluster.trictl(&["get", "pods", "-l", "app=web", "-o", "name"])?.ok()?;
     let pod = pod.lines().next().context("no pod")?.trim_start_matches("pod/").to_owned();
@@ -108,16 +100,14 @@ fn trictl_works(cluster: &Cluster, dead: &str) -> Result<()> {
     Ok(())
 }
 
-impl Cluster {
-    /// Waits, through trictl, until so many pods run.
-    fn pods_by_trictl(&self, selector: &str, count: &str) -> Result<()> {
-        eventually(Duration::from_secs(60), || {
-            let list = self.trictl(&["get", "pods", "-l", selector, "--no-headers"])?.ok()?;
-            let running = list.lines().filter(|line| line.contains("Running") && line.contains("1/1")).count();
-            ensure!(running.to_string() == count && list.lines().count() == running, "{list}");
-            Ok(())
-        })
-    }
+/// Waits, through trictl, until so many pods run.
+fn pods_by_trictl(cluster: &Cluster, selector: &str, count: &str) -> Result<()> {
+    eventually(Duration::from_secs(60), || {
+        let list = cluster.trictl(&["get", "pods", "-l", selector, "--no-headers"])?.ok()?;
+        let running = list.lines().filter(|line| line.contains("Running") && line.contains("1/1")).count();
+        ensure!(running.to_string() == count && list.lines().count() == running, "{list}");
+        Ok(())
+    })
 }
 
 fn a_new_pod_runs(cluster: &Cluster, dead: &str) -> Result<()> {

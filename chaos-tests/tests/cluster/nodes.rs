@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::{Cluster, eventually, run, run_for};
 use crate::workloads::{deploy_web, fetch};
+use trireme_chaos_tests::{Cluster, eventually, run, run_for};
 
 /// Directories of a cgroup path in all hierarchies.
 fn cgroups(path: &str) -> Vec<PathBuf> {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::harness::{Cluster, run};
+use trireme_chaos_tests::{Cluster, run};
 
 const DEPLOYMENT: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: bad\nspec:\n  replicas: REPLICAS\n  \
                           selector:\n    matchLabels: {app: bad}\n  template:\n    metadata:\n      labels: {app: LABEL}\n    \

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::{Cluster, Pod, eventually, run, run_for};
+use trireme_chaos_tests::{Cluster, Pod, eventually, run, run_for};
 
 /// A manifest of the project's examples.
 fn example(name: &str) -> String {

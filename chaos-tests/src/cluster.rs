@@ -3,135 +3,124 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-/// Longest time that one command may take.
-const COMMAND: Duration = Duration::from_secs(60);
+use crate::command::{Outcome, eventually, run, run_for};
+use crate::kubectl::{self, Kubectl};
+use crate::sweep;
 
-/// What a command did.
-#[derive(Debug)]
-pub struct Outcome {
-    pub command: String,
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
-}
-
-impl Outcome {
-    /// Standard output of a command that succeeded.
-    pub fn ok(self) -> Result<String> {
-        ensure!(self.code == Some(0), "{} failed ({:?}):\n{}{}", self.command, self.code, self.out, self.err);
-        Ok(self.out)
-    }
-
-    /// All output of a command that failed as it should.
-    pub fn refused(self) -> Result<String> {
-        ensure!(self.code.is_some_and(|code| code != 0), "{} should fail, but: {}{}", self.command, self.out, self.err);
-        Ok(format!("{}{}", self.out, self.err))
-    }
-}
-
-/// Runs a command with a limit of time.
-pub fn run(command: &mut Command) -> Result<Outcome> {
-    run_for(command, COMMAND)
-}
-
-/// Runs a command, killing it after the limit; its output until then counts.
-pub fn run_for(command: &mut Command, limit: Duration) -> Result<Outcome> {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let shown = words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {shown}"))?;
-    let out = child.stdout.take().map(reader);
-    let err = child.stderr.take().map(reader);
-    let deadline = Instant::now() + limit;
-    let code = loop {
-        if let Some(status) = child.try_wait()? {
-            break status.code();
-        }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            child.wait()?;
-            break None;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let text = |handle: Option<std::thread::JoinHandle<String>>| handle.and_then(|h| h.join().ok()).unwrap_or_default();
-    Ok(Outcome { command: shown, code, out: text(out), err: text(err) })
-}
-
-fn reader(mut from: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = from.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
-}
-
-/// Tries again until it works or the time is over; the last failure counts.
-pub fn eventually<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + limit;
-    loop {
-        match attempt() {
-            Ok(value) => return Ok(value),
-            Err(error) if Instant::now() > deadline => {
-                return Err(error.context(format!("still so after {} s", limit.as_secs())));
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
-        }
-    }
-}
-
-/// A kubectl of this machine.
+/// What to boot.
 #[derive(Clone, Debug)]
-pub struct Kubectl {
-    pub path: PathBuf,
-    pub version: String,
-    pub minor: u32,
+pub struct Options {
+    /// One or two letters that the cluster's name begins with; the process id follows.
+    pub prefix: &'static str,
+    /// How many masters.
+    pub masters: usize,
+    /// How many nodes.
+    pub nodes: usize,
+    /// More arguments of `trireme up`.
+    pub up: Vec<String>,
+    /// More arguments of every `trireme master`.
+    pub master_args: Vec<String>,
+    /// More arguments of every `trireme node`.
+    pub node_args: Vec<String>,
 }
 
-/// The cluster.
+impl Default for Options {
+    fn default() -> Options {
+        Options { prefix: "t", masters: 3, nodes: 2, up: vec![], master_args: vec![], node_args: vec![] }
+    }
+}
+
+impl Options {
+    fn arguments(&self) -> Vec<String> {
+        let mut all =
+            vec!["--masters".to_owned(), self.masters.to_string(), "--nodes".to_owned(), self.nodes.to_string()];
+        all.extend(self.master_args.iter().map(|argument| format!("--master-arg={argument}")));
+        all.extend(self.node_args.iter().map(|argument| format!("--node-arg={argument}")));
+        all.extend(self.up.iter().cloned());
+        all
+    }
+}
+
+/// The cluster. It is taken down when this is dropped, and when the program is interrupted.
 pub struct Cluster {
+    /// Its name.
     pub name: String,
     /// Folder of this run; `.trireme` is in it.
     pub dir: PathBuf,
+    /// The program under test.
     pub bin: PathBuf,
+    /// Every kubectl of this machine.
     pub kubectls: Vec<Kubectl>,
+    hosts: Vec<String>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = self.down() {
+            eprintln!("taking the cluster down: {error:#}");
+        }
+    }
 }
 
 impl Cluster {
-    /// Boots a cluster of three masters and two nodes.
-    pub fn boot() -> Result<Cluster> {
-        ensure!(nix::unistd::geteuid().is_root(), "these tests make network namespaces and cgroups: run them as root");
+    /// Boots a cluster.
+    ///
+    /// # Errors
+    /// When it does not become ready; it has been taken down then.
+    pub fn boot(options: &Options) -> Result<Cluster> {
+        ensure!(nix::unistd::geteuid().is_root(), "this makes network namespaces and cgroups: run it as root");
         let bin = binary()?;
-        let name = format!("t{}", std::process::id());
+        sweep::orphans(&bin);
+        let name = format!("{}{}", options.prefix, std::process::id());
         let dir = std::env::temp_dir().join(format!("trireme-{name}"));
         fs::create_dir_all(&dir)?;
-        let cluster = Cluster { name, dir: dir.canonicalize()?, bin, kubectls: find_kubectls()? };
+        let dir = dir.canonicalize()?;
+        let masters = (1..=options.masters).map(|n| format!("master-{n}"));
+        let hosts = masters.chain((1..=options.nodes).map(|n| format!("node-{n}"))).collect();
+        let cluster = Cluster { name, dir, bin, kubectls: kubectl::find_all()?, hosts };
+        sweep::remember(&cluster.bin, &cluster.name, &cluster.dir);
         let names: Vec<&str> = cluster.kubectls.iter().map(|k| k.version.as_str()).collect();
         println!("kubectl: {}", names.join(", "));
-        let said = cluster.up(&["--masters", "3", "--nodes", "2"]);
+        let arguments = options.arguments();
+        let said = cluster.up(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         match said {
             Ok(said) => {
-                println!("{}", said.lines().filter(|line| line.starts_with('[')).collect::<Vec<_>>().join("\n"))
+                println!("{}", said.lines().filter(|line| line.starts_with('[')).collect::<Vec<_>>().join("\n"));
+                Ok(cluster)
             }
             Err(error) => {
                 cluster.print_logs();
-                let _ = cluster.down();
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(cluster)
+    }
+
+    /// Names of all hosts, masters first.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
+    /// Name of the master that leads.
+    ///
+    /// # Errors
+    /// When none does for ten seconds.
+    pub fn leader(&self) -> Result<String> {
+        eventually(Duration::from_secs(10), || {
+            let members = self.members()?;
+            let leader = members.iter().find(|member| member["role"] == "leader");
+            leader.and_then(|member| member["name"].as_str().map(str::to_owned)).ok_or_else(|| anyhow!("{members:?}"))
+        })
     }
 
     /// `trireme up`.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn up(&self, more: &[&str]) -> Result<String> {
         let mut command = self.trireme();
         command.args(["up", "--name", &self.name, "--dir"]).arg(self.dir.join(".trireme")).args(more);
@@ -139,16 +128,26 @@ impl Cluster {
     }
 
     /// Brings back what an earlier scenario has killed.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn mend(&self) -> Result<()> {
         self.up(&[]).map(drop).context("the cluster does not come back")
     }
 
     /// `trireme down`, and the folder of this run.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn down(&self) -> Result<String> {
+        if !self.dir.exists() {
+            return Ok("nothing to do".to_owned());
+        }
         let mut command = self.trireme();
         command.args(["down", "--name", &self.name, "--dir"]).arg(self.dir.join(".trireme"));
         let said = run_for(&mut command, Duration::from_secs(90))?.ok()?;
         let _ = fs::remove_dir_all(&self.dir);
+        sweep::forget(&self.name);
         Ok(said)
     }
 
@@ -162,7 +161,8 @@ impl Cluster {
         self.dir.join(".trireme").join(&self.name)
     }
 
-    fn command(&self, program: &Path, kubeconfig: Option<&Path>) -> Command {
+    /// A program with a kubeconfig, the cluster's own unless another is given.
+    pub fn command(&self, program: &Path, kubeconfig: Option<&Path>) -> Command {
         let mut command = Command::new(program);
         let config = kubeconfig.map_or_else(|| self.root().join("kubeconfig"), Path::to_path_buf);
         // A home of its own: kubectl keeps discovery there, and the user's settings must not matter.
@@ -183,16 +183,25 @@ impl Cluster {
     }
 
     /// Runs the newest kubectl.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<Outcome> {
         run(self.command(&self.newest().path, None).args(arguments))
     }
 
     /// Runs trictl.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn trictl(&self, arguments: &[&str]) -> Result<Outcome> {
         run(self.command(&self.root().join("bin/trictl"), None).args(arguments))
     }
 
     /// Objects as JSON.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let mut all = arguments.to_vec();
         all.extend(["-o", "json"]);
@@ -201,11 +210,17 @@ impl Cluster {
     }
 
     /// Applies a text.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn apply(&self, manifest: &str) -> Result<Outcome> {
         self.apply_with(manifest, "--validate=true")
     }
 
     /// Applies a text that kubectl does not look into before.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn apply_unchecked(&self, manifest: &str) -> Result<Outcome> {
         self.apply_with(manifest, "--validate=false")
     }
@@ -219,12 +234,18 @@ impl Cluster {
     }
 
     /// A process of the newest kubectl that goes on in the background.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn background(&self, arguments: &[&str]) -> Result<Child> {
         let mut command = self.command(&self.newest().path, None);
         Ok(command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?)
     }
 
     /// Pid of a host's process.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn pid(&self, host: &str) -> Result<i32> {
         let path = self.root().join(host).join("pid");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -232,18 +253,27 @@ impl Cluster {
     }
 
     /// `kill -9` of a host's process.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn kill(&self, host: &str) -> Result<()> {
         let pid = nix::unistd::Pid::from_raw(self.pid(host)?);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).with_context(|| format!("kill -9 {host}"))
     }
 
     /// Subnet of the cluster.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn subnet(&self) -> Result<u64> {
         let cluster: Value = serde_json::from_slice(&fs::read(self.root().join("cluster.json"))?)?;
         cluster["subnet"].as_u64().ok_or_else(|| anyhow!("no subnet in {cluster}"))
     }
 
     /// `trireme member list -o json`.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn members(&self) -> Result<Vec<Value>> {
         let text = run(self.trireme().args(["member", "list", "-o", "json"]))?.ok()?;
         let list: Value = serde_json::from_str(&text)?;
@@ -251,6 +281,9 @@ impl Cluster {
     }
 
     /// Waits until a selector's pods are running and ready, exactly so many; their names, nodes and addresses.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn pods(&self, selector: &str, count: usize) -> Result<Vec<Pod>> {
         eventually(Duration::from_secs(60), || {
             let list = self.json(&["get", "pods", "-l", selector])?;
@@ -262,7 +295,7 @@ impl Cluster {
 
     /// The end of every host's log.
     pub fn print_logs(&self) {
-        for host in ["master-1", "master-2", "master-3", "node-1", "node-2"] {
+        for host in &self.hosts {
             let text = fs::read(self.root().join(host).join("log")).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let lines: Vec<&str> = text.lines().collect();
@@ -275,10 +308,15 @@ impl Cluster {
 /// A pod as the scenarios need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
+    /// Its name.
     pub name: String,
+    /// Its node.
     pub node: String,
+    /// Its address.
     pub ip: String,
+    /// Whether it is ready and not on its way out.
     pub ready: bool,
+    /// How often its first container was restarted.
     pub restarts: u64,
 }
 
@@ -297,7 +335,7 @@ impl Pod {
     }
 }
 
-/// The program under test.
+/// The program under test: `$TRIREME_BIN`, or the one built beside this program.
 fn binary() -> Result<PathBuf> {
     let given = std::env::var_os("TRIREME_BIN").map(PathBuf::from);
     let beside = std::env::current_exe()?.parent().and_then(Path::parent).map(|dir| dir.join("trireme"));
@@ -305,45 +343,4 @@ fn binary() -> Result<PathBuf> {
         Some(path) => Ok(path.canonicalize()?),
         None => bail!("the program is not built; run \"make build\" first, or set TRIREME_BIN"),
     }
-}
-
-/// Every kubectl: in `$PATH`, beside what links there point to, and Debian's.
-fn find_kubectls() -> Result<Vec<Kubectl>> {
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    let mut links = Vec::new();
-    for folder in &folders {
-        if let Ok(target) = folder.join("kubectl").canonicalize() {
-            links.extend(target.parent().map(Path::to_path_buf));
-        }
-    }
-    folders.extend(links);
-    if let Some(home) = std::env::var_os("HOME") {
-        folders.push(PathBuf::from(home).join(".cache/trireme/kubectl-debian/usr/bin"));
-    }
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for folder in folders {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let names = entries.filter(|entry| is_kubectl(&entry.file_name().to_string_lossy()));
-        paths.extend(names.filter_map(|entry| entry.path().canonicalize().ok()));
-    }
-    paths.sort();
-    paths.dedup();
-    let found: Vec<Kubectl> = paths.into_iter().filter_map(|path| kubectl_of(path).ok()).collect();
-    ensure!(!found.is_empty(), "no kubectl on this machine; \"make deps\" installs one");
-    Ok(found)
-}
-
-/// `kubectl`, or one with a version behind it.
-fn is_kubectl(name: &str) -> bool {
-    name.strip_prefix("kubectl").is_some_and(|rest| {
-        rest.is_empty() || rest.strip_prefix(['.', '-']).is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()))
-    })
-}
-
-fn kubectl_of(path: PathBuf) -> Result<Kubectl> {
-    let text = run(Command::new(&path).args(["version", "--client", "-o", "json"]))?.ok()?;
-    let value: Value = serde_json::from_str(&text)?;
-    let version = value["clientVersion"]["gitVersion"].as_str().context("no version")?.to_owned();
-    let minor = version.split('.').nth(1).and_then(|minor| minor.parse().ok()).context("no minor version")?;
-    Ok(Kubectl { path, version, minor })
 }
