@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::audit::AuditConfig;
 use crate::error::ServerError;
 
 /// An IPv4 network in CIDR notation.
@@ -105,6 +106,8 @@ pub struct Config {
     pub default_unreachable_toleration_seconds: u32,
     /// What `/version` answers as `gitVersion`.
     pub version: String,
+    /// Where requests are recorded, if anywhere.
+    pub audit: Option<AuditConfig>,
     /// Bounds.
     pub limits: Limits,
     /// How often an idle watch with bookmarks gets one.
@@ -123,6 +126,7 @@ impl Config {
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,
             version: concat!("v1.36.0+trireme", env!("CARGO_PKG_VERSION")).into(),
+            audit: None,
             limits: Limits::default(),
             bookmark_interval: Duration::from_secs(60),
         }

@@ -20,6 +20,11 @@ impl Fence {
         self.revision
     }
 
+    #[cfg(test)]
+    pub(crate) fn at(revision: Revision) -> Fence {
+        Fence { revision }
+    }
+
     pub(crate) fn compare(&self) -> Compare {
         Compare::ModRevision(Bytes::from_static(FENCE_KEY.as_bytes()), self.revision)
     }

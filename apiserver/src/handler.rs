@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use tokio::sync::OwnedSemaphorePermit;
 use trireme_api::status::Status;
 
+use crate::audit::{Note, Trail};
 use crate::error::ApiResult;
 use crate::identity::{Caller, UserInfo};
 use crate::request::info::RequestInfo;
@@ -19,12 +20,14 @@ use crate::{authz, nonresource, response, verbs};
 
 impl ApiServer {
     /// Answers one request. The caller's identity is in its extensions; nobody is anonymous.
-    pub(crate) async fn handle(&self, request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn handle(&self, mut request: Request<Body>) -> Response<Body> {
         let begun = Instant::now();
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
         let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.unwrap_or_else(|| Caller { user: UserInfo::anonymous(), fence: None });
+        let mut trail = self.inner.audit.begin(&mut request, &info);
+        let long = long_running(&info, &query);
         let labels = info.clone();
         // Boxed: the pipeline is deep, and so would be the types of everything that calls it.
         let work = Box::pin(self.limited(request, query, info, caller));
@@ -35,12 +38,16 @@ impl ApiServer {
                 let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
                 tracing::error!(path = %labels.path, panic = what, "a request panicked");
                 self.inner.metrics.panics.inc();
+                trail.iter_mut().for_each(Trail::panicked);
                 Err(Status::internal("the request could not be completed; see the server's log"))
             }
         };
         let answer = answer.unwrap_or_else(|status| response::status(&status));
         self.inner.metrics.observe(&labels, answer.status().as_u16(), begun.elapsed());
-        answer
+        match trail {
+            Some(trail) => trail.answered(answer, long),
+            None => answer,
+        }
     }
 
     async fn limited(
@@ -51,7 +58,10 @@ impl ApiServer {
         caller: Caller,
     ) -> ApiResult<Response<Body>> {
         authz::claims(request.headers(), &caller.user)?;
-        authz::authorize(&caller.user, &info)?;
+        if let Err(status) = authz::authorize(&caller.user, &info) {
+            request.extensions().get::<Note>().iter().for_each(|note| note.forbidden());
+            return Err(status);
+        }
         let long = long_running(&info, &query);
         let semaphore = if long { &self.inner.long_running } else { &self.inner.in_flight };
         // Health checks have to get through when everything else does not.

@@ -5,6 +5,7 @@
 //! encoding. The same pipeline serves TLS connections ([`ApiServer::serve`]) and the components of this process
 //! ([`ApiServer::in_process`]).
 
+mod audit;
 mod authz;
 mod bootstrap;
 mod config;
@@ -25,6 +26,7 @@ mod server;
 mod storage;
 mod verbs;
 
+pub use audit::AuditConfig;
 pub use config::{Cidr, Config, Limits};
 pub use error::ServerError;
 pub use fence::{FENCE_KEY, Fence};

@@ -20,6 +20,7 @@ use tower::ServiceExt;
 
 use crate::error::ServerError;
 use crate::identity::{Caller, PeerCertificate, UserInfo};
+use crate::request::info::RequestInfo;
 use crate::server::ApiServer;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -69,6 +70,7 @@ pub(crate) async fn serve(
     }
     server.inner.stopping.cancel();
     drain(graceful).await;
+    server.inner.audit.flush().await;
     Ok(())
 }
 
@@ -122,7 +124,13 @@ impl Connection {
                     request.extensions_mut().insert(certificate);
                 }
                 if request.uri().path().starts_with(JOIN_PREFIX) {
-                    return join.oneshot(request).await;
+                    let info = RequestInfo::of(&request);
+                    let trail = server.inner.audit.begin(&mut request, &info);
+                    let answer = join.oneshot(request).await?;
+                    return Ok(match trail {
+                        Some(trail) => trail.answered(answer, false),
+                        None => answer,
+                    });
                 }
                 Ok::<_, Infallible>(server.handle(request).await)
             }

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use trireme_raftstore::Store;
 
+use crate::audit::Audit;
 use crate::request::info::RequestInfo;
 use crate::storage::feed::Feed;
 
@@ -66,7 +67,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(store: &Store, feed: &Arc<Feed>) -> Self {
+    pub(crate) fn new(store: &Store, feed: &Arc<Feed>, audit: &Audit) -> Self {
         let durations = Family::<VerbLabels, Histogram>::new_with_constructor(|| {
             Histogram::new(exponential_buckets(0.001, 2.0, 15))
         });
@@ -82,6 +83,7 @@ impl Metrics {
             feed: feed.clone(),
         };
         metrics.register(store);
+        audit.register(&mut metrics.registry.lock());
         metrics
     }
 

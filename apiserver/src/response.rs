@@ -1,6 +1,7 @@
 //! Response bodies: Status errors, single objects, spliced lists, compression.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 use trireme_api::status::Status;
 
+use crate::audit::Failure;
 use crate::error::{ApiResult, corrupt};
 use crate::request::accept::Encoding;
 
@@ -54,6 +56,7 @@ pub(crate) fn encoded(code: StatusCode, encoding: Encoding, body: Bytes) -> ApiR
 pub(crate) fn status(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, status.to_value().to_string());
+    response.extensions_mut().insert(Failure(Arc::new(status.clone())));
     let retry = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     if retry > 0 {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));

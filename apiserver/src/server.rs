@@ -11,6 +11,7 @@ use trireme_api::catalogue::Catalogue;
 use trireme_api::status::Status;
 use trireme_raftstore::{Revision, Store};
 
+use crate::audit::Audit;
 use crate::config::{Cidr, Config};
 use crate::error::{ApiResult, ServerError, store_status};
 use crate::fence::{self, Fence};
@@ -35,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) feed: Arc<Feed>,
     pub(crate) service_cidr: Cidr,
     pub(crate) metrics: Metrics,
+    pub(crate) audit: Arc<Audit>,
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) long_running: Arc<Semaphore>,
     pub(crate) documents: Documents,
@@ -66,7 +68,8 @@ impl ApiServer {
         let stop = CancellationToken::new();
         tokio::spawn(feed.clone().run(store.clone(), stop.clone()));
         let agent_tls = pki.kubelet_client_config().map_err(|e| ServerError::Tls(e.to_string()))?;
-        let metrics = Metrics::new(&store, &feed);
+        let audit = Audit::open(config.audit.as_ref())?;
+        let metrics = Metrics::new(&store, &feed, &audit);
         Ok(Self {
             inner: Arc::new(Inner {
                 service_cidr: config.service_cidr.parse()?,
@@ -78,6 +81,7 @@ impl ApiServer {
                 catalogue,
                 feed,
                 metrics,
+                audit,
                 documents: Documents::default(),
                 agent_tls: ArcSwap::from(agent_tls),
                 stopping: CancellationToken::new(),
@@ -120,7 +124,10 @@ impl ApiServer {
     /// # Errors
     /// When the store has no quorum.
     pub async fn acquire_fence(&self) -> Result<Fence, ServerError> {
-        fence::acquire(&self.inner.store, &self.inner.config.advertise_url).await
+        let holder = &self.inner.config.advertise_url;
+        let fence = fence::acquire(&self.inner.store, holder).await?;
+        self.inner.audit.fence(holder, fence);
+        Ok(fence)
     }
 
     /// Creates what every cluster has: the system namespaces, the service `kubernetes` and its endpoints. Idempotent;

@@ -46,6 +46,12 @@ impl RequestInfo {
         info
     }
 
+    /// The same of a whole request.
+    pub(crate) fn of<B>(request: &http::Request<B>) -> Self {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        Self::parse(request.method(), request.uri().path(), &query)
+    }
+
     fn resource_parts(&mut self, method: &Method, mut parts: &[&str], query: &Query) {
         let mut legacy_watch = false;
         if parts.len() > 1 && parts[0] == "watch" {

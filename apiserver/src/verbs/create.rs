@@ -55,6 +55,7 @@ pub(crate) async fn create(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>
         }
         match change.commit(ctx).await? {
             Outcome::Done(revision) => {
+                ctx.note.named(&name);
                 let object = store::committed(ctx, &suffix, &value, revision)?;
                 return encode::object(ctx, StatusCode::CREATED, &object);
             }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use trireme_api::catalogue::{FieldValidation, Resource};
 use trireme_api::status::Status;
 
+use crate::audit::Note;
 use crate::error::{ApiResult, corrupt};
 use crate::identity::Caller;
 use crate::request::accept::Accept;
@@ -29,6 +30,8 @@ pub(crate) struct Ctx {
     pub(crate) accept: Accept,
     pub(crate) gzip: bool,
     pub(crate) headers: HeaderMap,
+    /// For the audit log.
+    pub(crate) note: Note,
     pub(crate) warnings: Mutex<Vec<String>>,
 }
 

@@ -55,6 +55,7 @@ pub(crate) async fn dispatch(
         server: server.clone(),
         accept: accept::negotiate(&parts.headers)?,
         gzip: accept::accepts_gzip(&parts.headers),
+        note: parts.extensions.get().cloned().unwrap_or_default(),
         headers: parts.headers,
         info,
         query,

@@ -74,6 +74,7 @@ impl Change {
                 Some(OpResult::Put { revision, .. } | OpResult::Delete { revision, .. }) if *revision > 0 => *revision,
                 _ => answer.revision,
             };
+            ctx.note.committed(ctx.caller.fence, revision);
             return Ok(Outcome::Done(revision));
         }
         let broken = answer.failed_compare.and_then(|i| self.guards.get(i).cloned()).unwrap_or(Guard::Object);

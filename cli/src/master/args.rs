@@ -47,6 +47,15 @@ pub struct Args {
     /// DNS domain of the cluster.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// Record every request in this file, one audit.k8s.io/v1 Event of level Metadata a line; "-" is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+    /// MiB at which the audit log is put aside and begun anew; 0: never.
+    #[arg(long, value_name = "MIB", default_value_t = 100)]
+    pub audit_log_maxsize: u32,
+    /// How many audit logs put aside are kept; 0: all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
     /// How nodes that are lost are dealt with.
     #[command(flatten)]
     pub losses: Losses,
@@ -157,6 +166,11 @@ impl Args {
         config.cluster_domain = self.cluster_domain.clone();
         config.default_not_ready_toleration_seconds = self.losses.default_not_ready_toleration_seconds;
         config.default_unreachable_toleration_seconds = self.losses.default_unreachable_toleration_seconds;
+        config.audit = self.audit_log_path.clone().map(|path| trireme_apiserver::AuditConfig {
+            path,
+            max_size: self.audit_log_maxsize.into(),
+            max_backups: self.audit_log_maxbackup,
+        });
         config.validate()?;
         Ok(config)
     }
