@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -12,6 +13,7 @@ use trireme_api::status::Status;
 use trireme_raftstore::{Revision, Store};
 
 use crate::audit::Audit;
+use crate::bootstrap::Announced;
 use crate::config::{Cidr, Config};
 use crate::error::{ApiResult, ServerError, store_status};
 use crate::fence::{self, Fence};
@@ -44,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) agent_tls: ArcSwap<rustls::ClientConfig>,
     /// Cancelled when the server begins to shut down: watches end, readyz fails.
     pub(crate) stopping: CancellationToken,
+    /// Which masters are endpoints of the service `kubernetes`.
+    pub(crate) announced: Mutex<Announced>,
     _feed: DropGuard,
 }
 
@@ -85,6 +89,7 @@ impl ApiServer {
                 documents: Documents::default(),
                 agent_tls: ArcSwap::from(agent_tls),
                 stopping: CancellationToken::new(),
+                announced: Mutex::default(),
                 _feed: stop.drop_guard(),
             }),
         })
@@ -137,6 +142,15 @@ impl ApiServer {
     /// When the store has no quorum or refuses.
     pub async fn bootstrap(&self, fence: Option<Fence>) -> Result<(), ServerError> {
         crate::bootstrap::run(self, fence).await
+    }
+
+    /// Brings the endpoints of the service `kubernetes` in line with which masters are well. Run by the leader under its
+    /// fence, often.
+    ///
+    /// # Errors
+    /// When the store has no quorum or refuses.
+    pub async fn announce_masters(&self, fence: Fence) -> Result<(), ServerError> {
+        crate::bootstrap::announce(self, Some(fence)).await
     }
 
     /// Waits until this master's caches are loaded for the first time.

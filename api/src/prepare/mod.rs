@@ -60,7 +60,9 @@ pub(crate) fn update(resource: &Resource, object: &mut Value, old: &Value, of: U
         _ => {}
     }
     (resource.hooks.prepare_update)(object, old, of);
-    if resource.generation && of != UpdateOf::Status && differs(object, old) {
+    // A binding does what the creator could have done: the pod it leads to is still the first one.
+    let counts = !matches!(of, UpdateOf::Status | UpdateOf::Other("binding"));
+    if resource.generation && counts && differs(object, old) {
         let generation = value::int(&old_metadata, "generation").unwrap_or(0) + 1;
         if let Some(metadata) = value::object_mut(object, "metadata") {
             value::set(metadata, "generation", generation);

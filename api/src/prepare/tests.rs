@@ -78,3 +78,29 @@ fn deletion_is_marked_once_and_only_shortened() {
     assert_eq!(pod["metadata"]["deletionTimestamp"], "2026-01-02T03:04:10Z");
     assert_eq!(pod["metadata"]["generation"], 2);
 }
+
+#[test]
+fn a_binding_is_no_new_generation() {
+    let resource = Catalogue::builtin().resource("", "v1", "pods").unwrap();
+    let old = json!({"kind": "Pod", "apiVersion": "v1", "spec": {}, "metadata": {"name": "a", "generation": 1}});
+    let mut bound = json!({"spec": {"nodeName": "n"}, "metadata": {"name": "a"}});
+    resource.prepare_update(&mut bound, &old, Some("binding"));
+    assert_eq!(bound["metadata"]["generation"], 1);
+    let mut changed = json!({"spec": {"activeDeadlineSeconds": 9}, "metadata": {"name": "a"}});
+    resource.prepare_update(&mut changed, &old, None);
+    assert_eq!(changed["metadata"]["generation"], 2);
+}
+
+#[test]
+fn pods_tolerate_lost_nodes_for_as_long_as_is_set_unless_they_say_so_themselves() {
+    let own = json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute",
+        "tolerationSeconds": 5});
+    let mut pod = json!({"spec": {"tolerations": [own]}});
+    super::kinds::tolerate_lost_nodes(&mut pod, 7, 9);
+    let not_ready = json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute",
+        "tolerationSeconds": 7});
+    assert_eq!(pod["spec"]["tolerations"], json!([own, not_ready]));
+    let mut all = json!({"spec": {"tolerations": [{"operator": "Exists"}]}});
+    super::kinds::tolerate_lost_nodes(&mut all, 7, 9);
+    assert_eq!(all["spec"]["tolerations"].as_array().unwrap().len(), 1);
+}

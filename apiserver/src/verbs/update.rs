@@ -140,12 +140,12 @@ pub(crate) async fn write_object(ctx: &Ctx, change: impl Fn(&Value) -> ApiResult
             Step::Unchanged if fresh => return Ok(Written::Stored(object)),
             Step::Unchanged => {}
             Step::Write { object, .. } if dry_run => return Ok(Written::Dry(*object)),
-            Step::Write { object: new, value, change } => match change.commit(ctx).await? {
+            Step::Write { object: new, asked, value, change } => match change.commit(ctx).await? {
                 Outcome::Done(revision) => {
                     return store::committed(ctx, &object.key, &value, revision).map(|o| Written::Stored(o.into()));
                 }
                 Outcome::Broken(guard @ (Guard::ClusterIp(_) | Guard::NodePort(_))) => {
-                    services::retry(ctx, &new, &guard, true).await?;
+                    services::retry(ctx, &asked.unwrap_or(new), &guard, true).await?;
                 }
                 Outcome::Broken(_) => {}
             },
@@ -160,6 +160,8 @@ enum Step {
     Unchanged,
     Write {
         object: Box<Value>,
+        /// What a service asked for, before it was given what it left open.
+        asked: Option<Box<Value>>,
         value: Bytes,
         change: Change,
     },
@@ -181,7 +183,9 @@ fn step(ctx: &Ctx, current: &Object, change: impl Fn(&Value) -> ApiResult<Value>
     let mut txn = Change::new(ctx);
     txn.guard(Guard::Object, store::unchanged(ctx, current));
     let mut extra: Vec<Op> = Vec::new();
+    let mut asked = None;
     if ctx.resource.group.is_empty() && ctx.plural() == "services" && ctx.subresource().is_none() {
+        asked = Some(Box::new(new.clone()));
         services::allocate(ctx, &mut new, Some(&old), &mut txn, &mut extra)?;
     }
     admission::validate_update(ctx, &new, &old)?;
@@ -196,7 +200,7 @@ fn step(ctx: &Ctx, current: &Object, change: impl Fn(&Value) -> ApiResult<Value>
         txn.op(store::put(ctx, &current.key, value.clone()));
     }
     extra.into_iter().for_each(|op| txn.op(op));
-    Ok(Step::Write { object: Box::new(new), value, change: txn })
+    Ok(Step::Write { object: Box::new(new), asked, value, change: txn })
 }
 
 /// Whether two objects differ in nothing but the resourceVersion, in whatever order their fields are.

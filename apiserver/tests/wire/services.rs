@@ -69,3 +69,28 @@ async fn addresses_are_immutable_and_released() {
     let (_, made) = server.post(SERVICES, headless).await;
     assert_eq!(made["spec"]["clusterIP"], "None");
 }
+
+#[tokio::test]
+async fn updates_that_leave_the_choice_to_the_server_choose_again_when_they_clash() {
+    let server = Server::with(|config| config.service_cidr = "10.96.0.0/28".to_owned()).await;
+    for i in 0..10 {
+        let body = json!({"metadata": {"name": format!("s{i}")},
+            "spec": {"type": "ExternalName", "externalName": "example.com", "ports": [{"port": 80}]}});
+        assert_eq!(server.post(SERVICES, body).await.0, StatusCode::CREATED);
+    }
+    let to_node_port = (0..10).map(|i| {
+        let server = &server;
+        let patch = json!({"spec": {"type": "NodePort", "externalName": null}}).to_string();
+        async move {
+            let path = format!("{SERVICES}/s{i}");
+            server.call(Method::PATCH, &path, "application/merge-patch+json", patch).await
+        }
+    });
+    // Thirteen addresses for ten at the same time: some of them choose the same at first.
+    let changed = futures::future::join_all(to_node_port).await;
+    for (code, service) in &changed {
+        assert_eq!(*code, StatusCode::OK, "{service}");
+    }
+    let addresses: HashSet<&str> = changed.iter().filter_map(|(_, made)| made["spec"]["clusterIP"].as_str()).collect();
+    assert_eq!(addresses.len(), 10);
+}

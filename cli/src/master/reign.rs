@@ -74,6 +74,8 @@ pub async fn run(server: ApiServer, store: Store, heralds: Heralds, stop: Cancel
 
 /// How often the cluster's own objects are looked at although nothing is known to have changed.
 const REPAIR: Duration = Duration::from_secs(10);
+/// How often it is looked which masters are well enough to be announced.
+const ANNOUNCE: Duration = Duration::from_secs(2);
 
 /// Commits the fence, opens the gate, and keeps what every cluster must have in place.
 async fn rule(server: &ApiServer, store: &Store, heralds: &Heralds, term: u64) {
@@ -101,6 +103,17 @@ async fn rule(server: &ApiServer, store: &Store, heralds: &Heralds, term: u64) {
             changed = members.changed() => if changed.is_err() { return },
             // What somebody deleted by mistake comes back.
             () = tokio::time::sleep(REPAIR) => {}
+            () = announce(server, fence) => {}
+        }
+    }
+}
+
+/// Keeps it known which masters are well, for as long as it is polled.
+async fn announce(server: &ApiServer, fence: Fence) {
+    loop {
+        tokio::time::sleep(ANNOUNCE).await;
+        if let Err(error) = server.announce_masters(fence).await {
+            tracing::debug!(%error, "the masters that are well are not announced");
         }
     }
 }
