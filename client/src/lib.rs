@@ -5,4 +5,5 @@ pub mod informer;
 pub mod kubeconfig;
 pub mod leadership;
 pub mod masters;
+pub mod reconnect;
 pub mod tls;

@@ -6,6 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Value, json};
 
 /// The phase a pod reports.
 pub(crate) fn phase(pod: &Pod) -> &str {
@@ -54,6 +57,36 @@ pub(crate) fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) ->
     }
     let ready = ready_since(pod)?.duration_since(now).as_secs_f64() + wanted as f64;
     Some(Duration::from_secs_f64(ready.max(0.0)))
+}
+
+/// Notes on a pod that is about to be deleted through no fault of its own why that is.
+pub(crate) async fn tell_disruption(client: &Client, pod: &Pod, why: (&str, &str)) -> Result<(), kube::Error> {
+    patch_status(client, pod, json!({"conditions": [disruption(why)]})).await
+}
+
+/// Says that a pod has failed, since nobody else is there to say so, and why if it was disrupted.
+pub(crate) async fn fail(client: &Client, pod: &Pod, why: Option<(&str, &str)>) -> Result<(), kube::Error> {
+    let mut status = json!({"phase": "Failed"});
+    if let Some(why) = why {
+        status["conditions"] = json!([disruption(why)]);
+    }
+    patch_status(client, pod, status).await
+}
+
+fn disruption((reason, message): (&str, &str)) -> Value {
+    let now = format!("{:.0}", Timestamp::now());
+    json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+        "lastTransitionTime": now})
+}
+
+async fn patch_status(client: &Client, pod: &Pod, status: Value) -> Result<(), kube::Error> {
+    let meta = &pod.metadata;
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace(meta));
+    let patch = Patch::Strategic(json!({"metadata": {"uid": meta.uid}, "status": status}));
+    match api.patch_status(name(meta), &PatchParams::default(), &patch).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 /// The owner that controls an object.

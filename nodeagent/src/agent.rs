@@ -80,6 +80,7 @@ pub async fn run(
     let network = Network::open(network_config).await?;
     let facts = node::collect(&config);
     let (network_ready, network_rx) = watch::channel(false);
+    let (seen, seen_rx) = watch::channel(node::Seen::default());
     let (uid, uid_rx) = watch::channel(None);
     let proxy_rx = network_rx.clone();
     let (services, services_writer) = reflector::store::<Service>();
@@ -104,9 +105,9 @@ pub async fn run(
     tasks.spawn(event_writer.run());
     tasks.spawn(server::run(context.clone(), listener, acceptor, shutdown.clone()));
     let (name, lease_seconds) = (context.config.node_name.clone(), context.config.lease_duration_seconds);
-    tasks.spawn(node::run_status(context.clone(), facts, network_rx, uid, shutdown.clone()));
+    tasks.spawn(node::run_status(context.clone(), facts, (network_rx, seen_rx), uid, shutdown.clone()));
     tasks.spawn(node::run_lease(client.clone(), name.clone(), lease_seconds, uid_rx, shutdown.clone()));
-    tasks.spawn(node::run_network(client.clone(), name, network.clone(), network_ready, shutdown.clone()));
+    tasks.spawn(node::run_network(client.clone(), name, network.clone(), (network_ready, seen), shutdown.clone()));
     tasks.spawn(node::follow(client.clone(), services_writer, changes.clone()));
     tasks.spawn(node::follow(client, slices_writer, changes));
     let stores = (services.clone(), slices);

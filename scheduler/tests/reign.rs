@@ -5,7 +5,6 @@
 mod fake;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use fake::FakeApi;
 use serde_json::{Value, json};
@@ -17,6 +16,7 @@ use trireme_scheduler::{Config, run};
 
 struct Cluster {
     api: FakeApi,
+    informers: Arc<Informers>,
     leadership: watch::Sender<Option<Arc<Reign>>>,
     shutdown: CancellationToken,
 }
@@ -33,8 +33,8 @@ impl Cluster {
         let shutdown = CancellationToken::new();
         let informers = Informers::start(api.client(None), shutdown.clone());
         let (leadership, rx) = watch::channel(None);
-        tokio::spawn(run(informers, rx, Config::default(), shutdown.clone()));
-        Self { api, leadership, shutdown }
+        tokio::spawn(run(informers.clone(), rx, Config::default(), shutdown.clone()));
+        Self { api, informers, leadership, shutdown }
     }
 
     fn reign(&self) {
@@ -69,7 +69,9 @@ async fn pods_are_bound_in_turn_and_the_rest_told_why_not() {
     for n in 0..4 {
         api.put("pods", pod(&format!("p{n}"), "400m"));
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    while cluster.informers.pods.len() < 4 || cluster.informers.nodes.len() < 2 {
+        tokio::task::yield_now().await;
+    }
     assert!(bound(api).is_empty(), "nobody reigns");
     cluster.reign();
     api.until("four bound", |api| bound(api).len() == 4).await;
@@ -100,8 +102,9 @@ async fn a_deposed_scheduler_binds_nothing() {
     api.until("bound", |api| bound(api).len() == 1).await;
     // Another leader has its fence: this one does not know yet.
     api.new_fence();
+    let fenced = api.fenced();
     api.put("pods", pod("second", "10m"));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    api.until("it tried", |api| api.fenced() > fenced).await;
     assert_eq!(bound(api).len(), 1);
     cluster.reign();
     api.until("bound by the new reign", |api| bound(api).len() == 2).await;

@@ -6,12 +6,13 @@ use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 
 use super::Masters;
+use crate::reconnect::Reconnect;
 
 /// Keeps `masters` at what the cluster says, for as long as it is polled.
 pub(super) async fn follow(masters: &Masters, client: kube::Client, mut persist: impl FnMut(&[String]) + Send) {
     let api: Api<Endpoints> = Api::namespaced(client, "default");
     let only = watcher::Config::default().fields("metadata.name=kubernetes");
-    let mut events = watcher(api, only).default_backoff().boxed();
+    let mut events = watcher(api, only).backoff(Reconnect::default()).boxed();
     loop {
         match events.try_next().await {
             Ok(Some(watcher::Event::Apply(endpoints) | watcher::Event::InitApply(endpoints))) => {

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::view::{actual, available, desired, max_unavailable, progress_deadline, ready, sum};
+use super::view::{actual, available, desired, max_unavailable, progress_deadline, ready, sum, terminating};
 use crate::pods;
 use crate::replicaset::nonzero;
 
@@ -79,6 +79,8 @@ pub(super) fn calculate(
         ready_replicas: nonzero(sum(all, ready)),
         available_replicas: nonzero(can_serve),
         unavailable_replicas: nonzero((total - can_serve).max(0)),
+        // Told only if all sets tell.
+        terminating_replicas: all.iter().map(terminating).sum(),
         ..before
     };
     let (value, reason, message) = if can_serve >= desired(deployment) - max_unavailable(deployment) {
@@ -201,7 +203,7 @@ pub(super) fn note_pause(deployment: &Deployment, status: &mut DeploymentStatus,
 /// When to look whether the deadline has passed.
 pub(super) fn next_look(deployment: &Deployment, status: &DeploymentStatus, now: Timestamp) -> Option<Duration> {
     let (seconds, known) = (progress_deadline(deployment)?, condition(status, PROGRESSING)?);
-    let settled = matches!(known.reason.as_deref(), Some(TIMED_OUT | PAUSED));
+    let settled = matches!(known.reason.as_deref(), Some(TIMED_OUT | PAUSED | COMPLETE));
     if settled || is_complete(deployment, status) {
         return None;
     }

@@ -84,6 +84,11 @@ pub(super) fn ready(set: &ReplicaSet) -> i32 {
     set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0)
 }
 
+/// How many pods of it are on their way out, if it tells.
+pub(super) fn terminating(set: &ReplicaSet) -> Option<i32> {
+    set.status.as_ref()?.terminating_replicas
+}
+
 /// Sums something over sets.
 pub(super) fn sum(sets: &[ReplicaSet], of: fn(&ReplicaSet) -> i32) -> i32 {
     sets.iter().map(of).sum()

@@ -3,9 +3,13 @@
 //!
 //! Silence is measured by this process's own clock from when it last saw the lease or the heartbeat change, so no
 //! two clocks are compared, and a new leader begins counting anew.
+//!
+//! When nodes are lost in numbers, it is more likely the network than the nodes: then pods are taken away slowly, or
+//! not at all (see `zones`).
 
 mod eviction;
 mod plan;
+mod zones;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,10 +23,12 @@ use trireme_client::informer::ObjectKey;
 
 use crate::pods;
 use crate::runtime::{Context, Next, Part, ReconcileError, Reconciler, Runner, Writer};
+use zones::{Evict, Zones};
 
 struct Lifecycle {
     context: Context,
     heard: Mutex<HashMap<ObjectKey, Heard>>,
+    zones: Mutex<Zones>,
 }
 
 /// The last sign of life of a node, and when it was first seen.
@@ -36,13 +42,22 @@ const LEASES: &str = "kube-node-lease";
 /// The loop that watches over nodes, and the one that evicts pods.
 pub(crate) async fn run(context: Context) {
     let informers = context.informers.clone();
-    let all = informers.nodes.clone();
+    let (all, others) = (informers.nodes.clone(), informers.nodes.clone());
     let all = move || all.list().iter().map(|node| ObjectKey::of(&node.metadata)).collect();
     let config = context.config.clone();
     let evictions = eviction::run(context.clone());
-    let lifecycle = Lifecycle { context, heard: Mutex::new(HashMap::new()) };
+    let zones = Mutex::new(Zones::default());
+    let lifecycle = Lifecycle { context, heard: Mutex::new(HashMap::new()), zones };
     let nodes = Runner::new(lifecycle, config.concurrency, config.resync_period, all)
-        .on(&informers.nodes, |node: &Node| vec![ObjectKey::of(&node.metadata)])
+        .on_change(&informers.nodes, move |old: Option<&Node>, new| {
+            let own = new.or(old).map(|node| ObjectKey::of(&node.metadata));
+            if old.map(plan::readiness) == new.map(plan::readiness) {
+                return own.into_iter().collect();
+            }
+            // What may happen to a lost node depends on how many there are.
+            let lost = others.list().into_iter().filter(|node| plan::readiness(node) != "True");
+            lost.map(|node| ObjectKey::of(&node.metadata)).chain(own).collect()
+        })
         .on(&informers.node_leases, |lease: &Lease| vec![ObjectKey::new("", pods::name(&lease.metadata))]);
     tokio::join!(nodes.run(), evictions);
 }
@@ -68,13 +83,20 @@ impl Reconciler for Lifecycle {
                 current = written;
             }
         }
-        let tainted = plan::tainted(&current, Timestamp::now());
-        writer.update(Part::Main, &current, &tainted).await?;
+        let evict = self.may_evict(&current);
+        let tainted = plan::tainted(&current, evict == Evict::Now, Timestamp::now());
+        if let Some(written) = writer.update(Part::Main, &current, &tainted).await? {
+            self.tell_of_taints(&current, &written);
+        }
         // An agent that says itself that its node is not ready still tells the truth about its pods.
         if left.is_zero() {
             self.mark_pods(&key.name).await?;
         }
-        Ok(if left.is_zero() { Next::Done } else { Next::After(left) })
+        let later = match evict {
+            Evict::Later(wait) => Some(wait),
+            Evict::Now | Evict::Never => None,
+        };
+        Ok(later.into_iter().chain(Some(left).filter(|left| !left.is_zero())).min().map_or(Next::Done, Next::After))
     }
 }
 
@@ -93,6 +115,28 @@ impl Lifecycle {
             *known = Heard { sign, at: Instant::now() };
         }
         self.context.config.node_monitor_grace_period.saturating_sub(known.at.elapsed())
+    }
+
+    /// Whether pods may be taken away from a node, if it is lost.
+    fn may_evict(&self, node: &Node) -> Evict {
+        if !matches!(plan::readiness(node), "False" | "Unknown") {
+            return Evict::Never;
+        }
+        let mut nodes = self.context.informers.nodes.list();
+        nodes.retain(|other| other.metadata.name != node.metadata.name);
+        let survey = zones::survey(nodes.iter().map(|other| &**other).chain([node]));
+        self.zones.lock().may_evict(node, &survey, &self.context.config, Instant::now())
+    }
+
+    fn tell_of_taints(&self, before: &Node, after: &Node) {
+        if plan::is_losing_pods(after) && !plan::is_losing_pods(before) {
+            let name = pods::name(&after.metadata);
+            tracing::info!(
+                node = name,
+                ready = plan::readiness(after),
+                "its pods have to go when they do not tolerate it longer"
+            );
+        }
     }
 
     /// Pods on a silent node count as not ready, whatever they last said: services must not lead there. The agent

@@ -7,14 +7,23 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 const PREFIX: &str = "node.kubernetes.io/";
-/// How long pods stay on a node that is not ready or unreachable if they do not say: what admission writes into
-/// pods upstream.
-const DEFAULT_STAY: i64 = 300;
 /// Conditions that a silent node leaves unknown.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
 fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
     node.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
+}
+
+/// What a node says, or what is said, about its readiness; empty before anything was said.
+pub(super) fn readiness(node: &Node) -> &str {
+    value(node, "Ready")
+}
+
+/// Whether a node has one of the taints that take pods away from lost nodes.
+pub(super) fn is_losing_pods(node: &Node) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let lost = |key: &str| matches!(key.strip_prefix(PREFIX), Some("not-ready" | "unreachable"));
+    taints.into_iter().any(|taint| taint.effect == "NoExecute" && lost(&taint.key))
 }
 
 fn value<'a>(node: &'a Node, kind: &str) -> &'a str {
@@ -47,12 +56,13 @@ pub(super) fn silent(node: &Node, now: Timestamp) -> Node {
     next
 }
 
-/// The taints that a node's state asks for, as suffix of the key and effect.
-fn wanted(node: &Node) -> Vec<(&'static str, &'static str)> {
-    let mut wanted = match value(node, "Ready") {
+/// The taints that a node's state asks for, as suffix of the key and effect. Pods are taken away only if `evict`.
+fn wanted(node: &Node, evict: bool) -> Vec<(&'static str, &'static str)> {
+    let lost = |key| if evict { vec![(key, "NoSchedule"), (key, "NoExecute")] } else { vec![(key, "NoSchedule")] };
+    let mut wanted = match readiness(node) {
         "True" => vec![],
-        "False" => vec![("not-ready", "NoSchedule"), ("not-ready", "NoExecute")],
-        "Unknown" => vec![("unreachable", "NoSchedule"), ("unreachable", "NoExecute")],
+        "False" => lost("not-ready"),
+        "Unknown" => lost("unreachable"),
         // Nothing was said yet.
         _ => vec![("not-ready", "NoSchedule")],
     };
@@ -82,9 +92,9 @@ const OURS: [&str; 7] = [
     "unschedulable",
 ];
 
-/// The node with the taints that its state asks for.
-pub(super) fn tainted(node: &Node, now: Timestamp) -> Node {
-    let wanted = wanted(node);
+/// The node with the taints that its state asks for; those that take pods away only if `evict`.
+pub(super) fn tainted(node: &Node, evict: bool, now: Timestamp) -> Node {
+    let wanted = wanted(node, evict);
     let mut next = node.clone();
     let spec = next.spec.get_or_insert_default();
     let taints = spec.taints.get_or_insert_default();
@@ -150,8 +160,7 @@ pub(super) fn stay(pod: &Pod, node: &Node, now: Timestamp) -> Stay {
 fn tolerated_for(taint: &Taint, tolerations: &[Toleration]) -> Option<i64> {
     let matching: Vec<&Toleration> = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).collect();
     if matching.is_empty() {
-        let by_default = matches!(taint.key.strip_prefix(PREFIX), Some("not-ready" | "unreachable"));
-        return Some(if by_default { DEFAULT_STAY } else { 0 });
+        return Some(0);
     }
     matching.iter().filter_map(|toleration| toleration.toleration_seconds).map(|seconds| seconds.max(0)).min()
 }
@@ -192,15 +201,18 @@ mod tests {
 
     #[test]
     fn taints_follow_the_state() {
-        assert_eq!(taints(&tainted(&node("True"), now())), "own:NoSchedule");
-        let down = tainted(&node("False"), now());
+        assert_eq!(taints(&tainted(&node("True"), true, now())), "own:NoSchedule");
+        let down = tainted(&node("False"), true, now());
         assert_eq!(taints(&down), "own:NoSchedule not-ready:NoSchedule not-ready:NoExecute");
-        let quiet = tainted(&silent(&down, now()), now());
+        let quiet = tainted(&silent(&down, now()), true, now());
         assert_eq!(taints(&quiet), "own:NoSchedule unreachable:NoSchedule unreachable:NoExecute");
-        assert_eq!(tainted(&quiet, now() + SignedDuration::from_secs(9)), quiet, "nothing new to write");
+        assert_eq!(tainted(&quiet, true, now() + SignedDuration::from_secs(9)), quiet, "nothing new to write");
+        assert!(is_losing_pods(&quiet) && !is_losing_pods(&node("False")));
+        let spared = tainted(&quiet, false, now());
+        assert_eq!(taints(&spared), "own:NoSchedule unreachable:NoSchedule", "pods may stay, but no new ones come");
         let mut cordoned = node("True");
         cordoned.spec.as_mut().unwrap().unschedulable = Some(true);
-        assert_eq!(taints(&tainted(&cordoned, now())), "own:NoSchedule unschedulable:NoSchedule");
+        assert_eq!(taints(&tainted(&cordoned, true, now())), "own:NoSchedule unschedulable:NoSchedule");
     }
 
     #[test]
@@ -216,7 +228,7 @@ mod tests {
     #[test]
     fn pods_stay_as_long_as_they_tolerate() {
         let gone = silent(&node("True"), now());
-        let node = tainted(&gone, now());
+        let node = tainted(&gone, true, now());
         let pod = |tolerations| -> Pod {
             serde_json::from_value(json!({"spec": {"containers": [], "tolerations": tolerations}})).unwrap()
         };
@@ -228,7 +240,6 @@ mod tests {
         let long = json!([{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": i64::MAX}]);
         assert!(matches!(stay(&pod(long), &node, at(30)), Stay::For(_)));
         assert_eq!(stay(&pod(json!([{"operator": "Exists"}])), &node, at(9999)), Stay::Ever);
-        assert_eq!(stay(&pod(json!([])), &node, at(299)), Stay::For(Duration::from_secs(1)));
-        assert_eq!(stay(&pod(json!([])), &node, at(300)), Stay::Over);
+        assert_eq!(stay(&pod(json!([])), &node, at(0)), Stay::Over, "admission gives pods their tolerations");
     }
 }

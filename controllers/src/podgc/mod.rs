@@ -1,25 +1,35 @@
-//! Pod garbage: pods on nodes that do not exist any more, pods that were deleted before they were bound, and the
-//! oldest of those that have ended, when there are too many.
+//! Pod garbage: pods on nodes that do not exist any more, pods that end on nodes that are out of service, pods that were
+//! deleted before they were bound, and the oldest of those that have ended, when there are too many.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Preconditions};
 use parking_lot::Mutex;
-use serde_json::json;
 use trireme_client::informer::ObjectKey;
 
 use crate::pods;
 use crate::runtime::{Context, Next, ReconcileError, Reconciler, Runner, is_not_found};
 
-/// How long a node must be gone before its pods are: it may only be registering anew.
+/// How long a node must be missing before its pods go, unless it was seen to be deleted: it may not be known yet.
 const QUARANTINE: Duration = Duration::from_secs(40);
+/// By this taint an operator says that a node is down for certain.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 struct PodGarbage {
     context: Context,
-    missing: Mutex<HashMap<String, Instant>>,
+    missing: Arc<Mutex<HashMap<String, Missing>>>,
+}
+
+/// What is known of a node that is not there.
+#[derive(Clone, Copy, Debug)]
+enum Missing {
+    /// It was deleted; nothing has to be waited for.
+    Deleted,
+    /// It was found missing then.
+    Since(Instant),
 }
 
 /// The loop that clears pods away.
@@ -28,7 +38,9 @@ pub(crate) async fn run(context: Context) {
     let (on_node, all) = (informers.pods.clone(), informers.pods.clone());
     let all = move || all.list().iter().map(|pod| ObjectKey::of(&pod.metadata)).collect();
     let config = context.config.clone();
-    let garbage = PodGarbage { context, missing: Mutex::new(HashMap::new()) };
+    let missing: Arc<Mutex<HashMap<String, Missing>>> = Arc::default();
+    let deleted = missing.clone();
+    let garbage = PodGarbage { context, missing };
     Runner::new(garbage, config.concurrency, config.resync_period, all)
         .on_change(&informers.pods, |old: Option<&Pod>, new| {
             let state = |pod: &Pod| {
@@ -39,8 +51,15 @@ pub(crate) async fn run(context: Context) {
             news.map(|pod| ObjectKey::of(&pod.metadata)).into_iter().collect()
         })
         .on_change(&informers.nodes, move |old: Option<&Node>, new| {
-            let Some(gone) = old.filter(|_| new.is_none()) else { return Vec::new() };
-            let pods = on_node.on_node(pods::name(&gone.metadata));
+            let node = match (old, new) {
+                (Some(gone), None) => {
+                    deleted.lock().insert(pods::name(&gone.metadata).to_owned(), Missing::Deleted);
+                    gone
+                }
+                (old, Some(node)) if is_out_of_service(node) && !old.is_some_and(is_out_of_service) => node,
+                _ => return Vec::new(),
+            };
+            let pods = on_node.on_node(pods::name(&node.metadata));
             pods.iter().map(|pod| ObjectKey::of(&pod.metadata)).collect()
         })
         .run()
@@ -55,14 +74,28 @@ enum Verdict {
     NeverBound,
     /// There is no node of that name.
     NodeMissing(String),
+    /// It is to end on a node that is known to be down.
+    NodeDown,
     /// It has ended, and there may be too many of those.
     Ended,
 }
 
-fn judge(pod: &Pod, node_exists: impl Fn(&str) -> bool) -> Verdict {
-    match pods::node_of(pod) {
-        None if pod.metadata.deletion_timestamp.is_some() => Verdict::NeverBound,
-        Some(node) if !node_exists(node) => Verdict::NodeMissing(node.to_owned()),
+/// Whether an operator has said that a node is down, and nothing speaks against it.
+fn is_out_of_service(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    !ready && taints.into_iter().any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
+fn judge(pod: &Pod, node: impl Fn(&str) -> Option<Arc<Node>>) -> Verdict {
+    let Some(name) = pods::node_of(pod) else {
+        let deleted = pod.metadata.deletion_timestamp.is_some();
+        return if deleted { Verdict::NeverBound } else { Verdict::Keep };
+    };
+    match node(name) {
+        None => Verdict::NodeMissing(name.to_owned()),
+        Some(node) if pod.metadata.deletion_timestamp.is_some() && is_out_of_service(&node) => Verdict::NodeDown,
         _ if pods::is_terminal(pod) && pod.metadata.deletion_timestamp.is_none() => Verdict::Ended,
         _ => Verdict::Keep,
     }
@@ -75,7 +108,7 @@ impl Reconciler for PodGarbage {
     async fn reconcile(&self, key: ObjectKey) -> Result<Next, ReconcileError> {
         let informers = &self.context.informers;
         let Some(pod) = informers.pods.get(&key) else { return Ok(Next::Done) };
-        match judge(&pod, |node| informers.nodes.find("", node).is_some()) {
+        match judge(&pod, |node| informers.nodes.find("", node)) {
             Verdict::Keep => {
                 if let Some(node) = pods::node_of(&pod) {
                     self.missing.lock().remove(node);
@@ -84,16 +117,23 @@ impl Reconciler for PodGarbage {
             }
             Verdict::NeverBound => self.remove(&pod).await,
             Verdict::NodeMissing(node) => {
-                let since = *self.missing.lock().entry(node.clone()).or_insert_with(Instant::now);
-                let left = QUARANTINE.saturating_sub(since.elapsed());
-                if !left.is_zero() {
+                let known = *self.missing.lock().entry(node.clone()).or_insert_with(|| Missing::Since(Instant::now()));
+                if let Missing::Since(since) = known
+                    && let left = QUARANTINE.saturating_sub(since.elapsed())
+                    && !left.is_zero()
+                {
                     return Ok(Next::After(left));
                 }
                 let api: Api<Node> = Api::all(self.context.client.clone());
                 if api.get_opt(&node).await?.is_some() {
                     return Ok(Next::Done);
                 }
-                self.fail(&pod).await?;
+                let told = Some(("DeletionByPodGC", "PodGC: node no longer exists"));
+                self.fail(&pod, told).await?;
+                self.remove(&pod).await
+            }
+            Verdict::NodeDown => {
+                self.fail(&pod, None).await?;
                 self.remove(&pod).await
             }
             Verdict::Ended => self.limit().await,
@@ -103,24 +143,12 @@ impl Reconciler for PodGarbage {
 
 impl PodGarbage {
     /// Those who count on the pod must see that it has ended, also if a finalizer keeps it.
-    async fn fail(&self, pod: &Pod) -> Result<(), ReconcileError> {
+    async fn fail(&self, pod: &Pod, disruption: Option<(&str, &str)>) -> Result<(), ReconcileError> {
         if pods::is_terminal(pod) {
             return Ok(());
         }
-        let meta = &pod.metadata;
-        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), pods::namespace(meta));
-        let patch = Patch::Strategic(json!({
-            "metadata": {"uid": meta.uid},
-            "status": {"phase": "Failed", "conditions": [{
-                "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-                "message": "PodGC: node no longer exists", "lastTransitionTime": jiff::Timestamp::now().to_string(),
-            }]},
-        }));
-        match api.patch_status(pods::name(meta), &PatchParams::default(), &patch).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_not_found(&error) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let client = &self.context.client;
+        pods::fail(client, pod, disruption).await.map_err(Into::into)
     }
 
     /// Deletes a pod at once: there is nobody who could end it first.
@@ -155,11 +183,26 @@ impl PodGarbage {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn judges() {
+        let node = |name: &str, ready: &str, taint: &str| -> Node {
+            serde_json::from_value(json!({
+                "metadata": {"name": name}, "spec": {"taints": [{"key": taint, "effect": "NoExecute"}]},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            }))
+            .unwrap()
+        };
+        let nodes =
+            [node("n1", "True", OUT_OF_SERVICE), node("down", "Unknown", OUT_OF_SERVICE), node("lost", "Unknown", "x")];
         let cases = [
+            ("down", "Running", true, Verdict::NodeDown),
+            ("down", "Running", false, Verdict::Keep),
+            ("lost", "Running", true, Verdict::Keep),
+            ("n1", "Running", true, Verdict::Keep),
             ("n1", "Running", false, Verdict::Keep),
             ("", "Pending", false, Verdict::Keep),
             ("", "Pending", true, Verdict::NeverBound),
@@ -174,7 +217,8 @@ mod tests {
                 "spec": {"nodeName": node, "containers": []}, "status": {"phase": phase},
             }))
             .unwrap();
-            assert_eq!(judge(&pod, |node| node == "n1"), want, "{node} {phase} {deleting}");
+            let find = |name: &str| nodes.iter().find(|node| pods::name(&node.metadata) == name).cloned().map(Arc::new);
+            assert_eq!(judge(&pod, find), want, "{node} {phase} {deleting}");
         }
     }
 }

@@ -84,8 +84,10 @@ impl<K: ReplicaKind> Reconciler for Replicas<K> {
         let in_namespace = informers.pods.in_namespace(&key.namespace);
         let related = self.related(&*object, &owner);
         let plan = plan::plan(&owner, &in_namespace, &related, now);
+        let terminating = plan.terminating;
         let (result, replicas) = self.execute(&*object, &owner, plan).await?;
-        let status = plan::status(&owner, &replicas, result.as_ref().err().map(|failed| &failed.0), now);
+        let error = result.as_ref().err().map(|failed| &failed.0);
+        let status = plan::status(&owner, &replicas, terminating, error, now);
         if status != owner.status {
             let writer = Writer::new(&self.context.client, K::informer(informers));
             writer.update(Part::Status, &*object, &object.with_status(&status)).await?;

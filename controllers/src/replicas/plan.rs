@@ -25,6 +25,8 @@ pub(crate) struct Owner {
     pub(crate) min_ready_seconds: i32,
     pub(crate) selector: Selector,
     pub(crate) template: PodTemplateSpec,
+    /// Whether the kind tells of pods on their way out.
+    pub(crate) tells_terminating: bool,
     pub(crate) status: Status,
 }
 
@@ -35,6 +37,8 @@ pub(crate) struct Status {
     pub(crate) fully_labeled: i32,
     pub(crate) ready: i32,
     pub(crate) available: i32,
+    /// Pods on their way out, for kinds that tell of them.
+    pub(crate) terminating: Option<i32>,
     pub(crate) observed_generation: i64,
     pub(crate) failure: Option<Failure>,
 }
@@ -60,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) delete: Vec<Arc<Pod>>,
     /// All that count as replicas, those to be adopted included.
     pub(crate) replicas: Vec<Arc<Pod>>,
+    /// How many of its pods are on their way out.
+    pub(crate) terminating: usize,
 }
 
 /// The most pods created or deleted in one go.
@@ -68,7 +74,11 @@ const BURST: usize = 500;
 /// Compares an owner with the pods of its namespace. `related` are the pods of everything that the owner's own
 /// controller owns: they tell how crowded a node is.
 pub(crate) fn plan(owner: &Owner, in_namespace: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Plan {
-    let mut plan = Plan::default();
+    let ends = |pod: &&Arc<Pod>| !pods::is_terminal(pod) && pod.metadata.deletion_timestamp.is_some();
+    let own = |pod: &&Arc<Pod>| pods::controller_of(&pod.metadata).is_some_and(|reference| reference.uid == owner.uid);
+    let matches = |pod: &&Arc<Pod>| owner.selector.matches(pods::labels(&pod.metadata));
+    let terminating = in_namespace.iter().filter(ends).filter(own).filter(matches).count();
+    let mut plan = Plan { terminating, ..Plan::default() };
     for pod in in_namespace.iter().filter(|pod| pods::is_active(pod)) {
         let matches = owner.selector.matches(pods::labels(&pod.metadata));
         match pods::controller_of(&pod.metadata) {
@@ -106,7 +116,13 @@ pub(crate) struct RoundError {
 }
 
 /// The status that follows from the replicas and from how the round went.
-pub(crate) fn status(owner: &Owner, replicas: &[Arc<Pod>], error: Option<&RoundError>, now: Timestamp) -> Status {
+pub(crate) fn status(
+    owner: &Owner,
+    replicas: &[Arc<Pod>],
+    terminating: usize,
+    error: Option<&RoundError>,
+    now: Timestamp,
+) -> Status {
     let template = owner.template.metadata.as_ref().map(pods::labels);
     let empty = BTreeMap::new();
     let template = template.unwrap_or(&empty);
@@ -128,6 +144,7 @@ pub(crate) fn status(owner: &Owner, replicas: &[Arc<Pod>], error: Option<&RoundE
         fully_labeled: count(&labelled),
         ready: count(&pods::is_ready),
         available: count(&available),
+        terminating: owner.tells_terminating.then_some(terminating as i32),
         observed_generation: owner.generation,
         failure,
     }

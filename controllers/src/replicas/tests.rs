@@ -124,9 +124,12 @@ fn ranks_as_upstream() {
 fn counts_for_the_status() {
     let owner = owner(4, "minready");
     let all = pods_of(&["a ready=60", "b ready=3", "c", "d tier=y ready=60"]);
-    let status = status(&owner, &all, None, now());
+    let status = status(&owner, &all, 2, None, now());
     let got = (status.replicas, status.fully_labeled, status.ready, status.available, status.observed_generation);
     assert_eq!(got, (4, 3, 3, 2, 3));
+    assert_eq!(status.terminating, Some(2));
+    let own = plan(&owner, &pods_of(&["a", "b deleting", "c deleting phase=Failed", "d deleting owner=x"]), &[], now());
+    assert_eq!(own.terminating, 1);
     assert_eq!(next_look(&owner, &all, now()), Some(Duration::from_secs(7)));
     let available = pods_of(&["a ready=60"]);
     assert_eq!(next_look(&owner, &available, now()), None);
@@ -137,12 +140,12 @@ fn a_failed_round_sets_the_condition_and_a_good_one_clears_it() {
     let object = set(1, "");
     let owner = object.owner().unwrap();
     let error = RoundError { reason: "FailedCreate", message: "quota".to_owned() };
-    let failed = object.with_status(&status(&owner, &[], Some(&error), now()));
+    let failed = object.with_status(&status(&owner, &[], 0, Some(&error), now()));
     let conditions = failed.status.as_ref().unwrap().conditions.clone().unwrap();
     assert_eq!((&*conditions[0].type_, conditions[0].reason.as_deref()), ("ReplicaFailure", Some("FailedCreate")));
     let owner = failed.owner().unwrap();
-    let again = status(&owner, &[], Some(&error), now() + SignedDuration::from_secs(5));
+    let again = status(&owner, &[], 0, Some(&error), now() + SignedDuration::from_secs(5));
     assert_eq!(again, owner.status, "still failing: nothing new to write");
-    let good = failed.with_status(&status(&owner, &[], None, now()));
+    let good = failed.with_status(&status(&owner, &[], 0, None, now()));
     assert_eq!(good.status.unwrap().conditions, None);
 }

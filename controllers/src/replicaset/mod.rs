@@ -30,13 +30,13 @@ impl ReplicaKind for ReplicaSet {
             min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
             selector: Selector::try_from(spec.selector).map_err(|error| error.to_string())?,
             template: spec.template.unwrap_or_default(),
+            tells_terminating: true,
             status: status_of(self.status.as_ref()),
         })
     }
 
     fn with_status(&self, status: &Status) -> Self {
-        let before = self.status.clone().unwrap_or_default();
-        let mut conditions = before.conditions.clone().unwrap_or_default();
+        let mut conditions = self.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         conditions.retain(|condition| condition.type_ != FAILURE);
         conditions.extend(status.failure.as_ref().map(|failure| ReplicaSetCondition {
             type_: FAILURE.to_owned(),
@@ -51,9 +51,9 @@ impl ReplicaKind for ReplicaSet {
             fully_labeled_replicas: nonzero(status.fully_labeled),
             ready_replicas: nonzero(status.ready),
             available_replicas: nonzero(status.available),
+            terminating_replicas: status.terminating,
             observed_generation: Some(status.observed_generation),
             conditions: (!conditions.is_empty()).then_some(conditions),
-            ..before
         });
         next
     }
@@ -67,6 +67,7 @@ fn status_of(status: Option<&ReplicaSetStatus>) -> Status {
         fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
         ready: status.ready_replicas.unwrap_or(0),
         available: status.available_replicas.unwrap_or(0),
+        terminating: status.terminating_replicas,
         observed_generation: status.observed_generation.unwrap_or(0),
         failure: failure.map(|condition| Failure {
             reason: condition.reason.clone().unwrap_or_default(),

@@ -33,6 +33,7 @@ impl ReplicaKind for ReplicationController {
             min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
             selector: selector(spec.selector)?,
             template: spec.template.unwrap_or_default(),
+            tells_terminating: false,
             status: status_of(self.status.as_ref()),
         })
     }
@@ -69,6 +70,7 @@ fn status_of(status: Option<&ReplicationControllerStatus>) -> Status {
         fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
         ready: status.ready_replicas.unwrap_or(0),
         available: status.available_replicas.unwrap_or(0),
+        terminating: None,
         observed_generation: status.observed_generation.unwrap_or(0),
         failure: failure.map(|condition| Failure {
             reason: condition.reason.clone().unwrap_or_default(),

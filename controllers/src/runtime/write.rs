@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::core::request::Error as RequestError;
 use serde::Serialize;
@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use trireme_client::informer::{Informer, Object, ObjectKey, revision_of};
 
 use super::ReconcileError;
+use crate::discovery::list_meta;
 
 /// Which part of an object a patch is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,7 @@ where
             Err(error) => {
                 if outcome_unknown(&error) {
                     // If it did come into being, it must be counted.
-                    self.informer.wait_for(current_revision(self.client, &path).await?).await;
+                    self.informer.wait_for(newest(self.client, &path).await?).await;
                 }
                 Err(error.into())
             }
@@ -152,12 +153,11 @@ fn outcome_unknown(error: &kube::Error) -> bool {
     }
 }
 
-/// The revision of the store now, by a linearizable list of one object of the collection.
-async fn current_revision(client: &Client, path: &str) -> Result<u64, kube::Error> {
-    let params = ListParams::default().limit(1);
-    let request = Request::new(path).list(&params).map_err(kube::Error::BuildRequest)?;
-    let list: Value = client.request(request).await?;
-    Ok(list["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok()).unwrap_or(0))
+/// The revision of the newest object of a collection, by a linearizable list: unlike the store's own revision one that
+/// an informer reaches without anything further having to happen.
+async fn newest(client: &Client, path: &str) -> Result<u64, kube::Error> {
+    let objects = list_meta(client, path).await?;
+    Ok(objects.iter().map(|object| revision_of(&object.metadata)).max().unwrap_or(0))
 }
 
 #[cfg(test)]

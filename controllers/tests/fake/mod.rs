@@ -52,6 +52,12 @@ struct State {
     objects: BTreeMap<(String, String, String), Value>,
     watchers: Vec<Watcher>,
     writes: Vec<String>,
+    /// How many writes failed because their fence was not the newest.
+    fenced: usize,
+    /// Pods run and are ready from the beginning.
+    kubelet: bool,
+    /// Kinds of which the next creation is carried out and then answered with 500.
+    stumbling: Vec<String>,
 }
 
 #[derive(Clone, Default)]
@@ -118,6 +124,21 @@ impl FakeApi {
         let mut state = self.state.lock();
         state.remove(&(plural.to_owned(), namespace.to_owned(), name.to_owned()));
         self.progress.notify_waiters();
+    }
+
+    /// How many writes failed because their fence was not the newest.
+    pub fn fenced(&self) -> usize {
+        self.state.lock().fenced
+    }
+
+    /// From now on, pods run and are ready as soon as they are created.
+    pub fn start_kubelet(&self) {
+        self.state.lock().kubelet = true;
+    }
+
+    /// The next creation of an object of this kind is carried out, but answered as if the server broke.
+    pub fn stumble(&self, plural: &str) {
+        self.state.lock().stumbling.push(plural.to_owned());
     }
 
     /// Waits until something holds; fails after a while, telling what was written.
@@ -194,6 +215,7 @@ impl FakeApi {
         let mut state = self.state.lock();
         if *method != Method::GET {
             if fence.is_some_and(|fence| fence != state.fence) {
+                state.fenced += 1;
                 return Err((StatusCode::CONFLICT, "Conflict", "the leader was deposed".to_owned()));
             }
             state.writes.push(format!("{method} {path}"));
@@ -202,7 +224,16 @@ impl FakeApi {
         match (method.as_str(), target.name.is_empty(), target.sub.as_str()) {
             ("GET", true, _) => Ok(state.list(&target)),
             ("GET", false, _) => state.get(&target),
-            ("POST", true, _) => state.create(&target, body),
+            ("POST", true, _) => {
+                let created = state.create(&target, body);
+                match state.stumbling.iter().position(|plural| *plural == target.plural) {
+                    Some(at) => {
+                        state.stumbling.remove(at);
+                        Err((StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "stumbled".to_owned()))
+                    }
+                    None => created,
+                }
+            }
             ("POST", false, "binding") => state.bind(&target, &body),
             ("PUT", false, "finalize") => {
                 let key = target.key();
@@ -338,6 +369,12 @@ impl State {
             object["metadata"]["namespace"] = json!(target.namespace);
         }
         object["metadata"]["generation"] = json!(1);
+        if self.kubelet && target.plural == "pods" {
+            let ip = format!("10.0.{}.{}", self.revision / 256, self.revision % 256);
+            object["spec"]["nodeName"] = json!("n1");
+            object["status"] =
+                json!({"phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]});
+        }
         Ok(self.store(key, object))
     }
 

@@ -11,21 +11,44 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use trireme_client::reconnect::Reconnect;
 
 use crate::network::{Cidr, Network, Peer};
 
 /// After a failure it is tried again after this.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Follows the nodes until `shutdown`. `ready` turns true once this node's range is set up.
+/// What the API says of this node's readiness.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Nothing was heard yet.
+    #[default]
+    Nothing,
+    /// There is no such node.
+    Absent,
+    /// Status of its condition `Ready`.
+    Ready(String),
+}
+
+impl Seen {
+    fn of(node: Option<&Node>) -> Seen {
+        let Some(node) = node else { return Seen::Absent };
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+        Seen::Ready(ready.map(|ready| ready.status.clone()).unwrap_or_default())
+    }
+}
+
+/// Follows the nodes until `shutdown`. `ready` turns true once this node's range is set up; `seen` is what the API says
+/// of this node.
 pub(crate) async fn run(
     client: kube::Client,
     name: String,
     network: Network,
-    ready: watch::Sender<bool>,
+    (ready, seen): (watch::Sender<bool>, watch::Sender<Seen>),
     shutdown: CancellationToken,
 ) {
-    let stream = watcher(Api::<Node>::all(client), watcher::Config::default()).default_backoff();
+    let stream = watcher(Api::<Node>::all(client), watcher::Config::default()).backoff(Reconnect::default());
     let mut stream = std::pin::pin!(stream);
     let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
     let mut listing: Option<BTreeMap<String, Node>> = None;
@@ -52,6 +75,12 @@ pub(crate) async fn run(
             () = tokio::time::sleep(RETRY), if retry => {}
             () = shutdown.cancelled() => return,
         }
+        seen.send_if_modified(|known| {
+            let now = Seen::of(nodes.get(&name));
+            let news = *known != now;
+            *known = now;
+            news
+        });
         retry = !apply(&name, &nodes, &network, &ready, &mut applied).await;
     }
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::node::Facts;
+use crate::node::{Facts, Seen};
 use crate::pods::Context;
 
 /// How long a restarted agent may take to have the pod network at hand.
@@ -28,7 +28,7 @@ const MAX_IMAGES: usize = 50;
 pub(crate) async fn run(
     context: Arc<Context>,
     facts: Facts,
-    mut network: watch::Receiver<bool>,
+    (mut network, mut seen): (watch::Receiver<bool>, watch::Receiver<Seen>),
     uid: watch::Sender<Option<String>>,
     shutdown: CancellationToken,
 ) {
@@ -51,6 +51,9 @@ pub(crate) async fn run(
                 }
             }
             let network_ready = *network.borrow_and_update();
+            if written.as_ref().is_some_and(|(status, _)| overruled(&seen.borrow_and_update(), status)) {
+                written = None;
+            }
             report(&api, &context, &facts, network_ready, &mut written).await
         };
         if let Err(error) = result.await {
@@ -62,7 +65,21 @@ pub(crate) async fn run(
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             changed = network.changed() => if changed.is_err() { return },
+            changed = seen.changed() => if changed.is_err() { return },
             () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Whether the API says something else of this node than what was written: after a silence the node lifecycle controller
+/// calls it unknown, and somebody may have deleted it.
+fn overruled(seen: &Seen, written: &NodeStatus) -> bool {
+    match seen {
+        Seen::Nothing => false,
+        Seen::Absent => true,
+        Seen::Ready(status) => {
+            let own = written.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+            own.is_some_and(|own| own.status != *status)
         }
     }
 }
@@ -215,4 +232,18 @@ fn conditions(network: bool, old: &[NodeCondition], now: Timestamp) -> Vec<NodeC
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_said_of_the_node_is_corrected() {
+        let status = NodeStatus { conditions: Some(conditions(true, &[], Timestamp::UNIX_EPOCH)), ..<_>::default() };
+        assert!(!overruled(&Seen::Nothing, &status));
+        assert!(!overruled(&Seen::Ready("True".to_owned()), &status));
+        assert!(overruled(&Seen::Ready("Unknown".to_owned()), &status));
+        assert!(overruled(&Seen::Absent, &status));
+    }
 }

@@ -12,6 +12,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use trireme_client::reconnect::Reconnect;
 
 use crate::network::services::ServiceProxy;
 
@@ -25,7 +26,7 @@ where
     K: kube::Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + DeserializeOwned,
     K: std::fmt::Debug + Send + Sync + 'static,
 {
-    let stream = watcher::watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff();
+    let stream = watcher::watcher(Api::<K>::all(client), watcher::Config::default()).backoff(Reconnect::default());
     let mut stream = std::pin::pin!(stream.reflect(writer));
     while let Some(event) = stream.next().await {
         match event {

@@ -11,6 +11,7 @@ use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use tokio_util::sync::CancellationToken;
+use trireme_client::reconnect::Reconnect;
 
 use crate::pods::machine::Event;
 use crate::pods::worker::{self, Handle};
@@ -34,7 +35,7 @@ struct Manager {
 pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let api: Api<Pod> = Api::all(context.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", context.config.node_name));
-    let stream = watcher(api, config).default_backoff();
+    let stream = watcher(api, config).backoff(Reconnect::default());
     let mut stream = std::pin::pin!(stream);
     let mut manager = Manager {
         context,
