@@ -2,7 +2,7 @@
 # make test    the CI set of checks
 # make down    stops the cluster and leaves nothing behind
 #
-# NAME=x chooses the cluster (default "default"); MASTERS=n and NODES=n its size.
+# NAME=x chooses the cluster (default "default"); MASTERS=n and NODES=n its size; ARGS=… are more arguments of "trireme up".
 
 SHELL := /bin/bash
 NAME ?= default
@@ -26,7 +26,7 @@ help:
 	@sed -n '/^# /s/^# //p;/^$$/q' Makefile
 
 up: check-root deps build
-	@$(BIN) up --name $(NAME) $(if $(MASTERS),--masters $(MASTERS)) $(if $(NODES),--nodes $(NODES))
+	@$(BIN) up --name $(NAME) $(if $(MASTERS),--masters $(MASTERS)) $(if $(NODES),--nodes $(NODES)) $(ARGS)
 
 down:
 	@if [ -x $(BIN) ]; then exec $(BIN) down --name $(NAME) $(if $(KEEP_DATA),--keep-data); \

@@ -321,7 +321,8 @@ pub struct Pod {
 }
 
 impl Pod {
-    fn read(value: &Value) -> Pod {
+    /// Out of what the API answers.
+    pub fn read(value: &Value) -> Pod {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let conditions = value["status"]["conditions"].as_array().into_iter().flatten();
         let mut ready = conditions.filter(|c| c["type"] == "Ready");

@@ -2,11 +2,15 @@
 //!
 //! The scenarios share one cluster, booted in a temporary folder under a name of this run.
 
+mod eyes;
 mod first_look;
+mod garbage;
 mod joining;
 mod masters;
+mod node_loss;
 mod nodes;
 mod refusals;
+mod rollouts;
 mod workloads;
 
 use trireme_chaos_tests::Options;
@@ -19,17 +23,45 @@ const SCENARIOS: &[Scenario] = &[
     ("a_deployment_of_web_servers_behaves_as_upstream", workloads::web),
     ("pods_on_different_nodes_reach_each_other", workloads::across_nodes),
     ("a_replication_controller_keeps_its_replicas", workloads::replication_controller),
+    ("a_rolling_update_and_its_rollback_keep_their_promises", rollouts::rolling_update),
+    ("recreate_never_runs_two_versions", rollouts::recreate),
+    ("rollouts_pause_fail_and_forget", rollouts::pause_deadline_history),
+    ("deletions_cascade_as_asked", garbage::cascades),
+    ("dependents_block_their_owner_only_if_they_say_so", garbage::blocking),
+    ("odd_owners_are_dealt_with", garbage::odd_owners),
+    ("a_namespace_tells_what_keeps_it", garbage::namespace),
     ("bad_manifests_are_refused_and_change_nothing", refusals::manifests),
     ("strangers_are_refused", refusals::strangers),
     ("bad_joins_are_refused_and_leave_nothing", joining::refused),
     ("tokens_are_listed_and_deleted", joining::tokens),
     ("up_on_a_running_cluster_changes_nothing", masters::up_again),
     ("any_master_may_die", masters::any_master_may_die),
+    ("garbage_is_collected_although_the_leader_dies", garbage::leader_dies),
     ("containers_outlive_their_agent", nodes::agent_dies),
+    ("a_node_that_is_back_in_time_loses_nothing", node_loss::back_in_time),
+    ("pods_of_a_host_that_is_cut_off_run_elsewhere_and_nothing_twice", node_loss::cut_off),
+    ("a_host_that_dies_while_cut_off_comes_back_empty", node_loss::cut_off_and_killed),
+    ("deleting_a_dead_node_frees_its_pods", node_loss::deleted_node),
     ("clusters_live_side_by_side", nodes::side_by_side),
     ("down_leaves_nothing", nodes::down_leaves_nothing),
 ];
 
+/// Lost nodes are dealt with sooner than by default.
+fn settings() -> Options {
+    let stay = node_loss::STAY;
+    Options {
+        master_args: vec![
+            format!("--node-monitor-grace-period={}s", node_loss::GRACE),
+            format!("--default-unreachable-toleration-seconds={stay}"),
+            format!("--default-not-ready-toleration-seconds={stay}"),
+            // Scenarios follow each other faster than nodes are lost elsewhere.
+            "--node-eviction-rate=10".to_owned(),
+        ],
+        node_args: vec!["--node-lease-duration-seconds=4".to_owned(), "--node-status-update-frequency=1s".to_owned()],
+        ..Options::default()
+    }
+}
+
 fn main() {
-    suite::main(SCENARIOS, &Options::default())
+    suite::main(SCENARIOS, &settings())
 }

@@ -27,12 +27,18 @@ fn processes_below(dir: &Path, into: &mut BTreeSet<i32>) {
     }
 }
 
-/// The web servers that run on a node.
-fn servers(cluster: &Cluster, node: &str) -> BTreeSet<i32> {
+/// All processes of a node's pods, their shims included.
+pub fn processes(cluster: &Cluster, node: &str) -> BTreeSet<i32> {
     let mut all = BTreeSet::new();
     for dir in cgroups(&format!("trireme/{}/{node}", cluster.name)) {
         processes_below(&dir, &mut all);
     }
+    all
+}
+
+/// The web servers that run on a node.
+pub fn servers(cluster: &Cluster, node: &str) -> BTreeSet<i32> {
+    let mut all = processes(cluster, node);
     let command = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     all.retain(|pid| command(pid).starts_with("httpd"));
     all

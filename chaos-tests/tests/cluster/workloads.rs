@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use trireme_chaos_tests::{Cluster, Pod, eventually, run, run_for};
+use trireme_chaos_tests::{Cluster, Pod, eventually, run};
+
+use crate::rollouts::wait_rolled;
 
 /// A manifest of the project's examples.
 fn example(name: &str) -> String {
@@ -132,10 +134,7 @@ fn editor(cluster: &Cluster) -> Result<PathBuf> {
 
 fn roll(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["set", "env", "deployment/web", "ROUND=two"])?.ok()?;
-    let mut wait = std::process::Command::new(&cluster.newest().path);
-    wait.args(["rollout", "status", "deployment/web", "--timeout=90s"]);
-    wait.env("KUBECONFIG", cluster.root().join("kubeconfig")).env("HOME", &cluster.dir);
-    run_for(&mut wait, Duration::from_secs(100))?.ok().map(drop)
+    wait_rolled(cluster, "web")
 }
 
 /// A page of a pod, fetched from another one.
