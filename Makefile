@@ -1,6 +1,7 @@
 # make up      installs what is missing, builds, boots a cluster on this machine, says what to type next
 # make test    the CI set of checks
 # make down    stops the cluster and leaves nothing behind
+# make bench, make failover, make soak    measure and judge a cluster of their own (SECONDS=n, COUNT=n, SEED=n)
 #
 # NAME=x chooses the cluster (default "default"); MASTERS=n and NODES=n its size; ARGS=… are more arguments of "trireme up".
 
@@ -20,7 +21,7 @@ export ROCKSDB_STATIC := 1
 endif
 endif
 
-.PHONY: up down status deps build test lint check-root help
+.PHONY: up down status deps build test lint bench failover soak check-root help
 
 help:
 	@sed -n '/^# /s/^# //p;/^$$/q' Makefile
@@ -68,3 +69,11 @@ test: deps
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory lint
 	TRIREME_BIN=$(abspath $(BIN)) $(CARGO) test --locked --workspace --no-fail-fast
+
+# Programs of chaos-tests; settings are taken from the environment: make failover COUNT=5.
+BENCH := TRIREME_BIN=$(abspath $(BIN)) $(if $(SECONDS),SECONDS=$(SECONDS)) $(if $(COUNT),COUNT=$(COUNT)) \
+	$(if $(SEED),SEED=$(SEED)) $(if $(RUNS),RUNS=$(RUNS)) $(TARGET)/debug/trireme-bench
+
+bench failover soak: check-root deps build
+	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
+	@$(BENCH) $@

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
@@ -56,6 +56,8 @@ pub struct Cluster {
     pub bin: PathBuf,
     /// Every kubectl of this machine.
     pub kubectls: Vec<Kubectl>,
+    /// How long `trireme up` took.
+    pub booted: Duration,
     hosts: Vec<String>,
 }
 
@@ -82,12 +84,15 @@ impl Cluster {
         let dir = dir.canonicalize()?;
         let masters = (1..=options.masters).map(|n| format!("master-{n}"));
         let hosts = masters.chain((1..=options.nodes).map(|n| format!("node-{n}"))).collect();
-        let cluster = Cluster { name, dir, bin, kubectls: kubectl::find_all()?, hosts };
+        let kubectls = kubectl::find_all()?;
+        let mut cluster = Cluster { name, dir, bin, kubectls, booted: Duration::ZERO, hosts };
         sweep::remember(&cluster.bin, &cluster.name, &cluster.dir);
         let names: Vec<&str> = cluster.kubectls.iter().map(|k| k.version.as_str()).collect();
         println!("kubectl: {}", names.join(", "));
         let arguments = options.arguments();
+        let begun = Instant::now();
         let said = cluster.up(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        cluster.booted = begun.elapsed();
         match said {
             Ok(said) => {
                 println!("{}", said.lines().filter(|line| line.starts_with('[')).collect::<Vec<_>>().join("\n"));
@@ -103,6 +108,16 @@ impl Cluster {
     /// Names of all hosts, masters first.
     pub fn hosts(&self) -> &[String] {
         &self.hosts
+    }
+
+    /// How many masters there are.
+    pub fn masters(&self) -> usize {
+        self.hosts.iter().filter(|host| host.starts_with("master-")).count()
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.hosts.len() - self.masters()
     }
 
     /// Name of the master that leads.
@@ -337,10 +352,14 @@ impl Pod {
 }
 
 /// The program under test: `$TRIREME_BIN`, or the one built beside this program.
-fn binary() -> Result<PathBuf> {
+///
+/// # Errors
+/// When it is not built.
+pub fn binary() -> Result<PathBuf> {
     let given = std::env::var_os("TRIREME_BIN").map(PathBuf::from);
-    let beside = std::env::current_exe()?.parent().and_then(Path::parent).map(|dir| dir.join("trireme"));
-    match given.or(beside).filter(|path| path.is_file()) {
+    let exe = std::env::current_exe()?;
+    let beside = exe.ancestors().skip(1).take(2).map(|dir| dir.join("trireme"));
+    match given.into_iter().chain(beside.filter(|path| path.is_file())).next().filter(|path| path.is_file()) {
         Some(path) => Ok(path.canonicalize()?),
         None => bail!("the program is not built; run \"make build\" first, or set TRIREME_BIN"),
     }

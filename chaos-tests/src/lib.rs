@@ -1,11 +1,18 @@
 //! Whole clusters of real processes: booting them, driving them, killing their hosts, and taking them down whatever
 //! happens. The scenario suites and the programs that measure build on this.
 
+pub mod bench;
+pub mod clients;
 pub mod cluster;
 pub mod command;
+pub mod failover;
 pub mod kubectl;
+pub mod report;
+pub mod soak;
 pub mod suite;
 mod sweep;
+pub mod usage;
+pub mod watching;
 
 pub use cluster::{Cluster, Options, Pod};
 pub use command::{Outcome, eventually, run, run_for};

@@ -1,0 +1,266 @@
+//! The clients: writers and creators of pods on every master, and what watches tell of it all.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::ledger::{Ack, Failed, Ledger};
+use super::observe::{Configs, Observed, Pods};
+use super::{LABEL, NAMESPACE};
+use crate::clients::{self, PATIENCE};
+use crate::cluster::Cluster;
+use crate::watching;
+
+/// Writers of each master.
+const WRITERS: usize = 2;
+/// Between two writes of a writer.
+const PACE: Duration = Duration::from_millis(5);
+/// Between two pods of a creator.
+const POD_PACE: Duration = Duration::from_millis(500);
+/// After a failure.
+const AGAIN: Duration = Duration::from_millis(10);
+/// Writes of one object before the writer turns to the next.
+const WRITES: u64 = 10;
+/// Pods of one creator that live at the same time.
+const ALIVE: usize = 4;
+
+/// The running load.
+pub struct Load {
+    clients: Vec<kube::Client>,
+    ledger: Arc<Ledger>,
+    pods: Vec<Pods>,
+    stop: CancellationToken,
+    stop_watching: CancellationToken,
+    workers: Vec<JoinHandle<()>>,
+    watches: Vec<JoinHandle<Result<Configs>>>,
+    pod_watches: Vec<JoinHandle<Result<()>>>,
+}
+
+/// What all clients saw.
+pub struct Everything {
+    /// Acknowledged writes.
+    pub ledger: Arc<Ledger>,
+    /// ConfigMaps as each master's watch told of them.
+    pub configs: Vec<Configs>,
+    /// Pods as each master's watch told of them.
+    pub pods: Vec<Vec<Observed>>,
+}
+
+impl Load {
+    /// Clients of each master that change something.
+    pub const CLIENTS: usize = WRITERS + 1;
+
+    /// Starts everything.
+    pub async fn start(cluster: &Cluster) -> Result<Load> {
+        let clients = clients::of_all_masters(cluster).await?;
+        let ledger = Arc::new(Ledger::default());
+        let (stop, stop_watching) = (CancellationToken::new(), CancellationToken::new());
+        let listed = Api::<ConfigMap>::namespaced(clients[0].clone(), NAMESPACE).list(&ListParams::default()).await?;
+        let from: u64 = listed.metadata.resource_version.unwrap_or_default().parse()?;
+        let mut load = Load {
+            clients: clients.clone(),
+            ledger: ledger.clone(),
+            pods: Vec::new(),
+            stop: stop.clone(),
+            stop_watching: stop_watching.clone(),
+            workers: Vec::new(),
+            watches: Vec::new(),
+            pod_watches: Vec::new(),
+        };
+        for (index, client) in clients.into_iter().enumerate() {
+            let master = index + 1;
+            let (pods, configs) = (Api::<Pod>::namespaced(client.clone(), NAMESPACE), client.clone());
+            let observed = Pods::default();
+            load.pods.push(observed.clone());
+            let ending = stop_watching.clone();
+            load.pod_watches.push(tokio::spawn(async move {
+                watching::follow(pods, LABEL, from, ending, |seen| observed.note(&seen)).await
+            }));
+            let ending = stop_watching.clone();
+            load.watches.push(tokio::spawn(async move {
+                let mut told = Configs::default();
+                let api = Api::<ConfigMap>::namespaced(configs, NAMESPACE);
+                watching::follow(api, LABEL, from, ending, |seen| told.note(&seen)).await?;
+                Ok(told)
+            }));
+            for number in 0..WRITERS {
+                let writer = Writer { client: client.clone(), ledger: ledger.clone(), master, stop: stop.clone() };
+                load.workers.push(tokio::spawn(writer.run(format!("kept-{master}-{number}"))));
+            }
+            load.workers.push(tokio::spawn(create_pods(client, master, stop.clone())));
+        }
+        Ok(load)
+    }
+
+    /// What was acknowledged so far.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The client of a master, counted from 1.
+    pub fn client(&self, master: usize) -> &kube::Client {
+        &self.clients[master - 1]
+    }
+
+    /// What the watch of a master told about pods.
+    pub fn pods(&self, master: usize) -> &Pods {
+        &self.pods[master - 1]
+    }
+
+    /// Ends all clients; the watches once they have told of the last acknowledged write.
+    pub async fn stop(self) -> Result<Everything> {
+        self.stop.cancel();
+        for worker in self.workers {
+            worker.await.context("a client panicked")?;
+        }
+        // A write that everything before it has to be told ahead of.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        self.stop_watching.cancel();
+        let mut configs = Vec::new();
+        for watch in self.watches {
+            configs.push(watch.await.context("a watch panicked")??);
+        }
+        for watch in self.pod_watches {
+            watch.await.context("a watch panicked")??;
+        }
+        let pods = self.pods.iter().map(Pods::all).collect();
+        Ok(Everything { ledger: self.ledger, configs, pods })
+    }
+}
+
+/// Writes ConfigMaps, one after the other, each several times.
+struct Writer {
+    client: kube::Client,
+    ledger: Arc<Ledger>,
+    master: usize,
+    stop: CancellationToken,
+}
+
+enum Step {
+    Create,
+    Replace,
+    Patch,
+    Delete,
+}
+
+impl Writer {
+    async fn run(self, prefix: String) {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), NAMESPACE);
+        for object in 0u64.. {
+            let name = format!("{prefix}-{object}");
+            for value in 1..=WRITES {
+                let step = match value {
+                    1 => Step::Create,
+                    WRITES if object % 3 == 0 => Step::Delete,
+                    _ if value % 2 == 0 => Step::Replace,
+                    _ => Step::Patch,
+                };
+                if self.stop.is_cancelled() {
+                    return;
+                }
+                // What may have happened must not happen later, behind a newer value: the object is left alone then.
+                if !self.write(&api, &name, value, step).await {
+                    tokio::time::sleep(AGAIN).await;
+                    break;
+                }
+                tokio::time::sleep(PACE).await;
+            }
+        }
+    }
+
+    /// Whether it was acknowledged.
+    async fn write(&self, api: &Api<ConfigMap>, name: &str, value: u64, step: Step) -> bool {
+        let written = (!matches!(step, Step::Delete)).then_some(value);
+        self.ledger.sending(name, written);
+        let begun = Instant::now();
+        let answer = tokio::time::timeout(PATIENCE, send(api, name, value, &step)).await;
+        let at = Instant::now();
+        let failed = |why: String| self.ledger.failed(Failed { at, master: self.master, why });
+        match answer {
+            Ok(Ok(revision)) => {
+                let (master, name) = (self.master, name.to_owned());
+                self.ledger.acknowledged(Ack { master, name, value: written, revision, begun, at });
+                return true;
+            }
+            Ok(Err(error)) => failed(format!("{error:#}")),
+            Err(_) => failed(format!("no answer within {} s", PATIENCE.as_secs())),
+        }
+        false
+    }
+}
+
+fn config(name: &str, value: u64) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels()},
+           "data": {"value": value.to_string()}})
+}
+
+fn labels() -> Value {
+    let (key, value) = LABEL.split_once('=').unwrap_or_default();
+    json!({key: value})
+}
+
+async fn send(api: &Api<ConfigMap>, name: &str, value: u64, step: &Step) -> Result<u64> {
+    let object = || serde_json::from_value::<ConfigMap>(config(name, value));
+    let answer = match step {
+        Step::Create => api.create(&PostParams::default(), &object()?).await?,
+        Step::Replace => api.replace(name, &PostParams::default(), &object()?).await?,
+        Step::Patch => {
+            let change = json!({"data": {"value": value.to_string()}});
+            api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await?
+        }
+        Step::Delete => match api.delete(name, &DeleteParams::default()).await?.left() {
+            Some(object) => object,
+            None => return Ok(0),
+        },
+    };
+    Ok(answer.metadata.resource_version.as_deref().unwrap_or("0").parse()?)
+}
+
+/// A pod that runs at once and ends at once.
+pub fn pod(name: &str) -> Result<Pod> {
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels()},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [
+            {"name": "c", "image": "busybox:1.35", "imagePullPolicy": "IfNotPresent", "command": ["sleep", "3600"]}
+        ]}
+    }))?)
+}
+
+/// Creates pods and deletes the oldest.
+async fn create_pods(client: kube::Client, master: usize, stop: CancellationToken) {
+    let api: Api<Pod> = Api::namespaced(client, NAMESPACE);
+    let mut alive = std::collections::VecDeque::new();
+    for number in 0u64.. {
+        if stop.is_cancelled() {
+            return;
+        }
+        let name = format!("load-{master}-{number}");
+        let Ok(wanted) = pod(&name) else { return };
+        let params = PostParams::default();
+        let created = tokio::time::timeout(PATIENCE, api.create(&params, &wanted)).await;
+        let pause = if matches!(created, Ok(Ok(_))) { POD_PACE } else { AGAIN };
+        alive.push_back(name);
+        if alive.len() > ALIVE {
+            let oldest = alive.front().cloned().unwrap_or_default();
+            let deleted = tokio::time::timeout(PATIENCE, api.delete(&oldest, &DeleteParams::default())).await;
+            let gone = match deleted {
+                Ok(Ok(_)) => true,
+                Ok(Err(kube::Error::Api(status))) => status.code == 404,
+                _ => false,
+            };
+            if gone {
+                alive.pop_front();
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

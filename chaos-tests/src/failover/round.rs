@@ -1,0 +1,180 @@
+//! One kill of the leading master, and what it cost.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, PostParams};
+
+use super::audit::Audit;
+use super::load::{Load, pod};
+use super::{NAMESPACE, since};
+use crate::clients::PATIENCE;
+use crate::cluster::Cluster;
+use crate::command::eventually;
+
+/// Longest time that anything may take before the run is given up.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long the writes are followed at least.
+const FOLLOWED: Duration = Duration::from_secs(3);
+
+/// What a kill cost, in milliseconds from its instant.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// The master that was killed.
+    pub dead: usize,
+    /// Longest time without an acknowledged write on the others.
+    pub pause: f64,
+    /// The new leader's fence was committed.
+    pub fence: f64,
+    /// The first pod that the new leader bound.
+    pub bound: f64,
+    /// A pod created after the kill runs.
+    pub running: f64,
+    /// Requests to the surviving masters that failed.
+    pub failed: usize,
+    /// What the first of them was told.
+    pub why: Option<String>,
+}
+
+impl Round {
+    /// For people.
+    pub fn line(&self) -> String {
+        let Round { dead, pause, fence, bound, running, failed, why } = self;
+        let why = why.as_ref().map(|why| format!(", the first: {why}")).unwrap_or_default();
+        format!(
+            "master-{dead} dead; writes paused for {pause:.0} ms; new fence after {fence:.0}, first pod bound after \
+             {bound:.0}, new pod running after {running:.0}; {failed} requests failed{why}"
+        )
+    }
+
+    /// The figures of all rounds, by name.
+    pub fn columns(rounds: &[Round]) -> [(&'static str, Vec<f64>); 4] {
+        let all = |of: fn(&Round) -> f64| rounds.iter().map(of).collect();
+        [
+            ("write pause", all(|round| round.pause)),
+            ("new leader's fence", all(|round| round.fence)),
+            ("first pod bound", all(|round| round.bound)),
+            ("new pod running", all(|round| round.running)),
+        ]
+    }
+}
+
+/// Kills the leader and waits until everything works again without it.
+pub async fn kill_leader(cluster: &Cluster, load: &Load) -> Result<Round> {
+    let leader = tokio::task::block_in_place(|| cluster.leader())?;
+    let dead: usize = leader.trim_start_matches("master-").parse()?;
+    let mut audit = Audit::of(cluster);
+    audit.read()?;
+    let old = audit.fences.last().copied().unwrap_or_default();
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    let killed = Instant::now();
+    cluster.kill(&leader)?;
+    let survivors: Vec<usize> = (1..=cluster.masters()).filter(|master| *master != dead).collect();
+    let created = create_after(load, &survivors, dead);
+    let name = tokio::time::timeout(LIMIT, created).await.context("no pod could be created after the kill")??;
+    let running = wait(|| seen_first(load, &survivors, |pods| pods.running(|pod| pod == name)))
+        .await
+        .with_context(|| format!("the pod {name}, created after the kill, does not run"))?;
+    tokio::time::sleep(FOLLOWED.saturating_sub(killed.elapsed())).await;
+    audit.read()?;
+    let Some(fence) = audit.fences.range(old + 1..).next().copied() else {
+        bail!("no fence after that of revision {old} is in the audit logs");
+    };
+    let bound = wait(|| seen_first(load, &survivors, |pods| pods.first_bound(fence))).await?;
+    let pause = longest_pause(&load.ledger().instants(dead), killed);
+    ensure!(pause.is_finite(), "no write was acknowledged after the kill");
+    let mut failures = load.ledger().failures_since(killed);
+    failures.retain(|failed| failed.master != dead);
+    let api: Api<Pod> = Api::namespaced(load.client(survivors[0]).clone(), NAMESPACE);
+    let _ = api.delete(&name, &DeleteParams::default()).await;
+    Ok(Round {
+        dead,
+        pause,
+        fence: audit.fence_times.get(&fence).map_or(f64::NAN, |at| (at - clock) * 1000.0),
+        bound: since(bound, killed),
+        running: since(running, killed),
+        failed: failures.len(),
+        why: failures.into_iter().next().map(|failed| failed.why),
+    })
+}
+
+/// Creates a pod through each survivor, as soon as one of them can; its name.
+async fn create_after(load: &Load, survivors: &[usize], dead: usize) -> Result<String> {
+    let tag: u32 = rand::random();
+    let attempts = survivors.iter().map(|master| {
+        let api: Api<Pod> = Api::namespaced(load.client(*master).clone(), NAMESPACE);
+        Box::pin(async move {
+            for number in 0u32.. {
+                let name = format!("after-{dead}-{tag:x}-{master}-{number}");
+                let wanted = pod(&name)?;
+                let params = PostParams::default();
+                if let Ok(Ok(_)) = tokio::time::timeout(PATIENCE, api.create(&params, &wanted)).await {
+                    return Ok::<_, anyhow::Error>(name);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            bail!("gave up")
+        })
+    });
+    Ok(futures::future::select_ok(attempts).await?.0)
+}
+
+/// The earliest of what the survivors' watches tell.
+fn seen_first(
+    load: &Load,
+    survivors: &[usize],
+    of: impl Fn(&super::observe::Pods) -> Option<Instant>,
+) -> Option<Instant> {
+    survivors.iter().filter_map(|master| of(load.pods(*master))).min()
+}
+
+async fn wait(found: impl Fn() -> Option<Instant>) -> Result<Instant> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(at) = found() {
+            return Ok(at);
+        }
+        ensure!(Instant::now() < deadline, "not within {} s", LIMIT.as_secs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The longest time between acknowledgements, the first of it counted from the kill.
+fn longest_pause(acknowledged: &[Instant], killed: Instant) -> f64 {
+    let mut last = killed;
+    let mut longest = f64::NAN;
+    for at in acknowledged.iter().filter(|at| **at >= killed) {
+        longest = longest.max(since(*at, last));
+        last = *at;
+    }
+    longest
+}
+
+/// Waits until all masters are members that have everything.
+pub async fn all_caught_up(cluster: &Cluster) -> Result<()> {
+    tokio::task::block_in_place(|| {
+        eventually(LIMIT, || {
+            let members = cluster.members()?;
+            ensure!(members.len() == cluster.masters(), "{members:?}");
+            let well = |member: &serde_json::Value| member["healthy"] == true && member["lag"].as_u64() < Some(200);
+            ensure!(members.iter().all(well), "{members:?}");
+            Ok(())
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_begins_at_the_kill() {
+        let killed = Instant::now();
+        let at = |ms: u64| killed + Duration::from_millis(ms);
+        let pause = longest_pause(&[killed - Duration::from_millis(50), at(300), at(310), at(900), at(905)], killed);
+        assert!((pause - 590.0).abs() < 1e-6, "{pause}");
+        assert!((longest_pause(&[at(700), at(710)], killed) - 700.0).abs() < 1e-6);
+        assert!(longest_pause(&[], killed).is_nan());
+    }
+}

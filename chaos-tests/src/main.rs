@@ -1,0 +1,29 @@
+//! `trireme-bench bench|failover|soak`: programs that boot a cluster of the built program, measure it and judge it.
+//!
+//! Settings come from the environment: `COUNT`, `SECONDS`, `SEED`, `RUNS`; `TRIREME_BIN` chooses another binary.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use trireme_chaos_tests::{bench, failover, soak};
+
+fn main() -> ExitCode {
+    let chosen = std::env::args().nth(1).unwrap_or_default();
+    match run(&chosen) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\n{chosen}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chosen: &str) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match chosen {
+        "bench" => runtime.block_on(bench::program()),
+        "failover" => runtime.block_on(failover::program()),
+        "soak" => runtime.block_on(soak::program()),
+        other => bail!("{other:?} is none of bench, failover, soak"),
+    }
+}

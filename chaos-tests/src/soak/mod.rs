@@ -1,0 +1,123 @@
+//! Half an hour of ordinary work while masters and agents die at random; afterwards the state has to be exactly what was
+//! asked for, nothing may have been left anywhere, and memory must not have grown.
+//!
+//! `SEED` makes the choices: what is created, scaled, rolled, deleted and killed, in which order. When things happen
+//! still depends on the machine.
+
+mod chaos;
+mod desired;
+mod leaks;
+mod memory;
+mod work;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, Options};
+use crate::report::{self, Machine};
+
+/// Label of everything that this makes.
+const LABEL: &str = "trireme.io/soak=1";
+/// Namespace that all happens in.
+const NAMESPACE: &str = "default";
+/// Until the cluster must have become what is desired, once nobody disturbs it.
+const SETTLED: Duration = Duration::from_secs(120);
+/// Until what is not needed any more must have been removed, after that.
+const CLEAN: Duration = Duration::from_secs(30);
+
+/// What a cluster has to be booted with.
+pub fn options() -> Options {
+    Options { prefix: "s", ..Options::default() }
+}
+
+/// The whole program: `SECONDS` of it, by `SEED`.
+///
+/// # Errors
+/// When the state is not as desired, something was left, or memory has grown.
+pub async fn program() -> Result<()> {
+    let seconds = report::setting("SECONDS", 1800)?;
+    let seed = report::setting("SEED", u64::from(rand::random::<u32>()))?;
+    let cluster = tokio::task::block_in_place(|| Cluster::boot(&options()))?;
+    let machine = Machine::of(&cluster.bin)?;
+    machine.print();
+    let told = run(&cluster, Duration::from_secs(seconds), seed).await;
+    if told.is_err() {
+        cluster.print_logs();
+    }
+    let rows = told?;
+    report::leave("soak", &machine, &rows)?;
+    let name = cluster.name.clone();
+    tokio::task::block_in_place(|| cluster.down())?;
+    let left = leaks::after_down(&cluster, &name)?;
+    ensure!(left.is_empty(), "left after down: {}", left.join(", "));
+    println!("ok   down left nothing");
+    Ok(())
+}
+
+/// Works and kills for this long, then judges; rows about memory.
+///
+/// # Errors
+/// What is not as it should be.
+pub async fn run(cluster: &Cluster, time: Duration, seed: u64) -> Result<Vec<serde_json::Value>> {
+    println!("seed {seed} (SEED={seed} makes the same choices again), {} s", time.as_secs());
+    let baseline = leaks::Host::all(cluster)?;
+    let stop = CancellationToken::new();
+    let begun = Instant::now();
+    let worker = tokio::spawn(work::run(cluster.endpoints().await?, seed, stop.clone()));
+    let chaos = chaos::run(cluster, seed, begun, time);
+    let sampling = memory::sample(cluster, time, stop.clone());
+    let ((killed, disturbed), samples) = tokio::join!(
+        async {
+            let outcome = chaos.await;
+            stop.cancel();
+            match outcome {
+                Ok(killed) => (killed, Ok(())),
+                Err(error) => (0, Err(error)),
+            }
+        },
+        sampling
+    );
+    let wanted = worker.await.context("the worker panicked")?;
+    disturbed?;
+    let wanted = wanted?;
+    tokio::task::block_in_place(|| cluster.mend())?;
+    println!(
+        "{} changes were acknowledged, {killed} processes killed; {} Deployments and {} pods are to be there",
+        wanted.changes,
+        wanted.deployments.len(),
+        wanted.pods.len()
+    );
+    let settled = desired::wait(cluster, &wanted, SETTLED).await?;
+    println!("ok   the state is as desired {:.1} s after the last disturbance", settled.as_secs_f64());
+    nothing_leaked(cluster, &baseline, "beside the living pods").await?;
+    work::delete_all(&cluster.endpoints().await?).await?;
+    desired::wait(cluster, &work::Wanted::default(), SETTLED).await?;
+    nothing_leaked(cluster, &baseline, "once everything is deleted").await?;
+    let (rows, grown) = memory::judge(&samples);
+    ensure!(grown.is_empty(), "memory has grown: {}", grown.join("; "));
+    Ok(rows.into_iter().chain([json!({"workload": "soak", "seed": seed, "changes": wanted.changes})]).collect())
+}
+
+async fn nothing_leaked(cluster: &Cluster, baseline: &[leaks::Host], when: &str) -> Result<()> {
+    let deadline = Instant::now() + CLEAN;
+    loop {
+        let pods = desired::living(cluster).await?;
+        let mut left: BTreeSet<String> = BTreeSet::new();
+        for host in baseline {
+            left.extend(host.leaked(cluster, &pods)?);
+        }
+        if left.is_empty() {
+            println!("ok   nothing was leaked {when} ({} pods)", pods.pods.len());
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let all: Vec<String> = left.into_iter().collect();
+            anyhow::bail!("leaked, {when}:\n  {}", all.join("\n  "));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
