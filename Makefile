@@ -35,7 +35,9 @@ down:
 	else echo "nothing is built, so nothing can be running; if it is, run \"make build\" first"; fi
 
 status:
-	@$(BIN) status --name $(NAME)
+	@if [ -x $(BIN) ]; then exec $(BIN) status --name $(NAME); \
+	elif [ -x .trireme/$(NAME)/bin/trireme ]; then exec .trireme/$(NAME)/bin/trireme status --name $(NAME); \
+	else echo "nothing is built, and there is no cluster \"$(NAME)\" here; \"make up\" builds and boots one"; exit 2; fi
 
 check-root:
 	@if [ "$$(id -u)" != 0 ]; then \

@@ -5,7 +5,7 @@
 //! it has arrived.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,6 +73,73 @@ impl FromStr for JoinToken {
         }
         let pin = pin.parse().context("the token's end is damaged")?;
         Ok(JoinToken { id: id.into(), secret: secret.into(), pin })
+    }
+}
+
+/// Where to join, and with what; the same for masters and nodes.
+#[derive(clap::Args, Debug, Default)]
+pub struct JoinArgs {
+    /// Join the cluster of this master, for example https://10.0.0.11:6443; needed the first time only.
+    #[arg(long, value_name = "URL")]
+    pub join: Option<String>,
+    /// Join token, as printed by `trireme master --init` or `trireme token create`. Others on this machine can read
+    /// arguments: better give it in a file or in the environment.
+    #[arg(long, env = "TRIREME_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// File that holds the join token, `-` for standard input; goes before --token.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl JoinArgs {
+    /// URL and token, if this machine is told to join.
+    ///
+    /// # Errors
+    /// When the token is missing, cannot be read or is malformed.
+    pub fn read(&self) -> anyhow::Result<Option<(String, JoinToken)>> {
+        let Some(url) = &self.join else { return Ok(None) };
+        let (text, origin) = match (&self.token_file, &self.token) {
+            (Some(path), _) if path.as_os_str() == "-" => {
+                (std::io::read_to_string(std::io::stdin()).context("--token-file -")?, "--token-file")
+            }
+            (Some(path), _) => {
+                let text = std::fs::read_to_string(path);
+                (text.with_context(|| format!("--token-file {}", path.display()))?, "--token-file")
+            }
+            (None, Some(token)) => (token.clone(), "--token"),
+            (None, None) => bail!(
+                "--join needs a token: give it in TRIREME_TOKEN or --token-file; \"trireme token create\" makes one"
+            ),
+        };
+        Ok(Some((url.clone(), text.parse().context(origin)?)))
+    }
+}
+
+/// A data directory that is about to be used: if it was made for an attempt that came to nothing, it goes again.
+pub struct Fresh {
+    dir: PathBuf,
+    made: bool,
+}
+
+impl Fresh {
+    /// Makes the directory unless it is there.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make(dir: &Path) -> anyhow::Result<Fresh> {
+        let made = !dir.exists();
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("cannot create the data directory {}", dir.display()))?;
+        Ok(Fresh { dir: dir.to_owned(), made })
+    }
+
+    /// Removes what the attempt itself has made, if nothing else came to be there.
+    pub fn undo(&self) {
+        let others = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        if self.made && others.into_iter().all(|entry| entry.file_name() == "lock") {
+            let _ = std::fs::remove_file(self.dir.join("lock"));
+            let _ = std::fs::remove_dir(&self.dir);
+        }
     }
 }
 

@@ -14,7 +14,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trireme_apiserver::{ApiServer, UserInfo};
 use trireme_client::informer::Informers;
+use trireme_raftstore::Store;
 
+use crate::joining::Fresh;
 use crate::terminate;
 
 /// Runs a master until it is told to stop.
@@ -24,17 +26,19 @@ use crate::terminate;
 pub async fn run(args: Args) -> anyhow::Result<()> {
     args.validate()?;
     let advertise = args.advertise()?;
-    std::fs::create_dir_all(&args.data_dir)
-        .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
+    let member = Store::has_data(&args.data_dir.join("store"))?;
+    let joining = if member { None } else { args.join.read()? };
+    let fresh = Fresh::make(&args.data_dir)?;
     let _lock = lock(&args.data_dir)?;
-    // Both ports are tried before anything is created or joined, so that a taken one leaves nothing half-done.
-    let api = bind(args.listen_api(advertise)).await?;
-    let peer: SocketAddr = args.listen_peer();
-    drop(bind(peer).await?);
-
     let shutdown = CancellationToken::new();
     terminate::on_signal(shutdown.clone())?;
-    let opened = identity::open(&args, advertise).await?;
+    let opening = async {
+        // Both ports are tried before anything is created or joined, so that a taken one leaves nothing half-done.
+        let api = bind(args.listen_api(advertise)).await?;
+        drop(bind(args.listen_peer()).await?);
+        anyhow::Ok((identity::open(&args, advertise, joining).await?, api))
+    };
+    let (opened, api) = opening.await.inspect_err(|_| fresh.undo())?;
     let store = opened.store.clone();
     let result = serve(&args, opened, api, shutdown).await;
     tracing::info!("closing the store");

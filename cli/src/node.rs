@@ -11,18 +11,14 @@ use trireme_client::tls::Identity;
 use trireme_nodeagent::AgentTls;
 
 use crate::ctl::time::duration;
-use crate::joining::{self, NodeJoin};
+use crate::joining::{self, Fresh, JoinArgs, JoinToken, NodeJoin};
 use crate::terminate;
 
 /// `trireme node`
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Join the cluster of this master, for example https://10.0.0.11:6443; needed the first time only.
-    #[arg(long, value_name = "URL", requires = "token")]
-    join: Option<String>,
-    /// Token for joining as a node, as printed by `trireme master --init` or `trireme token create --role node`.
-    #[arg(long, env = "TRIREME_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[command(flatten)]
+    join: JoinArgs,
     /// Where this node keeps its certificate, images and pods.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/node")]
     data_dir: PathBuf,
@@ -71,23 +67,26 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("trireme node runs containers and needs root; try: sudo trireme node …");
     }
-    std::fs::create_dir_all(&args.data_dir)
-        .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
+    let member = args.data_dir.join(KEY).exists();
+    // What was typed is checked before anything is touched.
+    let joining = if member { None } else { args.join.read()? };
+    if member && args.join.join.is_some() {
+        tracing::info!(dir = %args.data_dir.display(), "this node has joined already; --join is ignored");
+    }
+    let fresh = Fresh::make(&args.data_dir)?;
     let data_dir = std::fs::canonicalize(&args.data_dir)?;
     let _lock = crate::master::lock(&data_dir)?;
-    let name = args.name()?;
-    let address = args.address(&data_dir).await?;
-    // What cannot work is told before anything is joined.
-    let agent = args.config(&name, address, &data_dir)?;
-    drop(crate::master::bind(agent.listen).await?);
-
-    if data_dir.join(KEY).exists() {
-        if args.join.is_some() {
-            tracing::info!(dir = %data_dir.display(), "this node has joined already; --join is ignored");
+    let ready = async {
+        let (name, address) = (args.name()?, args.address(&data_dir).await?);
+        // What cannot work is told before anything is joined.
+        let agent = args.config(&name, address, &data_dir)?;
+        drop(crate::master::bind(agent.listen).await?);
+        if !member {
+            join(joining, &data_dir, &name, address).await?;
         }
-    } else {
-        join(&args, &data_dir, &name, address).await?;
-    }
+        anyhow::Ok(agent)
+    };
+    let agent = ready.await.inspect_err(|_| fresh.undo())?;
     let tls =
         AgentTls { ca_pem: read(&data_dir, CA)?, cert_pem: read(&data_dir, CERT)?, key_pem: read(&data_dir, KEY)? };
     let urls: Vec<String> = serde_json::from_slice(&read(&data_dir, MASTERS)?)
@@ -114,15 +113,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Asks to be let in and writes what came back; the key last, since its presence means that the join is complete.
-async fn join(args: &Args, data_dir: &Path, name: &str, address: IpAddr) -> anyhow::Result<()> {
-    let (Some(url), Some(token)) = (&args.join, &args.token) else {
+async fn join(
+    joining: Option<(String, JoinToken)>,
+    data_dir: &Path,
+    name: &str,
+    address: IpAddr,
+) -> anyhow::Result<()> {
+    let Some((url, token)) = joining else {
         bail!(
-            "{} holds no node yet: join a cluster with --join https://ADDRESS:6443 --token TOKEN",
+            "{} holds no node yet: join a cluster with --join https://ADDRESS:6443 and a token in TRIREME_TOKEN or \
+             --token-file",
             data_dir.display()
         );
     };
-    let request =
-        NodeJoin { url: url.clone(), token: token.parse().context("--token")?, name: name.to_owned(), address };
+    let request = NodeJoin { url: url.clone(), token, name: name.to_owned(), address };
     let joined = joining::join_node(&request).await?;
     std::fs::create_dir_all(data_dir.join("pki"))?;
     remember_masters(data_dir, &joined.masters)?;
@@ -168,7 +172,7 @@ impl Args {
         if let Some(address) = self.address {
             return Ok(address);
         }
-        let url = match &self.join {
+        let url = match &self.join.join {
             Some(url) => url.clone(),
             None => {
                 let known: Vec<String> = serde_json::from_slice(&read(data_dir, MASTERS)?)?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::ctl::time::duration;
+use crate::joining::JoinArgs;
 
 /// Port of the API and of joins.
 pub const API_PORT: u16 = 6443;
@@ -17,12 +18,8 @@ pub struct Args {
     /// Found a new cluster with this machine as its first master.
     #[arg(long, conflicts_with = "join")]
     pub init: bool,
-    /// Join the cluster of this master, for example https://10.0.0.11:6443.
-    #[arg(long, value_name = "URL", requires = "token")]
-    pub join: Option<String>,
-    /// Token for joining as a master, as printed by `trireme master --init` or `trireme token create --role master`.
-    #[arg(long, env = "TRIREME_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    #[command(flatten)]
+    pub join: JoinArgs,
     /// Where this master keeps its keys and its replica of the state.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/master")]
     pub data_dir: PathBuf,

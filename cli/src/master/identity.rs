@@ -12,7 +12,7 @@ use trireme_raftstore::{Config, PeerTls, Store};
 
 use super::args::Args;
 use crate::admin::token::{self, Role};
-use crate::joining::{self, MasterJoin};
+use crate::joining::{self, JoinToken, MasterJoin};
 
 /// A master with its keys and its open store.
 pub struct Opened {
@@ -28,7 +28,11 @@ pub struct Opened {
 ///
 /// # Errors
 /// When the directory is empty and neither was asked for, when the join is refused, or when the disk fails.
-pub async fn open(args: &Args, advertise: SocketAddr) -> anyhow::Result<Opened> {
+pub async fn open(
+    args: &Args,
+    advertise: SocketAddr,
+    joining: Option<(String, JoinToken)>,
+) -> anyhow::Result<Opened> {
     let store_dir = args.data_dir.join("store");
     let pki_dir = args.data_dir.join(pki::DIRECTORY);
     let identity = MasterIdentity {
@@ -38,7 +42,7 @@ pub async fn open(args: &Args, advertise: SocketAddr) -> anyhow::Result<Opened> 
         cluster_domain: args.cluster_domain.clone(),
     };
     if Store::has_data(&store_dir)? {
-        if args.init || args.join.is_some() {
+        if args.init || args.join.join.is_some() {
             tracing::info!(dir = %args.data_dir.display(), "this master is set up already; --init and --join are ignored");
         }
         let pki = Pki::load(&pki_dir)?.refreshed(&identity)?;
@@ -51,15 +55,16 @@ pub async fn open(args: &Args, advertise: SocketAddr) -> anyhow::Result<Opened> 
         let store = Store::bootstrap(config(args, advertise, &pki)?).await.context("cannot found the store")?;
         return Ok(Opened { store, pki, founded: true });
     }
-    let (Some(url), Some(token)) = (&args.join, &args.token) else {
+    let Some((url, token)) = joining else {
         bail!(
-            "{} holds no master yet: found a cluster with --init, or join one with --join https://ADDRESS:6443 --token TOKEN",
+            "{} holds no master yet: found a cluster with --init, or join one with --join https://ADDRESS:6443 and a token \
+             in TRIREME_TOKEN or --token-file",
             args.data_dir.display()
         );
     };
     let joined = joining::join_master(&MasterJoin {
-        url: url.clone(),
-        token: token.parse().context("--token")?,
+        url,
+        token,
         name: args.name()?,
         address: advertise,
         peer_address: SocketAddr::new(advertise.ip(), args.peer_port),
@@ -114,8 +119,8 @@ pub async fn announce(args: &Args, server: &ApiServer, pki: &Pki, founded: bool)
     let node = token::create(&client, pin, Role::Node, ttl, "printed by trireme master --init").await?;
     println!(
         "The cluster is founded. Within the next hour, add machines to it with:\n\n  \
-         trireme master --join {url} --token {master} --advertise IP\n  \
-         trireme node --join {url} --token {node}\n\n\
+         TRIREME_TOKEN={master} \\\n    trireme master --join {url} --advertise IP\n  \
+         TRIREME_TOKEN={node} \\\n    trireme node --join {url}\n\n\
          More tokens: trireme token create --role master|node\n\
          Look around: export KUBECONFIG={path}; kubectl get nodes\n",
         path = path.display()

@@ -153,9 +153,7 @@ impl Boot<'_> {
     }
 
     fn start(&mut self, host: &Host, entry: &Entry, what: &str) -> anyhow::Result<()> {
-        let mut args = process::arguments_for(self.layout, host, entry);
-        args.extend_from_slice(self.cluster.extra(host.kind));
-        let (process, child) = process::start(self.layout, host, &args)?;
+        let (process, child) = process::start(self.layout, host, entry, self.cluster.extra(host.kind))?;
         self.started.push(host, child);
         self.progress.say(format_args!("{} ({}): {what}, pid {}", host.name, host.ip, process.pid));
         Ok(())

@@ -137,7 +137,12 @@ pub fn in_namespace(process: Process, host: &Host) -> bool {
 }
 
 /// Starts a host's process in its namespace. It outlives this program; its output goes to the host's log.
-pub fn start(layout: &Layout, host: &Host, args: &[String]) -> anyhow::Result<(Process, Child)> {
+pub fn start(
+    layout: &Layout,
+    host: &Host,
+    entry: &Entry,
+    more: &[String],
+) -> anyhow::Result<(Process, Child)> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -151,13 +156,18 @@ pub fn start(layout: &Layout, host: &Host, args: &[String]) -> anyhow::Result<(P
     let netns = File::open(&file).with_context(|| format!("cannot open {}", file.display()))?;
     let mut command = Command::new(layout.binary());
     command
-        .args(args)
+        .args(arguments_for(layout, host, entry))
+        .args(more)
         .current_dir(&host.dir)
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output)
         .env_remove("KUBECONFIG")
         .env_remove("TRIREME_TOKEN");
+    // Arguments can be read by everyone on the machine, an environment by its owner alone.
+    if let Entry::Join { token, .. } = entry {
+        command.env("TRIREME_TOKEN", token);
+    }
     // SAFETY: only system calls between fork and exec; nothing allocates or locks.
     unsafe {
         command.pre_exec(move || {
@@ -208,7 +218,7 @@ async fn wait_gone(processes: &[Process], limit: Duration) {
 }
 
 /// The command line of a host's process.
-pub fn arguments_for(layout: &Layout, host: &Host, entry: &Entry) -> Vec<String> {
+fn arguments_for(layout: &Layout, host: &Host, entry: &Entry) -> Vec<String> {
     let mut args: Vec<String> = Vec::new();
     let mut push = |parts: &[&str]| args.extend(parts.iter().map(ToString::to_string));
     let (data, ip) = (host.data().display().to_string(), host.ip.to_string());
@@ -224,7 +234,7 @@ pub fn arguments_for(layout: &Layout, host: &Host, entry: &Entry) -> Vec<String>
     match entry {
         Entry::Again => {}
         Entry::Found => push(&["--init"]),
-        Entry::Join { url, token } => push(&["--join", url, "--token", token]),
+        Entry::Join { url, .. } => push(&["--join", url]),
     }
     args
 }

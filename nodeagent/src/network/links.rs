@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use netlink_packet_route::AddressFamily;
@@ -20,7 +21,11 @@ pub(crate) const ROUTE_PROTOCOL: u8 = 116;
 
 /// A netlink handle with the operations of this module.
 #[derive(Clone)]
-pub(crate) struct Links(pub Handle);
+pub(crate) struct Links {
+    handle: Handle,
+    /// The kernel lists one thing at a time for each socket and answers EBUSY to whoever asks meanwhile.
+    listing: Arc<tokio::sync::Mutex<()>>,
+}
 
 /// A link, as far as we look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +67,12 @@ fn unless(code: nix::errno::Errno, result: Result<(), rtnetlink::Error>) -> Resu
 }
 
 impl Links {
+    pub fn new(handle: Handle) -> Links {
+        Links { handle, listing: Arc::default() }
+    }
+
     pub async fn find(&self, name: &str) -> Result<Option<Link>, NetworkError> {
-        let mut links = self.0.link().get().match_name(name).execute();
+        let mut links = self.handle.link().get().match_name(name).execute();
         match links.try_next().await {
             Ok(link) => Ok(link.map(describe)),
             Err(error) if errno(&error) == nix::errno::Errno::ENODEV as i32 => Ok(None),
@@ -72,8 +81,9 @@ impl Links {
     }
 
     pub async fn all(&self) -> Result<Vec<Link>, NetworkError> {
+        let _alone = self.listing.lock().await;
         let links: Vec<LinkMessage> =
-            self.0.link().get().execute().try_collect().await.map_err(fail("cannot list links"))?;
+            self.handle.link().get().execute().try_collect().await.map_err(fail("cannot list links"))?;
         Ok(links.into_iter().map(describe).collect())
     }
 
@@ -86,12 +96,12 @@ impl Links {
     pub async fn ensure_bridge(&self, name: &str, mac: [u8; 6], mtu: u32) -> Result<Link, NetworkError> {
         if self.find(name).await?.is_none() {
             let message = LinkBridge::new(name).address(mac.to_vec()).build();
-            let added = self.0.link().add(message).execute().await;
+            let added = self.handle.link().add(message).execute().await;
             unless(nix::errno::Errno::EEXIST, added).map_err(fail(format!("cannot make bridge {name}")))?;
         }
         let link = self.must_find(name).await?;
         let message = LinkUnspec::new_with_index(link.index).address(mac.to_vec()).mtu(mtu).up().build();
-        self.0.link().set(message).execute().await.map_err(fail(format!("cannot set up bridge {name}")))?;
+        self.handle.link().set(message).execute().await.map_err(fail(format!("cannot set up bridge {name}")))?;
         Ok(link)
     }
 
@@ -104,12 +114,12 @@ impl Links {
                 .learning(false)
                 .address(wanted.mac.to_vec())
                 .build();
-            let added = self.0.link().add(message).execute().await;
+            let added = self.handle.link().add(message).execute().await;
             unless(nix::errno::Errno::EEXIST, added).map_err(fail(format!("cannot make VXLAN {}", wanted.name)))?;
         }
         let link = self.must_find(wanted.name).await?;
         let message = LinkUnspec::new_with_index(link.index).mtu(wanted.mtu).up().build();
-        self.0.link().set(message).execute().await.map_err(fail(format!("cannot set up VXLAN {}", wanted.name)))?;
+        self.handle.link().set(message).execute().await.map_err(fail(format!("cannot set up VXLAN {}", wanted.name)))?;
         Ok(link)
     }
 
@@ -128,39 +138,41 @@ impl Links {
             .setns_by_fd(netns.as_raw_fd())
             .build();
         let message = LinkVeth::new(name, "eth0").set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).mtu(mtu).build();
-        self.0.link().add(message).execute().await.map_err(fail(format!("cannot make veth {name}")))?;
+        self.handle.link().add(message).execute().await.map_err(fail(format!("cannot make veth {name}")))?;
         self.must_find(name).await
     }
 
     /// Plugs a link into a bridge, up, and lets a pod reach itself through a service address.
     pub async fn plug(&self, link: u32, bridge: u32) -> Result<(), NetworkError> {
         let message = LinkUnspec::new_with_index(link).controller(bridge).up().build();
-        self.0.link().set(message).execute().await.map_err(fail("cannot plug a pod into the bridge"))?;
+        self.handle.link().set(message).execute().await.map_err(fail("cannot plug a pod into the bridge"))?;
         let message = LinkBridgePort::new(link).append_info_data(InfoBridgePort::HairpinMode(true)).build();
-        self.0.link().set_port(message).execute().await.map_err(fail("cannot set up a bridge port"))
+        self.handle.link().set_port(message).execute().await.map_err(fail("cannot set up a bridge port"))
     }
 
     pub async fn set_up(&self, index: u32) -> Result<(), NetworkError> {
         let message = LinkUnspec::new_with_index(index).up().build();
-        self.0.link().set(message).execute().await.map_err(fail("cannot set a link up"))
+        self.handle.link().set(message).execute().await.map_err(fail("cannot set a link up"))
     }
 
     pub async fn delete(&self, name: &str) -> Result<(), NetworkError> {
         let Some(link) = self.find(name).await? else { return Ok(()) };
-        let deleted = self.0.link().del(link.index).execute().await;
+        let deleted = self.handle.link().del(link.index).execute().await;
         unless(nix::errno::Errno::ENODEV, deleted).map_err(fail(format!("cannot delete link {name}")))
     }
 
     /// IPv4 addresses with link index and prefix length.
     pub async fn addresses(&self) -> Result<Vec<(u32, Ipv4Addr, u8)>, NetworkError> {
+        let _alone = self.listing.lock().await;
         let all: Vec<AddressMessage> =
-            self.0.address().get().execute().try_collect().await.map_err(fail("cannot list addresses"))?;
+            self.handle.address().get().execute().try_collect().await.map_err(fail("cannot list addresses"))?;
         Ok(all.iter().filter_map(address_of).collect())
     }
 
     /// Gives the link this IPv4 address and no other.
     pub async fn only_address(&self, link: u32, address: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
-        let mut all = self.0.address().get().set_link_index_filter(link).execute();
+        let listing = self.listing.lock().await;
+        let mut all = self.handle.address().get().set_link_index_filter(link).execute();
         let mut stale = Vec::new();
         let mut there = false;
         while let Some(message) = all.next().await {
@@ -171,14 +183,15 @@ impl Links {
                 None => {}
             }
         }
+        drop((all, listing));
         for message in stale {
-            let deleted = self.0.address().del(message).execute().await;
+            let deleted = self.handle.address().del(message).execute().await;
             unless(nix::errno::Errno::EADDRNOTAVAIL, deleted).map_err(fail("cannot remove an old address"))?;
         }
         if there {
             return Ok(());
         }
-        let added = self.0.address().add(link, IpAddr::V4(address), prefix).execute().await;
+        let added = self.handle.address().add(link, IpAddr::V4(address), prefix).execute().await;
         unless(nix::errno::Errno::EEXIST, added).map_err(fail(format!("cannot add address {address}/{prefix}")))
     }
 
@@ -197,20 +210,21 @@ impl Links {
         if route.onlink {
             builder = builder.onlink();
         }
-        let added = self.0.route().add(builder.build()).replace().execute().await;
+        let added = self.handle.route().add(builder.build()).replace().execute().await;
         added.map_err(fail(format!("cannot make the route to {}", route.to)))
     }
 
     /// Our own routes that leave through other nodes or to virtual addresses.
     pub async fn our_routes(&self) -> Result<Vec<(Cidr, RouteMessage)>, NetworkError> {
-        let all = self.0.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        let _alone = self.listing.lock().await;
+        let all = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
         let all: Vec<RouteMessage> = all.try_collect().await.map_err(fail("cannot list routes"))?;
         let ours = all.into_iter().filter(|route| route.header.protocol == RouteProtocol::from(ROUTE_PROTOCOL));
         Ok(ours.filter_map(|route| Some((destination(&route)?, route))).collect())
     }
 
     pub async fn delete_route(&self, route: RouteMessage) -> Result<(), NetworkError> {
-        let deleted = self.0.route().del(route).execute().await;
+        let deleted = self.handle.route().del(route).execute().await;
         unless(nix::errno::Errno::ESRCH, deleted).map_err(fail("cannot remove a route"))
     }
 
@@ -234,7 +248,7 @@ impl Links {
                 self.delete_neighbour(stale).await?;
             }
         }
-        let neighbours = self.0.neighbours();
+        let neighbours = self.handle.neighbours();
         for (hop, mac, node) in wanted {
             let neighbour = neighbours.add(link, IpAddr::V4(*hop)).link_layer_address(mac).replace();
             neighbour.execute().await.map_err(fail(format!("cannot make the neighbour {hop}")))?;
@@ -250,7 +264,8 @@ impl Links {
     }
 
     async fn neighbours(&self, link: u32, family: AddressFamily) -> Result<Vec<NeighbourMessage>, NetworkError> {
-        let all = self.0.neighbours().get().set_address_family(family).execute();
+        let _alone = self.listing.lock().await;
+        let all = self.handle.neighbours().get().set_address_family(family).execute();
         let all: Vec<NeighbourMessage> = all.try_collect().await.map_err(fail("cannot list neighbours"))?;
         Ok(all.into_iter().filter(|entry| entry.header.ifindex == link).collect())
     }
@@ -260,7 +275,7 @@ impl Links {
         entry.attributes.retain(|attribute| {
             matches!(attribute, NeighbourAttribute::Destination(_) | NeighbourAttribute::LinkLayerAddress(_))
         });
-        let deleted = self.0.neighbours().del(entry).execute().await;
+        let deleted = self.handle.neighbours().del(entry).execute().await;
         unless(nix::errno::Errno::ENOENT, deleted).map_err(fail("cannot remove a neighbour"))
     }
 }
@@ -316,4 +331,29 @@ fn has_mac(entry: &NeighbourMessage, wanted: &[u8; 6]) -> bool {
         .attributes
         .iter()
         .any(|attribute| matches!(attribute, NeighbourAttribute::LinkLayerAddress(mac) if mac.as_slice() == wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn many_may_list_at_once() {
+        let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+        tokio::spawn(connection);
+        let links = Links::new(handle);
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            let links = links.clone();
+            tasks.spawn(async move {
+                links.addresses().await.unwrap();
+                links.all().await.unwrap();
+                links.our_routes().await.unwrap();
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    }
 }

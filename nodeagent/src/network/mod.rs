@@ -74,7 +74,7 @@ impl Network {
         let netns = Netns::open(config.host_netns.as_deref())?;
         let dir = config.state_dir.clone();
         let ipam = blocking(move || Ipam::open(&dir)).await?;
-        let links = Links(netns.netlink().await?);
+        let links = Links::new(netns.netlink().await?);
         let state = Mutex::default();
         let applying = tokio::sync::Mutex::default();
         Ok(Self { inner: Arc::new(Inner { config, netns, links, ipam: Mutex::new(ipam), state, applying }) })
@@ -259,7 +259,7 @@ impl Inner {
     /// Makes or repairs the pod's link.
     async fn wire(&self, record: &Record, ready: Ready, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
         let pod = Netns::of(netns)?;
-        let inside = Links(pod.netlink().await?);
+        let inside = Links::new(pod.netlink().await?);
         let (name, network) = (veth_name(&record.key), &record.network);
         let mut eth0 = inside.find("eth0").await?;
         let mut outer = self.links.find(&name).await?;
