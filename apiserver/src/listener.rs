@@ -36,9 +36,6 @@ pub(crate) async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
-    let mut tls = (*server.inner.pki.server_config().map_err(|e| ServerError::Tls(e.to_string()))?).clone();
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
     let connections = Arc::new(Semaphore::new(server.inner.config.limits.connections));
     let graceful = Arc::new(GracefulShutdown::new());
     let join = crate::join::router(server.clone());
@@ -62,7 +59,8 @@ pub(crate) async fn serve(
             }
         };
         let connection = Connection { server: server.clone(), join: join.clone(), graceful: graceful.clone() };
-        let acceptor = acceptor.clone();
+        // Certificates are renewed while this runs.
+        let acceptor = TlsAcceptor::from(server.inner.server_tls.load_full());
         tokio::spawn(async move {
             connection.run(acceptor, stream, from).await;
             drop(permit);

@@ -11,11 +11,13 @@ mod tls;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rcgen::{Issuer, KeyPair};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-pub use issue::{CsrSubject, KeyAndCsr, key_and_csr, public_key_of_csr};
+pub use issue::{CsrSubject, KeyAndCsr, LEAF_LIFE, csr_of_key, key_and_csr, public_key_of_csr};
 
 /// Name of the folder inside a master's data directory.
 pub const DIRECTORY: &str = "pki";
@@ -74,6 +76,35 @@ pub struct Pair {
 impl std::fmt::Debug for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pair").field("cert_pem", &self.cert_pem).field("key_pem", &"(secret)").finish()
+    }
+}
+
+/// A certificate as status pages show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateInfo {
+    /// What it is used for: `ca`, `server`, `peer` …
+    pub name: String,
+    /// Whom it is made out to.
+    pub subject: String,
+    /// Valid from, seconds since the epoch.
+    pub not_before: i64,
+    /// Valid until, seconds since the epoch.
+    pub not_after: i64,
+}
+
+impl CertificateInfo {
+    /// Reads the first certificate of a PEM text.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn of_pem(name: &str, cert_pem: &str) -> Result<CertificateInfo, PkiError> {
+        tls::describe(name, cert_pem)
+    }
+
+    /// From when on it is time for a new one: two thirds of its life.
+    pub fn renewal(&self) -> i64 {
+        self.not_before + (self.not_after - self.not_before) * 2 / 3
     }
 }
 
@@ -137,13 +168,37 @@ pub struct Pki {
 struct Inner {
     dir: PathBuf,
     shared: SharedKeys,
-    ca: Issuer<'static, KeyPair>,
-    peer_ca: Issuer<'static, KeyPair>,
+    signer: Mutex<Arc<issue::Signer>>,
+    leaves: ArcSwap<Leaves>,
+    pin: String,
+}
+
+/// The certificates that are signed anew from time to time.
+struct Leaves {
     server: Pair,
     peer: Pair,
     kubelet_client: Pair,
     admin: Pair,
-    pin: String,
+}
+
+impl Leaves {
+    fn read(dir: &Path) -> Result<Leaves, PkiError> {
+        Ok(Leaves {
+            server: files::read_pair(dir, files::SERVER)?,
+            peer: files::read_pair(dir, files::PEER)?,
+            kubelet_client: files::read_pair(dir, files::KUBELET_CLIENT)?,
+            admin: files::read_pair(dir, files::ADMIN)?,
+        })
+    }
+
+    fn named(&self) -> [(&'static str, &Pair); 4] {
+        [
+            (files::SERVER, &self.server),
+            (files::PEER, &self.peer),
+            (files::KUBELET_CLIENT, &self.kubelet_client),
+            (files::ADMIN, &self.admin),
+        ]
+    }
 }
 
 impl std::fmt::Debug for Pki {
@@ -168,7 +223,7 @@ impl Pki {
             let shared = issue::new_cluster()?;
             let server = issue::key_and_csr()?;
             let peer = issue::key_and_csr()?;
-            let signer = issue::Signer::new(&shared)?;
+            let signer = issue::Signer::new(&shared, LEAF_LIFE)?;
             let server_crt = signer.master_server(&server.csr_pem, identity)?;
             let peer_crt = signer.master_peer(&peer.csr_pem, identity)?;
             Self::write(
@@ -179,7 +234,8 @@ impl Pki {
             )?;
         }
         let pki = Self::load(dir)?;
-        pki.refreshed(identity)
+        pki.refresh(identity)?;
+        Ok(pki)
     }
 
     /// Stores what a join brought. A folder of the same cluster (an earlier attempt that did not get further) gets the
@@ -205,9 +261,9 @@ impl Pki {
     }
 
     fn write(dir: &Path, shared: &SharedKeys, server: &Pair, peer: &Pair) -> Result<(), PkiError> {
-        let signer = issue::Signer::new(shared)?;
-        let kubelet_client = signer.client(KUBELET_CLIENT_USER, &[MASTERS_GROUP])?;
-        let admin = signer.client(ADMIN_USER, &[MASTERS_GROUP])?;
+        let signer = issue::Signer::new(shared, LEAF_LIFE)?;
+        let kubelet_client = signer.client(KUBELET_CLIENT_USER, &[MASTERS_GROUP], LEAF_LIFE)?;
+        let admin = signer.client(ADMIN_USER, &[MASTERS_GROUP], LEAF_LIFE)?;
         files::write_folder(
             dir,
             shared,
@@ -227,16 +283,12 @@ impl Pki {
     pub fn load(dir: &Path) -> Result<Pki, PkiError> {
         let unusable = |reason: String| PkiError::Unusable { dir: dir.to_path_buf(), reason };
         let shared = files::read_shared(dir)?;
-        let signer = issue::Signer::new(&shared).map_err(|error| unusable(error.to_string()))?;
+        let signer = issue::Signer::new(&shared, LEAF_LIFE).map_err(|error| unusable(error.to_string()))?;
         let inner = Inner {
-            server: files::read_pair(dir, files::SERVER)?,
-            peer: files::read_pair(dir, files::PEER)?,
-            kubelet_client: files::read_pair(dir, files::KUBELET_CLIENT)?,
-            admin: files::read_pair(dir, files::ADMIN)?,
+            leaves: ArcSwap::from_pointee(Leaves::read(dir)?),
             pin: tls::spki_sha256(&shared.ca_crt)?,
             dir: dir.to_path_buf(),
-            ca: signer.ca,
-            peer_ca: signer.peer_ca,
+            signer: Mutex::new(Arc::new(signer)),
             shared,
         };
         let pki = Pki { inner: Arc::new(inner) };
@@ -244,44 +296,64 @@ impl Pki {
         Ok(pki)
     }
 
-    /// This master's leaf certificates are signed anew, from the keys they have, when they run out soon or when the
-    /// address changed.
+    /// How long certificates are valid that are signed from now on.
+    ///
+    /// # Errors
+    /// When the authorities' keys cannot be used.
+    pub fn set_leaf_life(&self, life: Duration) -> Result<(), PkiError> {
+        *self.inner.signer.lock() = Arc::new(issue::Signer::new(&self.inner.shared, life)?);
+        Ok(())
+    }
+
+    fn signer(&self) -> Arc<issue::Signer> {
+        self.inner.signer.lock().clone()
+    }
+
+    /// This master's leaf certificates are signed anew, from the keys they have, when two thirds of their life are over
+    /// or the address changed. Whether any was; all clones of this handle then have the new ones.
     ///
     /// # Errors
     /// When signing or writing fails.
-    pub fn refreshed(&self, identity: &MasterIdentity) -> Result<Pki, PkiError> {
-        let signer = issue::Signer::new(&self.inner.shared)?;
+    pub fn refresh(&self, identity: &MasterIdentity) -> Result<bool, PkiError> {
+        let signer = self.signer();
+        let leaves = self.inner.leaves.load_full();
         let mut changed = false;
-        let leaves = [
-            (files::SERVER, &self.inner.server, identity.server_names()),
-            (files::PEER, &self.inner.peer, vec![identity.name.clone(), identity.address.to_string()]),
-        ];
-        for (file, pair, names) in leaves {
-            if tls::is_due(&pair.cert_pem, &names)? {
-                let csr = issue::csr_of_key(&pair.key_pem)?;
-                let cert_pem = match file {
-                    files::SERVER => signer.master_server(&csr, identity)?,
-                    _ => signer.master_peer(&csr, identity)?,
-                };
-                files::write_pair(&self.inner.dir, file, &Pair { cert_pem, key_pem: pair.key_pem.clone() })?;
-                changed = true;
+        for (file, pair) in leaves.named() {
+            let names = match file {
+                files::SERVER => identity.server_names(),
+                files::PEER => vec![identity.name.clone(), identity.address.to_string()],
+                _ => Vec::new(),
+            };
+            // Copies of the administrator's are with people, to whom nobody brings a new one.
+            let life = if file == files::ADMIN { LEAF_LIFE } else { signer.life };
+            if !tls::is_due(&pair.cert_pem, &names, life)? {
+                continue;
             }
-        }
-        let clients = [
-            (files::KUBELET_CLIENT, &self.inner.kubelet_client, KUBELET_CLIENT_USER),
-            (files::ADMIN, &self.inner.admin, ADMIN_USER),
-        ];
-        for (file, pair, user) in clients {
-            if tls::is_due(&pair.cert_pem, &[])? {
-                files::write_pair(&self.inner.dir, file, &signer.client(user, &[MASTERS_GROUP])?)?;
-                changed = true;
-            }
+            let signed = |cert_pem| Pair { cert_pem, key_pem: pair.key_pem.clone() };
+            let new = match file {
+                files::SERVER => signed(signer.master_server(&issue::csr_of_key(&pair.key_pem)?, identity)?),
+                files::PEER => signed(signer.master_peer(&issue::csr_of_key(&pair.key_pem)?, identity)?),
+                files::KUBELET_CLIENT => signer.client(KUBELET_CLIENT_USER, &[MASTERS_GROUP], life)?,
+                _ => signer.client(ADMIN_USER, &[MASTERS_GROUP], life)?,
+            };
+            files::write_pair(&self.inner.dir, file, &new)?;
+            tracing::info!(certificate = file, "certificate signed anew");
+            changed = true;
         }
         if changed {
-            tracing::info!(dir = %self.inner.dir.display(), "certificates signed anew");
-            return Self::load(&self.inner.dir);
+            self.inner.leaves.store(Arc::new(Leaves::read(&self.inner.dir)?));
         }
-        Ok(self.clone())
+        Ok(changed)
+    }
+
+    /// This master's certificates and those of the authorities, with their times.
+    pub fn certificates(&self) -> Vec<CertificateInfo> {
+        let leaves = self.inner.leaves.load();
+        let leaves = leaves.named().map(|(name, pair)| (name, pair.cert_pem.as_str()));
+        let authorities =
+            [("ca", self.inner.shared.ca_crt.as_str()), ("peer-ca", self.inner.shared.peer_ca_crt.as_str())];
+        // What could not be read would not have been loaded.
+        authorities.into_iter().chain(leaves).filter_map(|(name, pem)| tls::describe(name, pem).ok()).collect()
     }
 
     /// Where the files are.
@@ -300,23 +372,23 @@ impl Pki {
     }
 
     /// The API server's certificate chain (leaf and CA) and key.
-    pub fn server(&self) -> &Pair {
-        &self.inner.server
+    pub fn server(&self) -> Pair {
+        self.inner.leaves.load().server.clone()
     }
 
     /// Certificate and key for the traffic among masters.
-    pub fn peer(&self) -> &Pair {
-        &self.inner.peer
+    pub fn peer(&self) -> Pair {
+        self.inner.leaves.load().peer.clone()
     }
 
     /// Client certificate with which the API server talks to node agents.
-    pub fn kubelet_client(&self) -> &Pair {
-        &self.inner.kubelet_client
+    pub fn kubelet_client(&self) -> Pair {
+        self.inner.leaves.load().kubelet_client.clone()
     }
 
     /// The administrator's client certificate.
-    pub fn admin(&self) -> &Pair {
-        &self.inner.admin
+    pub fn admin(&self) -> Pair {
+        self.inner.leaves.load().admin.clone()
     }
 
     /// Key that signs service account tokens, PEM.
@@ -344,8 +416,9 @@ impl Pki {
     /// # Errors
     /// When the request is not a valid, self-signed PKCS#10 request for a key of a supported kind.
     pub fn sign_node(&self, csr_pem: &str, name: &str, address: IpAddr) -> Result<String, PkiError> {
+        let signer = self.signer();
         issue::sign(
-            &self.inner.ca,
+            &signer.ca,
             csr_pem,
             &CsrSubject {
                 user: format!("system:node:{name}"),
@@ -353,6 +426,7 @@ impl Pki {
                 names: vec![name.into(), address.to_string()],
                 client: true,
                 server: true,
+                life: signer.life,
             },
         )
     }
@@ -362,7 +436,7 @@ impl Pki {
     /// # Errors
     /// As [`Pki::sign_node`].
     pub fn sign_master_server(&self, csr_pem: &str, identity: &MasterIdentity) -> Result<String, PkiError> {
-        issue::sign_master_server(&self.inner.ca, &self.inner.shared.ca_crt, csr_pem, identity)
+        self.signer().master_server(csr_pem, identity)
     }
 
     /// Signs the peer certificate of another master.
@@ -370,7 +444,7 @@ impl Pki {
     /// # Errors
     /// As [`Pki::sign_node`].
     pub fn sign_master_peer(&self, csr_pem: &str, identity: &MasterIdentity) -> Result<String, PkiError> {
-        issue::sign_master_peer(&self.inner.peer_ca, csr_pem, identity)
+        self.signer().master_peer(csr_pem, identity)
     }
 
     /// Makes a key and a client certificate for a user.
@@ -378,7 +452,8 @@ impl Pki {
     /// # Errors
     /// When key generation fails.
     pub fn client(&self, user: &str, groups: &[&str]) -> Result<Pair, PkiError> {
-        issue::client(&self.inner.ca, user, groups)
+        let signer = self.signer();
+        signer.client(user, groups, signer.life)
     }
 
     /// TLS of the API server: 1.2 and 1.3, HTTP/2 and 1.1, client certificates optional.
@@ -386,7 +461,7 @@ impl Pki {
     /// # Errors
     /// When the files do not fit together.
     pub fn server_config(&self) -> Result<Arc<rustls::ServerConfig>, PkiError> {
-        tls::server_config(&self.inner.server, &self.inner.shared.ca_crt)
+        tls::server_config(&self.server(), &self.inner.shared.ca_crt)
     }
 
     /// TLS with which the API server calls node agents.
@@ -394,7 +469,7 @@ impl Pki {
     /// # Errors
     /// When the files do not fit together.
     pub fn kubelet_client_config(&self) -> Result<Arc<rustls::ClientConfig>, PkiError> {
-        tls::client_config(&self.inner.kubelet_client, &self.inner.shared.ca_crt)
+        tls::client_config(&self.kubelet_client(), &self.inner.shared.ca_crt)
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) documents: Documents,
     /// TLS towards node agents.
     pub(crate) agent_tls: ArcSwap<rustls::ClientConfig>,
+    /// TLS of this server.
+    pub(crate) server_tls: ArcSwap<rustls::ServerConfig>,
     /// Cancelled when the server begins to shut down: watches end, readyz fails.
     pub(crate) stopping: CancellationToken,
     /// Which masters are endpoints of the service `kubernetes`.
@@ -74,6 +76,7 @@ impl ApiServer {
         let agent_tls = pki.kubelet_client_config().map_err(|e| ServerError::Tls(e.to_string()))?;
         let audit = Audit::open(config.audit.as_ref())?;
         let metrics = Metrics::new(&store, &feed, &audit);
+        let server_tls = pki.server_config().map_err(|e| ServerError::Tls(e.to_string()))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 service_cidr: config.service_cidr.parse()?,
@@ -88,6 +91,7 @@ impl ApiServer {
                 audit,
                 documents: Documents::default(),
                 agent_tls: ArcSwap::from(agent_tls),
+                server_tls: ArcSwap::from(server_tls),
                 stopping: CancellationToken::new(),
                 announced: Mutex::default(),
                 _feed: stop.drop_guard(),
@@ -108,6 +112,19 @@ impl ApiServer {
     /// The cluster's keys.
     pub fn pki(&self) -> &Pki {
         &self.inner.pki
+    }
+
+    /// Shows the certificates that the key folder holds now; connections that are open stay.
+    ///
+    /// # Errors
+    /// When they cannot be used; the old ones then stay in use.
+    pub fn reload_certificates(&self) -> Result<(), ServerError> {
+        let unusable = |e: crate::pki::PkiError| ServerError::Tls(e.to_string());
+        let server = self.inner.pki.server_config().map_err(unusable)?;
+        let agents = self.inner.pki.kubelet_client_config().map_err(unusable)?;
+        self.inner.server_tls.store(server);
+        self.inner.agent_tls.store(agents);
+        Ok(())
     }
 
     /// Serves TLS connections from a bound listener until `shutdown` is cancelled, then lets requests in work finish.

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trireme_apiserver::join::wire::{MASTER_PATH, MasterRequest, MasterResponse, NODE_PATH, NodeRequest, NodeResponse};
-use trireme_apiserver::pki::{Pair, Pki, key_and_csr};
+use trireme_apiserver::pki::{KeyAndCsr, Pair, Pki, csr_of_key, key_and_csr};
 use trireme_client::tls::{CaPin, Trust, client_config};
 
 const DIAL: Duration = Duration::from_secs(5);
@@ -128,8 +128,7 @@ impl Fresh {
     /// When it cannot be made.
     pub fn make(dir: &Path) -> anyhow::Result<Fresh> {
         let made = !dir.exists();
-        std::fs::create_dir_all(dir)
-            .with_context(|| format!("cannot create the data directory {}", dir.display()))?;
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
         Ok(Fresh { dir: dir.to_owned(), made })
     }
 
@@ -210,6 +209,8 @@ pub struct NodeJoin {
     pub name: String,
     /// Its address.
     pub address: IpAddr,
+    /// The key that it has from an earlier join, PEM.
+    pub key_pem: Option<String>,
 }
 
 /// What a joined node has got. Nothing of it is on disk yet.
@@ -229,7 +230,10 @@ pub struct JoinedNode {
 /// # Errors
 /// As [`join_master`].
 pub async fn join_node(join: &NodeJoin) -> anyhow::Result<JoinedNode> {
-    let key = key_and_csr()?;
+    let key = match &join.key_pem {
+        Some(key_pem) => KeyAndCsr { key_pem: key_pem.clone(), csr_pem: csr_of_key(key_pem)? },
+        None => key_and_csr()?,
+    };
     let request = NodeRequest { name: join.name.clone(), address: join.address.to_string(), csr: key.csr_pem };
     let response: NodeResponse = post(&join.url, &join.token, NODE_PATH, &request).await?;
     Ok(JoinedNode { ca_pem: response.ca_crt, cert_pem: response.crt, key_pem: key.key_pem, masters: response.masters })
@@ -376,6 +380,7 @@ mod tests {
             token: format!("abcdef.0123456789abcdef@sha256:{}", "00".repeat(32)).parse().unwrap(),
             name: "n".into(),
             address: address.ip(),
+            key_pem: None,
         };
         let error = join_node(&join).await.err().unwrap().to_string();
         assert!(error.contains("cannot reach https://127.0.0.1"), "{error}");
@@ -404,6 +409,7 @@ mod tests {
             token: format!("abcdef.0123456789abcdef@sha256:{}", "00".repeat(32)).parse().unwrap(),
             name: "n".into(),
             address: address.ip(),
+            key_pem: None,
         };
         let error = join_node(&join).await.err().unwrap().to_string();
         assert!(error.contains("not a master of the cluster that the token is from"), "{error}");

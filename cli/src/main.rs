@@ -7,6 +7,9 @@ mod ctl;
 mod joining;
 mod master;
 mod node;
+mod reset;
+mod status;
+mod terminal;
 mod terminate;
 mod up;
 
@@ -37,12 +40,14 @@ enum Command {
     Token(admin::token::Args),
     /// List and remove masters.
     Member(admin::member::Args),
+    /// Make another kubeconfig, on a master from the keys that it holds.
+    Kubeconfig(admin::kubeconfig::Args),
     /// Boot a local cluster: every host is a network namespace on this machine.
     Up(up::UpArgs),
     /// Stop a local cluster and remove everything it left.
     Down(up::DownArgs),
-    /// Tell how a local cluster is doing.
-    Status(up::StatusArgs),
+    /// Tell whether a cluster is well, and what to do if it is not.
+    Status(status::Args),
     /// kubectl-style verbs; also available under the name `trictl`.
     #[command(disable_help_flag = true)]
     Ctl {
@@ -67,28 +72,35 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     init_logging(&cli.log);
+    // Its exit codes tell a cluster that is ill from one that cannot be asked.
+    let failure = match cli.command {
+        Command::Status(_) => ExitCode::from(status::UNUSABLE),
+        _ => ExitCode::FAILURE,
+    };
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            failure
         }
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
-        match command {
+        let done = match command {
             Command::Master(args) => master::run(*args).await,
             Command::Node(args) => node::run(*args).await,
             Command::Token(args) => admin::token::run(args).await,
             Command::Member(args) => admin::member::run(args).await,
+            Command::Kubeconfig(args) => admin::kubeconfig::run(args),
             Command::Up(args) => up::up(args).await,
             Command::Down(args) => up::down(args).await,
-            Command::Status(args) => up::status(args).await,
+            Command::Status(args) => return status::run(args).await,
             Command::Ctl { .. } => unreachable!("dispatched before clap"),
-        }
+        };
+        done.map(|()| ExitCode::SUCCESS)
     });
     // A blocked reader of standard input or a stuck file system must not keep the process alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

@@ -3,9 +3,12 @@
 mod args;
 mod identity;
 mod reign;
+mod renewal;
 
 pub use args::Args;
+use args::Command;
 use identity::Opened;
+use renewal::Renewal;
 
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
@@ -24,6 +27,9 @@ use crate::terminate;
 /// # Errors
 /// When the arguments do not fit, a port is taken, the join is refused, or the store cannot be opened or fails.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(Command::Reset(reset)) = args.command {
+        return crate::reset::master(reset).await;
+    }
     args.validate()?;
     let advertise = args.advertise()?;
     let member = Store::has_data(&args.data_dir.join("store"))?;
@@ -50,7 +56,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Serves the API and runs the control loops until shutdown or until one of them ends by itself.
 async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Opened { store, pki, founded } = opened;
+    let Opened { store, pki, identity, founded } = opened;
     let server =
         ApiServer::new(args.apiserver_config()?, store.clone(), pki.clone()).context("cannot start the API server")?;
     // The control loops end before the API server they talk to, and that before the store.
@@ -79,6 +85,15 @@ async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: Can
         let (server, stop) = (server.clone(), api_stop.clone());
         async move { server.serve(listener, stop).await }
     });
+    let renewal = Renewal {
+        pki: pki.clone(),
+        identity,
+        server: server.clone(),
+        store: store.clone(),
+        url: format!("https://{}", args.advertise()?),
+        kubeconfig: args.kubeconfig(),
+    };
+    let renewing = tokio::spawn(renewal.run(loops_stop.clone()));
     identity::announce(args, &server, &pki, founded).await?;
     tracing::info!(name = %args.name()?, "master is up");
 
@@ -101,6 +116,7 @@ async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: Can
         api.abort();
     }
     reigning.abort();
+    renewing.abort();
     loops.abort();
     outcome
 }

@@ -1,22 +1,37 @@
 //! `trireme node`: the agent of one machine.
 
+mod renewal;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use trireme_apiserver::pki::CertificateInfo;
 use trireme_client::masters::{self, MastersConfig};
 use trireme_client::tls::Identity;
-use trireme_nodeagent::AgentTls;
+use trireme_nodeagent::{AgentTls, NodeCertificate};
+
+use renewal::Renewal;
 
 use crate::ctl::time::duration;
 use crate::joining::{self, Fresh, JoinArgs, JoinToken, NodeJoin};
 use crate::terminate;
 
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Stop all pods and remove everything that the agent has left on this machine.
+    Reset(crate::reset::NodeArgs),
+}
+
 /// `trireme node`
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     join: JoinArgs,
     /// Where this node keeps its certificate, images and pods.
@@ -40,6 +55,15 @@ pub struct Args {
     /// How many pods may run here.
     #[arg(long, value_name = "N", default_value_t = 110)]
     max_pods: u32,
+    /// Percent of the disk in use from which on unused images are removed; 100 never.
+    #[arg(long, value_name = "PERCENT", default_value_t = 85)]
+    image_gc_high_threshold: u8,
+    /// Percent of the disk in use down to which they are.
+    #[arg(long, value_name = "PERCENT", default_value_t = 80)]
+    image_gc_low_threshold: u8,
+    /// Younger images are not removed.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    minimum_image_ttl_duration: Duration,
     /// Port of the agent's HTTPS server.
     #[arg(long, value_name = "PORT", default_value_t = 10250)]
     port: u16,
@@ -67,12 +91,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("trireme node runs containers and needs root; try: sudo trireme node …");
     }
-    let member = args.data_dir.join(KEY).exists();
-    // What was typed is checked before anything is touched.
-    let joining = if member { None } else { args.join.read()? };
-    if member && args.join.join.is_some() {
-        tracing::info!(dir = %args.data_dir.display(), "this node has joined already; --join is ignored");
+    if let Some(Command::Reset(reset)) = args.command {
+        return crate::reset::node(reset).await;
     }
+    // What was typed is checked before anything is touched.
+    let (member, joining) = args.entry()?;
     let fresh = Fresh::make(&args.data_dir)?;
     let data_dir = std::fs::canonicalize(&args.data_dir)?;
     let _lock = crate::master::lock(&data_dir)?;
@@ -87,15 +110,27 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         anyhow::Ok(agent)
     };
     let agent = ready.await.inspect_err(|_| fresh.undo())?;
-    let tls =
-        AgentTls { ca_pem: read(&data_dir, CA)?, cert_pem: read(&data_dir, CERT)?, key_pem: read(&data_dir, KEY)? };
+    remember_agent(&data_dir, &agent)?;
+    let (cert_pem, key_pem) = (read(&data_dir, CERT)?, read(&data_dir, KEY)?);
+    let certificate = NodeCertificate::new(&cert_pem, &key_pem).context("the node's certificate")?;
+    let tls = AgentTls { ca_pem: read(&data_dir, CA)?, certificate: certificate.clone() };
     let urls: Vec<String> = serde_json::from_slice(&read(&data_dir, MASTERS)?)
         .with_context(|| format!("{} is damaged", data_dir.join(MASTERS).display()))?;
 
     let shutdown = CancellationToken::new();
     terminate::on_signal(shutdown.clone())?;
-    let identity = Identity { cert_pem: tls.cert_pem.clone(), key_pem: tls.key_pem.clone() };
+    let identity = Identity { cert_pem, key_pem: key_pem.clone() };
     let (client, known) = masters::connect(MastersConfig::new(urls, tls.ca_pem.clone(), Some(identity)))?;
+    let renewal = Renewal {
+        data_dir: data_dir.clone(),
+        name: agent.node_name.clone(),
+        address: agent.node_ip,
+        certificate,
+        key_pem,
+        client: client.clone(),
+        masters: known.clone(),
+    };
+    let renewing = tokio::spawn(renewal.run(shutdown.clone()));
     let following = tokio::spawn({
         let (client, data_dir) = (client.clone(), data_dir.clone());
         async move {
@@ -109,6 +144,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     });
     let result = trireme_nodeagent::run(agent, client, tls, shutdown).await.context("the node agent failed");
     following.abort();
+    renewing.abort();
     result
 }
 
@@ -126,7 +162,9 @@ async fn join(
             data_dir.display()
         );
     };
-    let request = NodeJoin { url: url.clone(), token, name: name.to_owned(), address };
+    // A node that joins again keeps its key, by which the cluster knows that the name is its own.
+    let key_pem = read(data_dir, KEY).ok().and_then(|pem| String::from_utf8(pem).ok());
+    let request = NodeJoin { url: url.clone(), token, name: name.to_owned(), address, key_pem };
     let joined = joining::join_node(&request).await?;
     std::fs::create_dir_all(data_dir.join("pki"))?;
     remember_masters(data_dir, &joined.masters)?;
@@ -137,7 +175,62 @@ async fn join(
     Ok(())
 }
 
+/// Since when the node's certificate is not valid any more.
+fn expired(data_dir: &Path) -> anyhow::Result<Option<String>> {
+    let pem = String::from_utf8(read(data_dir, CERT)?).context("the node's certificate")?;
+    let info = CertificateInfo::of_pem("node", &pem)?;
+    let now = jiff::Timestamp::now();
+    let until = jiff::Timestamp::from_second(info.not_after)?;
+    Ok((until <= now).then(|| until.to_string()))
+}
+
+/// What `trireme node reset` has to know, for when it is given nothing but the data directory.
+#[derive(Serialize, Deserialize)]
+pub struct Remembered {
+    /// Name of the node.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Cgroup of its pods.
+    pub cgroup_root: String,
+}
+
+const REMEMBERED: &str = "node.json";
+
+impl Remembered {
+    /// What the agent left in its data directory.
+    pub fn load(data_dir: &Path) -> Option<Remembered> {
+        serde_json::from_slice(&read(data_dir, REMEMBERED).ok()?).ok()
+    }
+}
+
+fn remember_agent(data_dir: &Path, agent: &trireme_nodeagent::Config) -> anyhow::Result<()> {
+    let (name, cgroup_root) = (agent.node_name.clone(), agent.cgroup_root.clone());
+    let known = Remembered { name, address: agent.node_ip, cgroup_root };
+    write(data_dir, REMEMBERED, &serde_json::to_vec_pretty(&known)?)
+}
+
 impl Args {
+    /// Whether this is a node that masters know, and if not, how it becomes one.
+    fn entry(&self) -> anyhow::Result<(bool, Option<(String, JoinToken)>)> {
+        let member = self.data_dir.join(KEY).exists();
+        let expired = if member { expired(&self.data_dir)? } else { None };
+        let Some(since) = expired else {
+            if member && self.join.join.is_some() {
+                tracing::info!(dir = %self.data_dir.display(), "this node has joined already; --join is ignored");
+            }
+            return Ok((member, if member { None } else { self.join.read()? }));
+        };
+        let joining = self.join.read()?;
+        if joining.is_none() {
+            bail!(
+                "the certificate of this node has expired ({since}), so no master believes it any more: join again with \
+                 --join https://ADDRESS:6443 and a token in TRIREME_TOKEN or --token-file; pods and images stay"
+            );
+        }
+        Ok((false, joining))
+    }
+
     /// The agent's configuration, checked.
     ///
     /// # Errors
@@ -150,6 +243,9 @@ impl Args {
         agent.status_update_frequency = self.node_status_update_frequency;
         agent.status_report_frequency = self.node_status_report_frequency;
         agent.lease_duration_seconds = self.node_lease_duration_seconds;
+        agent.image_gc.high_threshold_percent = self.image_gc_high_threshold;
+        agent.image_gc.low_threshold_percent = self.image_gc_low_threshold;
+        agent.image_gc.minimum_age = self.minimum_image_ttl_duration;
         if let Some(images) = &self.images {
             agent.images_dir = std::path::absolute(images)?;
         }

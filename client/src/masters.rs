@@ -181,12 +181,23 @@ pub struct MasterHealth {
 #[derive(Clone)]
 pub struct Masters {
     pool: Arc<Pool>,
+    trust: Trust,
 }
 
 impl Masters {
     /// Replaces the masters, keeping connections to those that stay. Invalid or empty lists change nothing.
     pub fn set(&self, urls: &[String]) -> Result<(), MastersError> {
         self.pool.set(urls)
+    }
+
+    /// Shows another client certificate on connections that are made from now on, and gives up those that are open;
+    /// requests in flight on them still end well.
+    ///
+    /// # Errors
+    /// When certificate and key cannot be used; the old ones then stay in use.
+    pub fn set_identity(&self, identity: &Identity) -> Result<(), TlsError> {
+        self.pool.replace_tls(tls::client_config(&self.trust, Some(identity))?);
+        Ok(())
     }
 
     /// The masters in order of preference.
@@ -226,7 +237,7 @@ pub fn service(config: MastersConfig) -> Result<(MastersService, Masters), Maste
         None => None,
     };
     let pool = Arc::new(Pool::new(&config, tls)?);
-    Ok((MastersService::new(pool.clone(), token, config.timing.clone()), Masters { pool }))
+    Ok((MastersService::new(pool.clone(), token, config.timing.clone()), Masters { pool, trust: config.trust }))
 }
 
 /// A master's address, taken apart once.

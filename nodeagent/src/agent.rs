@@ -56,7 +56,7 @@ pub enum AgentError {
     Address(IpAddr),
 }
 
-fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> AgentError {
+pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> AgentError {
     let what = what.into();
     move |source| AgentError::Io { what, source }
 }
@@ -103,7 +103,7 @@ pub async fn run(
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(event_writer.run());
-    tasks.spawn(server::run(context.clone(), listener, acceptor, shutdown.clone()));
+    tasks.spawn(server::run(context.clone(), tls.certificate, listener, acceptor, shutdown.clone()));
     let (name, lease_seconds) = (context.config.node_name.clone(), context.config.lease_duration_seconds);
     tasks.spawn(node::run_status(context.clone(), facts, (network_rx, seen_rx), uid, shutdown.clone()));
     tasks.spawn(node::run_lease(client.clone(), name.clone(), lease_seconds, uid_rx, shutdown.clone()));
@@ -122,6 +122,7 @@ pub async fn run(
             }
         }
     };
+    tasks.spawn(crate::image_gc::run(context.clone(), shutdown.clone()));
     let _ = tokio::join!(first, tokio::time::timeout(SERVICES_TIMEOUT, services.wait_until_ready()));
     let stop = shutdown.clone();
     tasks.spawn(async move { images.watch_folder(images_dir, stop).await });

@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
-/// Certificates of the agent's HTTPS server, in PEM.
+use crate::certificate::NodeCertificate;
+use crate::images::GcPolicy;
+
+/// Certificates of the agent's HTTPS server.
 #[derive(Clone)]
 pub struct AgentTls {
     /// The authority that client certificates must come from.
     pub ca_pem: Vec<u8>,
-    /// The node's certificate chain.
-    pub cert_pem: Vec<u8>,
-    /// The key of that certificate.
-    pub key_pem: Vec<u8>,
+    /// The node's certificate with its key.
+    pub certificate: Arc<NodeCertificate>,
 }
 
 impl std::fmt::Debug for AgentTls {
@@ -59,6 +61,8 @@ pub struct Config {
     pub log_max_bytes: u64,
     /// How many log files a container may have, the current one included.
     pub log_max_files: u32,
+    /// When unused images are removed.
+    pub image_gc: GcPolicy,
     /// How often it is looked whether the node's status has changed, which is told at once.
     pub status_update_frequency: Duration,
     /// How often the status is told although nothing changed.
@@ -87,6 +91,7 @@ impl Config {
             shim_program: PathBuf::from("/proc/self/exe"),
             log_max_bytes: 10 << 20,
             log_max_files: 5,
+            image_gc: GcPolicy::default(),
             status_update_frequency: Duration::from_secs(10),
             status_report_frequency: Duration::from_secs(300),
             lease_duration_seconds: 40,
@@ -134,7 +139,7 @@ impl Config {
         if !(1..=86_400).contains(&self.lease_duration_seconds) {
             return Err(ConfigError::LeaseDuration(self.lease_duration_seconds));
         }
-        Ok(())
+        self.image_gc.validate().map_err(ConfigError::ImageGc)
     }
 }
 
@@ -158,6 +163,9 @@ pub enum ConfigError {
     /// A node without room makes no sense.
     #[error("a node must be able to hold at least one pod")]
     MaxPods,
+    /// The thresholds of image garbage collection do not fit together.
+    #[error("{0}")]
+    ImageGc(String),
     /// Rotation needs room for a current and an old file.
     #[error("container logs need at least 2 files of 4096 bytes")]
     LogBounds,

@@ -5,15 +5,21 @@
 //! therefore be called at the very top of `main`, before any thread exists.
 
 mod agent;
+mod certificate;
 mod config;
+mod image_gc;
 pub mod images;
 pub mod network;
 mod node;
 mod pods;
+mod reset;
 mod runtime;
 mod server;
 pub mod shim;
+mod stats;
 
 pub use agent::{AgentError, destroy, run};
+pub use certificate::NodeCertificate;
 pub use config::{AgentTls, Config, ConfigError};
+pub use reset::{Undone, reset};
 pub use server::tls::TlsError;

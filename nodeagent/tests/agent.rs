@@ -21,7 +21,7 @@ use api::Api;
 use https::Authority;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use trireme_nodeagent::{AgentTls, Config, destroy, images, run, shim};
+use trireme_nodeagent::{AgentTls, Config, NodeCertificate, destroy, images, run, shim};
 
 const ADDRESS: [u8; 4] = [10, 213, 0, 1];
 
@@ -46,7 +46,8 @@ impl Node {
         images::build::busybox_archive(Path::new("/bin/busybox"), &config.images_dir.join("busybox.tar")).unwrap();
         let authority = Authority::new();
         let (cert_pem, key_pem) = authority.issue("system:node:n", "system:nodes");
-        let tls = AgentTls { ca_pem: authority.pem.clone().into_bytes(), cert_pem, key_pem };
+        let certificate = NodeCertificate::new(&cert_pem, &key_pem).unwrap();
+        let tls = AgentTls { ca_pem: authority.pem.clone().into_bytes(), certificate };
         Node { config, api: Api::new(), tls, authority, stop: CancellationToken::new(), _files: files }
     }
 
@@ -126,6 +127,38 @@ fn condition<'a>(object: &'a Value, name: &str) -> &'a str {
 
 fn main_container(script: &str) -> Value {
     json!({"name": "main", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script]})
+}
+
+/// What operators look at: summary and metrics, and a certificate that is renewed while the server runs.
+async fn tells_what_it_uses(node: &Node) {
+    let path = node.create("busy", json!({"containers": [main_container("sleep 1000")]}));
+    node.running(&path).await;
+    let client = node.authority.client(Some("system:masters"));
+    let (code, text) = client.get("/stats/summary").await.unwrap();
+    assert_eq!(code, 200, "{text}");
+    let summary: Value = serde_json::from_str(&text).unwrap();
+    for path in ["/node/fs/availableBytes", "/node/fs/capacityBytes", "/node/runtime/imageFs/capacityBytes"] {
+        assert!(summary.pointer(path).and_then(Value::as_u64).is_some_and(|n| n > 0), "{path}: {summary:#}");
+    }
+    assert!(summary["node"]["memory"]["workingSetBytes"].as_u64().is_some_and(|n| n > 0));
+    let pods = summary["pods"].as_array().unwrap();
+    let pod = pods.iter().find(|pod| pod["podRef"]["name"] == "busy").unwrap();
+    assert_eq!(pod["containers"][0]["name"], "main");
+    assert!(pod["memory"]["usageBytes"].as_u64().is_some_and(|n| n > 0), "{pod:#}");
+    let (_, brief) = client.get("/stats/summary?only_cpu_and_memory=true").await.unwrap();
+    assert!(!brief.contains("imageFs"), "{brief}");
+    assert_eq!(node.authority.client(Some("system:nodes")).get("/stats/summary").await.unwrap().0, 403);
+    let left = |text: &str| -> f64 {
+        let name = "kubelet_certificate_manager_server_ttl_seconds ";
+        text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap()
+    };
+    let (_, before) = client.get("/metrics").await.unwrap();
+    assert!(left(&before) > 0.0, "{before}");
+    let (certificate, key) = node.authority.issue("system:node:n", "system:nodes");
+    node.tls.certificate.replace(&certificate, &key).unwrap();
+    assert!(node.tls.certificate.replace(b"rubbish", &key).is_err());
+    assert_eq!(client.get("/healthz").await.unwrap().0, 200);
+    node.delete(&path, 0).await;
 }
 
 async fn registers_and_waits_for_its_range(node: &Node) {
@@ -355,7 +388,7 @@ async fn all(filter: &str) {
             }
         )*};
     }
-    run!(a_pod_runs_serves_and_goes, pods_end_as_they_should, the_server_lets_masters_in);
+    run!(a_pod_runs_serves_and_goes, pods_end_as_they_should, the_server_lets_masters_in, tells_what_it_uses);
     println!("test agents_come_and_go ...");
     let agent = agents_come_and_go(&node, agent).await;
     println!("test agents_come_and_go ... ok");

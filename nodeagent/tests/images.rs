@@ -6,18 +6,22 @@ mod archives;
 #[path = "support/registry.rs"]
 mod registry;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use archives::{Entry, Layer, docker_save, gzip, oci_layout};
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use registry::{Access, Registry};
 use tempfile::TempDir;
-use trireme_nodeagent::images::{Credentials, Image, ImageError, PullPolicy, RootfsDirs, Store, StoreConfig, build};
+use trireme_nodeagent::images::{
+    Ages, Credentials, Disk, GcPolicy, Image, ImageError, PullPolicy, RootfsDirs, Store, StoreConfig, build,
+};
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -350,6 +354,38 @@ async fn garbage_is_what_no_name_and_no_container_needs() {
     lab.store.collect_garbage(|_| false).await.unwrap();
     let lab = lab.reopen().await;
     assert!(lab.store.list().is_empty() && lab.leftovers().is_empty());
+}
+
+#[tokio::test]
+async fn a_full_disk_costs_unused_images_only() {
+    let lab = Lab::new().await;
+    let folder = lab.path("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("kept.tar"), oci_layout(&[("kept", &[Layer::file("k", "k")])])).unwrap();
+    lab.store.import_folder(&folder).await.unwrap();
+    for name in ["old", "used"] {
+        lab.layer(name, Layer::file("f", name)).await.unwrap();
+    }
+    let image = |name: &str| lab.store.resolve(name).unwrap();
+    let begun = Instant::now();
+    let later = begun + Duration::from_secs(600);
+    let (policy, mut ages) = (GcPolicy::default(), Ages::default());
+    let in_use = BTreeSet::from([image("used").unwrap().digest.clone()]);
+    ages.observe(&lab.store.list(), &in_use, begun);
+    ages.observe(&lab.store.list(), &in_use, later);
+    let kept: BTreeSet<String> = in_use.union(&lab.store.pinned()).cloned().collect();
+    assert_eq!(kept.len(), 2);
+    let full = Disk { capacity: 1 << 30, available: 0 };
+    let plan = ages.plan(&policy, full, &lab.store.list(), &kept, later);
+    assert_eq!(plan.remove, [image("old").unwrap().digest.clone()]);
+    let layer = image("old").unwrap().layers[0].clone();
+    let collected = lab.store.remove_images(&plan.remove, kept).await.unwrap();
+    assert_eq!(collected.images, 1);
+    assert!(image("old").is_none() && !layer.exists());
+    assert!(image("used").is_some() && image("kept").is_some());
+    // Without its archive an image is like any other.
+    fs::remove_file(folder.join("kept.tar")).unwrap();
+    assert!(lab.store.pinned().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,11 @@ const STATUS: SubEntry = SubEntry { name: "status", verbs: STATUS_VERBS, gvk: ("
 const SCALE: SubEntry = SubEntry { name: "scale", verbs: STATUS_VERBS, gvk: ("autoscaling", "v1", "Scale") };
 const ALL: &[&str] = &["all"];
 
+/// Passing requests on, whatever they are.
+const fn proxy(kind: &'static str) -> SubEntry {
+    SubEntry { name: "proxy", verbs: &["create", "delete", "get", "patch", "update"], gvk: ("", "", kind) }
+}
+
 /// Every built-in entry, in discovery order.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
     CORE.iter().chain(APPS).chain(OTHERS)
@@ -97,7 +102,7 @@ const CORE: &[Entry] = &[
         plural: "nodes",
         short_names: &["no"],
         scope: Scope::Cluster,
-        subresources: &[STATUS],
+        subresources: &[proxy("NodeProxyOptions"), STATUS],
         definition: "io.k8s.api.core.v1.Node",
         fields: &["spec.unschedulable"],
         hooks: Hooks {
@@ -121,6 +126,7 @@ const CORE: &[Entry] = &[
             SubEntry { name: "eviction", verbs: &["create"], gvk: ("policy", "v1", "Eviction") },
             SubEntry { name: "exec", verbs: &["create", "get"], gvk: ("", "", "PodExecOptions") },
             SubEntry { name: "log", verbs: &["get"], gvk: ("", "", "") },
+            proxy("PodProxyOptions"),
             STATUS,
         ],
         definition: "io.k8s.api.core.v1.Pod",
@@ -208,7 +214,7 @@ const CORE: &[Entry] = &[
         plural: "services",
         short_names: &["svc"],
         categories: ALL,
-        subresources: &[STATUS],
+        subresources: &[proxy("ServiceProxyOptions"), STATUS],
         definition: "io.k8s.api.core.v1.Service",
         fields: &["spec.clusterIP", "spec.type"],
         hooks: Hooks {

@@ -287,7 +287,8 @@ impl<'a> Maker<'a> {
             _ => r.definition.to_string(),
         };
         let mut out = match sub.name.as_ref() {
-            "exec" | "attach" | "portforward" | "log" | "proxy" => self.connect(sub, &suffix),
+            "exec" | "attach" | "portforward" | "log" => self.connect(sub, &suffix),
+            "proxy" => self.proxy(&suffix),
             "binding" | "eviction" => {
                 let id = format!("create{}{}{suffix}", self.group, self.kind());
                 let mut create = self.operation("post", "post", id, format!("create {what}"));
@@ -306,6 +307,19 @@ impl<'a> Maker<'a> {
             operation.gvk = (sub.group.to_string(), sub.version.to_string(), sub.kind.to_string());
         }
         out
+    }
+
+    fn proxy(&self, suffix: &str) -> Vec<Operation> {
+        let methods = [("get", "Get"), ("post", "Post"), ("put", "Put"), ("patch", "Patch"), ("delete", "Delete")];
+        let operations = methods.into_iter().map(|(method, word)| {
+            let id = format!("connect{}{word}{}{suffix}", self.group, self.kind());
+            let what = format!("connect {} requests to proxy of {}", method.to_uppercase(), self.resource.kind);
+            let mut operation = self.operation(method, "connect", id, what);
+            operation.query.extend([("path", "string", "Path is the URL path to use for the current proxy request.")]);
+            operation.answer.clear();
+            operation
+        });
+        operations.collect()
     }
 
     fn connect(&self, sub: &Subresource, suffix: &str) -> Vec<Operation> {

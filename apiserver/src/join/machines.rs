@@ -93,18 +93,9 @@ struct Claim {
 
 /// Takes the name for a key. It is free if the same key has it, or if it has no Node and was not given away just now.
 async fn claim(join: &Join, name: &str, public_key: &[u8]) -> Result<(), Status> {
-    let key = Bytes::from(format!("/trireme/nodes/{name}"));
-    let fingerprint: String = Sha256::digest(public_key).iter().map(|byte| format!("{byte:02x}")).collect();
-    let read = RangeRequest {
-        range: KeyRange::Key(key.clone()),
-        revision: None,
-        limit: 1,
-        consistency: Consistency::Linearizable,
-        keys_only: false,
-    };
-    let found = join.store.range(read).await.map_err(|error| store_status(&error))?.kvs.into_iter().next();
+    let (key, fingerprint) = (claim_key(name), fingerprint(public_key));
+    let (held, revision) = read_claim(join, name).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let held = found.as_ref().and_then(|kv| serde_json::from_slice::<Claim>(&kv.value).ok());
     if held.as_ref().is_some_and(|held| held.key == fingerprint) {
         return Ok(());
     }
@@ -114,7 +105,7 @@ async fn claim(join: &Join, name: &str, public_key: &[u8]) -> Result<(), Status>
     }
     let value = serde_json::to_vec(&Claim { key: fingerprint, at: now }).map_err(Status::internal)?;
     let txn = Txn {
-        compares: vec![Compare::ModRevision(key.clone(), found.map_or(0, |kv| kv.mod_revision))],
+        compares: vec![Compare::ModRevision(key.clone(), revision)],
         then: vec![Op::Put { key, value: value.into(), expires_at_ms: None }],
         otherwise: Vec::new(),
     };
@@ -123,6 +114,34 @@ async fn claim(join: &Join, name: &str, public_key: &[u8]) -> Result<(), Status>
         Ok(_) => Err(taken(name, "another machine took this name at the same moment")),
         Err(error) => Err(store_status(&error)),
     }
+}
+
+fn claim_key(name: &str) -> Bytes {
+    Bytes::from(format!("/trireme/nodes/{name}"))
+}
+
+/// SHA-256 of a public key, as claims hold it.
+pub(super) fn fingerprint(public_key: &[u8]) -> String {
+    Sha256::digest(public_key).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The claim to a name and its revision, 0 where there is none.
+async fn read_claim(join: &Join, name: &str) -> Result<(Option<Claim>, u64), Status> {
+    let read = RangeRequest {
+        range: KeyRange::Key(claim_key(name)),
+        revision: None,
+        limit: 1,
+        consistency: Consistency::Linearizable,
+        keys_only: false,
+    };
+    let found = join.store.range(read).await.map_err(|error| store_status(&error))?.kvs.into_iter().next();
+    let claim = found.as_ref().and_then(|kv| serde_json::from_slice::<Claim>(&kv.value).ok());
+    Ok((claim, found.map_or(0, |kv| kv.mod_revision)))
+}
+
+/// The fingerprint of the key that has a node's name.
+pub(super) async fn held_by(join: &Join, name: &str) -> Result<Option<String>, Status> {
+    Ok(read_claim(join, name).await?.0.map(|claim| claim.key))
 }
 
 /// Why another key cannot have the name; a Node counts also when no claim to its name was ever written.
@@ -155,7 +174,7 @@ fn member_status(error: &StoreError, name: &str) -> Status {
     }
 }
 
-fn pki_status(error: PkiError) -> Status {
+pub(super) fn pki_status(error: PkiError) -> Status {
     match error {
         PkiError::Request(why) => {
             Status::bad_request(format!("the certificate signing request is not acceptable: {why}"))
@@ -178,7 +197,7 @@ fn socket(field: &str, text: &str) -> Result<SocketAddr, Status> {
     })
 }
 
-fn address(field: &str, text: &str) -> Result<IpAddr, Status> {
+pub(super) fn address(field: &str, text: &str) -> Result<IpAddr, Status> {
     text.parse::<IpAddr>().ok().filter(|ip| usable(*ip)).ok_or_else(|| {
         Status::bad_request(format!("{field} {text:?} is not an IP address that other machines can reach"))
     })
@@ -188,12 +207,12 @@ fn usable(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast()
 }
 
-fn remote(request: &Request<Body>) -> IpAddr {
+pub(super) fn remote(request: &Request<Body>) -> IpAddr {
     let known = request.extensions().get::<ConnectInfo<SocketAddr>>();
     known.map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(from)| from.ip())
 }
 
-async fn body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, Status> {
+pub(super) async fn body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, Status> {
     let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT)
         .await
         .map_err(|_| Status::request_entity_too_large(BODY_LIMIT))?;

@@ -53,16 +53,19 @@ pub(super) async fn members(join: &Join) -> Result<Vec<Member>, Status> {
     Ok(members)
 }
 
-fn info(member: Member) -> MemberInfo {
-    let role = match member.role {
+pub(super) fn role_name(role: Role) -> &'static str {
+    match role {
         Role::Leader => "leader",
         Role::Follower => "follower",
         Role::Learner => "learner",
-    };
+    }
+}
+
+pub(super) fn info(member: Member) -> MemberInfo {
     MemberInfo {
         name: member.name,
         address: member.client_address,
-        role: role.into(),
+        role: role_name(member.role).into(),
         healthy: member.healthy,
         lag: member.lag,
         id: member.id,
@@ -70,7 +73,7 @@ fn info(member: Member) -> MemberInfo {
     }
 }
 
-fn user(request: &Request<Body>) -> UserInfo {
+pub(super) fn user(request: &Request<Body>) -> UserInfo {
     request.extensions().get::<UserInfo>().cloned().unwrap_or_else(UserInfo::anonymous)
 }
 

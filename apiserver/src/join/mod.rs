@@ -1,13 +1,16 @@
 //! Joining and leaving: the part of the API that hands out machine certificates and changes the membership.
 //!
 //! A machine without a certificate shows a short-lived token and a signing request for a key that it made itself.
-//! `POST /trireme.io/v1/join/master` and `…/join/node` answer with everything it needs to run; `GET` and `DELETE` on
-//! `/trireme.io/v1/members` are for administrators. Requests are checked completely before anything is changed.
+//! `POST /trireme.io/v1/join/master` and `…/join/node` answer with everything it needs to run; a node has its certificate
+//! renewed at `…/renew/node`. `GET` and `DELETE` on `/trireme.io/v1/members` are for administrators, and so is
+//! `…/status`, by which each master tells about itself. Requests are checked completely before anything is changed.
 
 mod limiter;
 mod machine_names;
 mod machines;
 mod members;
+mod renew;
+mod self_status;
 mod token;
 pub mod wire;
 
@@ -41,6 +44,10 @@ struct Join {
     api: InProcess,
     service_ip: IpAddr,
     cluster_domain: String,
+    /// URL of this master.
+    address: String,
+    kubernetes_version: String,
+    started: jiff::Timestamp,
     limiter: Arc<limiter::Limiter>,
 }
 
@@ -56,12 +63,17 @@ pub(crate) fn router(server: ApiServer) -> Router {
         api: server.in_process(UserInfo::component("system:apiserver"), None),
         service_ip: server.inner.service_cidr.nth(1).unwrap_or(Ipv4Addr::LOCALHOST).into(),
         cluster_domain: config.cluster_domain.clone(),
+        address: config.advertise_url.clone(),
+        kubernetes_version: config.version.clone(),
+        started: jiff::Timestamp::now(),
         limiter: Arc::new(limiter::Limiter::default()),
     };
     Router::new()
         .route(wire::MASTER_PATH, post(machines::master))
         .route(wire::NODE_PATH, post(machines::node))
         .route(wire::MEMBERS_PATH, get(members::list))
+        .route(wire::STATUS_PATH, get(self_status::serve))
+        .route(wire::RENEW_PATH, post(renew::node))
         .route("/trireme.io/v1/members/{name}", delete(members::remove))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)

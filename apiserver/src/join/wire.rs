@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use trireme_raftstore::JoinGrant;
 
-use crate::pki::SharedKeys;
+use crate::pki::{CertificateInfo, SharedKeys};
 
 /// Path of a master's join.
 pub const MASTER_PATH: &str = "/trireme.io/v1/join/master";
@@ -11,6 +11,11 @@ pub const MASTER_PATH: &str = "/trireme.io/v1/join/master";
 pub const NODE_PATH: &str = "/trireme.io/v1/join/node";
 /// Path of the members.
 pub const MEMBERS_PATH: &str = "/trireme.io/v1/members";
+
+/// Path under which a master tells about itself.
+pub const STATUS_PATH: &str = "/trireme.io/v1/status";
+/// Path at which a node gets its certificate renewed.
+pub const RENEW_PATH: &str = "/trireme.io/v1/renew/node";
 
 /// A master asks to be let in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -94,4 +99,64 @@ pub struct MemberInfo {
     pub id: u64,
     /// `host:port` of its peer server.
     pub peer_address: String,
+}
+
+/// What a master knows about itself, told without asking the others: also when there is no quorum.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MasterStatus {
+    /// Name.
+    pub name: String,
+    /// Identity in the store.
+    pub id: u64,
+    /// URL of its API.
+    pub address: String,
+    /// `host:port` of its peer server.
+    pub peer_address: String,
+    /// `leader`, `follower` or `learner`.
+    pub role: String,
+    /// Whether it leads and has heard of a quorum recently, or knows a leader.
+    pub in_contact: bool,
+    /// Name of the leader, if it knows one.
+    pub leader: Option<String>,
+    /// Raft term.
+    pub term: u64,
+    /// Lineage of the data.
+    pub lineage: String,
+    /// Newest applied revision.
+    pub revision: u64,
+    /// History up to here is compacted.
+    pub compacted_revision: u64,
+    /// Index of the newest entry in its log.
+    pub last_log_index: u64,
+    /// Index of the newest entry that is applied.
+    pub applied_index: u64,
+    /// Bytes on disk of state and log.
+    pub db_size_bytes: u64,
+    /// The file system of its data directory.
+    pub disk: Option<DiskInfo>,
+    /// Resident memory of the process.
+    pub resident_bytes: Option<u64>,
+    /// Its certificates and those of the authorities.
+    pub certificates: Vec<CertificateInfo>,
+    /// Version of the program.
+    pub version: String,
+    /// Version of Kubernetes that it serves.
+    pub kubernetes_version: String,
+    /// When it began to serve, RFC 3339.
+    pub start_time: String,
+    /// Its clock, RFC 3339.
+    pub now: String,
+    /// The masters as it knows them.
+    pub members: Vec<MemberInfo>,
+}
+
+/// Room on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskInfo {
+    /// Size.
+    pub total_bytes: u64,
+    /// What may still be written.
+    pub available_bytes: u64,
 }

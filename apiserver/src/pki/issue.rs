@@ -10,14 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::{MasterIdentity, Pair, PkiError, SharedKeys};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long certificates of machines and users are valid unless told otherwise; upstream's default.
+pub const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Certificates are valid from a little before now, for machines whose clocks are behind.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
-
-/// Leaf certificates with less than this left are signed anew when their master starts.
-pub(super) const RENEW_BEFORE: Duration = Duration::from_secs(122 * 24 * 3600);
 
 /// A fresh key and a request for a certificate for it.
 pub struct KeyAndCsr {
@@ -40,6 +37,8 @@ pub struct CsrSubject {
     pub client: bool,
     /// May be used as a server.
     pub server: bool,
+    /// How long it is valid.
+    pub life: Duration,
 }
 
 /// The two authorities, ready to sign.
@@ -47,11 +46,14 @@ pub(super) struct Signer {
     pub(super) ca: Issuer<'static, KeyPair>,
     pub(super) peer_ca: Issuer<'static, KeyPair>,
     ca_pem: String,
+    /// How long what it signs is valid.
+    pub(super) life: Duration,
 }
 
 impl Signer {
-    pub(super) fn new(shared: &SharedKeys) -> Result<Self, PkiError> {
+    pub(super) fn new(shared: &SharedKeys, life: Duration) -> Result<Self, PkiError> {
         Ok(Signer {
+            life,
             ca: issuer(&shared.ca_crt, &shared.ca_key)?,
             peer_ca: issuer(&shared.peer_ca_crt, &shared.peer_ca_key)?,
             ca_pem: shared.ca_crt.clone(),
@@ -59,15 +61,49 @@ impl Signer {
     }
 
     pub(super) fn master_server(&self, csr_pem: &str, identity: &MasterIdentity) -> Result<String, PkiError> {
-        sign_master_server(&self.ca, &self.ca_pem, csr_pem, identity)
+        let leaf = sign(
+            &self.ca,
+            csr_pem,
+            &CsrSubject {
+                user: "kube-apiserver".into(),
+                groups: Vec::new(),
+                names: identity.server_names(),
+                client: false,
+                server: true,
+                life: self.life,
+            },
+        )?;
+        // A joining machine knows the authority by its hash alone, so the chain has to carry it.
+        Ok(format!("{leaf}{}", self.ca_pem))
     }
 
     pub(super) fn master_peer(&self, csr_pem: &str, identity: &MasterIdentity) -> Result<String, PkiError> {
-        sign_master_peer(&self.peer_ca, csr_pem, identity)
+        sign(
+            &self.peer_ca,
+            csr_pem,
+            &CsrSubject {
+                user: identity.name.clone(),
+                groups: vec!["trireme:peers".into()],
+                names: vec![identity.name.clone(), identity.address.to_string()],
+                client: true,
+                server: true,
+                life: self.life,
+            },
+        )
     }
 
-    pub(super) fn client(&self, user: &str, groups: &[&str]) -> Result<Pair, PkiError> {
-        client(&self.ca, user, groups)
+    pub(super) fn client(&self, user: &str, groups: &[&str], life: Duration) -> Result<Pair, PkiError> {
+        let request = key_and_csr()?;
+        let subject = CsrSubject {
+            user: user.into(),
+            groups: groups.iter().map(ToString::to_string).collect(),
+            names: Vec::new(),
+            client: true,
+            server: false,
+            life,
+        };
+        let cert_pem = sign(&self.ca, &request.csr_pem, &subject)?;
+        Ok(Pair { cert_pem, key_pem: request.key_pem })
     }
 }
 
@@ -110,7 +146,11 @@ pub fn key_and_csr() -> Result<KeyAndCsr, PkiError> {
     Ok(KeyAndCsr { csr_pem: csr(&key)?, key_pem: key.serialize_pem() })
 }
 
-pub(super) fn csr_of_key(key_pem: &str) -> Result<String, PkiError> {
+/// A request for a key that is there already.
+///
+/// # Errors
+/// When the text is no key.
+pub fn csr_of_key(key_pem: &str) -> Result<String, PkiError> {
     csr(&KeyPair::from_pem(key_pem)?)
 }
 
@@ -139,63 +179,8 @@ pub(super) fn sign(issuer: &Issuer<'static, KeyPair>, csr_pem: &str, subject: &C
     Ok(params(subject)?.signed_by(&request.public_key, issuer)?.pem())
 }
 
-pub(super) fn sign_master_server(
-    ca: &Issuer<'static, KeyPair>,
-    ca_pem: &str,
-    csr_pem: &str,
-    identity: &MasterIdentity,
-) -> Result<String, PkiError> {
-    let leaf = sign(
-        ca,
-        csr_pem,
-        &CsrSubject {
-            user: "kube-apiserver".into(),
-            groups: Vec::new(),
-            names: identity.server_names(),
-            client: false,
-            server: true,
-        },
-    )?;
-    // A joining machine knows the authority by its hash alone, so the chain has to carry it.
-    Ok(format!("{leaf}{ca_pem}"))
-}
-
-pub(super) fn sign_master_peer(
-    peer_ca: &Issuer<'static, KeyPair>,
-    csr_pem: &str,
-    identity: &MasterIdentity,
-) -> Result<String, PkiError> {
-    sign(
-        peer_ca,
-        csr_pem,
-        &CsrSubject {
-            user: identity.name.clone(),
-            groups: vec!["trireme:peers".into()],
-            names: vec![identity.name.clone(), identity.address.to_string()],
-            client: true,
-            server: true,
-        },
-    )
-}
-
-pub(super) fn client(ca: &Issuer<'static, KeyPair>, user: &str, groups: &[&str]) -> Result<Pair, PkiError> {
-    let request = key_and_csr()?;
-    let cert_pem = sign(
-        ca,
-        &request.csr_pem,
-        &CsrSubject {
-            user: user.into(),
-            groups: groups.iter().map(ToString::to_string).collect(),
-            names: Vec::new(),
-            client: true,
-            server: false,
-        },
-    )?;
-    Ok(Pair { cert_pem, key_pem: request.key_pem })
-}
-
 fn params(subject: &CsrSubject) -> Result<CertificateParams, PkiError> {
-    let mut params = validity(CertificateParams::new(subject.names.clone())?, LEAF_LIFE);
+    let mut params = validity(CertificateParams::new(subject.names.clone())?, subject.life);
     params.distinguished_name = distinguished_name(&subject.user, &subject.groups);
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
@@ -211,8 +196,8 @@ fn params(subject: &CsrSubject) -> Result<CertificateParams, PkiError> {
 
 fn validity(mut params: CertificateParams, life: Duration) -> CertificateParams {
     let now = x509_parser::time::ASN1Time::now().to_datetime();
-    params.not_before = now - CLOCK_SKEW;
-    params.not_after = now + life + DAY;
+    params.not_before = now - CLOCK_SKEW.min(life / 10);
+    params.not_after = now + life;
     let mut serial: [u8; 16] = rand::random();
     // Positive and without leading zeros, as DER wants integers.
     serial[0] = (serial[0] & 0x7f) | 0x40;

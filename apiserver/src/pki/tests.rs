@@ -48,7 +48,7 @@ fn a_new_address_signs_the_leaves_anew_from_the_same_key() {
     assert_eq!(before.ca_pem(), after.ca_pem());
     assert_eq!(before.server().key_pem, after.server().key_pem);
     assert_ne!(before.server().cert_pem, after.server().cert_pem);
-    assert!(!tls::is_due(&after.server().cert_pem, &["10.0.0.2".into()]).unwrap());
+    assert!(!tls::is_due(&after.server().cert_pem, &["10.0.0.2".into()], LEAF_LIFE).unwrap());
     std::fs::remove_dir_all(root).unwrap();
 }
 
@@ -108,5 +108,31 @@ fn requests_are_checked() {
         public_key_of_csr(&request.csr_pem).unwrap().as_slice()
     );
     pki.kubelet_client_config().unwrap();
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+#[test]
+fn certificates_are_renewed_in_place_after_two_thirds_of_their_life() {
+    let root = scratch("renew");
+    let who = identity("master-1", "10.0.0.1");
+    let pki = Pki::create(&root.join(DIRECTORY), &who).unwrap();
+    let same = pki.clone();
+    assert!(!pki.refresh(&who).unwrap());
+    // A shorter life than the certificates have: they are due at once, and again soon after.
+    pki.set_leaf_life(Duration::from_secs(3)).unwrap();
+    let before = pki.server();
+    assert!(pki.refresh(&who).unwrap());
+    let after = same.server();
+    assert_ne!(before.cert_pem, after.cert_pem);
+    assert_eq!(before.key_pem, after.key_pem);
+    let info = same.certificates();
+    let names: Vec<&str> = info.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["ca", "peer-ca", "server", "peer", "kubelet-client", "admin"]);
+    let server = &info[2];
+    assert!(server.not_after - server.not_before <= 4, "{server:?}");
+    assert!(!pki.refresh(&who).unwrap());
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(pki.refresh(&who).unwrap());
+    assert_eq!(Pki::load(&root.join(DIRECTORY)).unwrap().server().cert_pem, pki.server().cert_pem);
     std::fs::remove_dir_all(root).unwrap();
 }

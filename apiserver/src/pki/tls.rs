@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::ring::default_provider;
 use rustls::server::WebPkiClientVerifier;
@@ -12,7 +13,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Pair, PkiError, issue};
+use super::{CertificateInfo, Pair, PkiError, issue};
 
 fn tls_error<E: std::error::Error + Send + Sync + 'static>(error: E) -> PkiError {
     PkiError::Tls(Box::new(error))
@@ -74,15 +75,31 @@ pub(super) fn spki_sha256(cert_pem: &str) -> Result<String, PkiError> {
     Ok(issue::hex(&Sha256::digest(parse(&der)?.public_key().raw)))
 }
 
-/// Whether the certificate runs out soon or does not cover one of the names.
-pub(super) fn is_due(cert_pem: &str, names: &[String]) -> Result<bool, PkiError> {
+/// What a certificate says about itself.
+pub(super) fn describe(name: &str, cert_pem: &str) -> Result<CertificateInfo, PkiError> {
     let der = first(cert_pem)?;
     let certificate = parse(&der)?;
-    let left = certificate.validity().time_to_expiration();
-    if left.is_none_or(|left| left < issue::RENEW_BEFORE) {
+    let validity = certificate.validity();
+    Ok(CertificateInfo {
+        name: name.to_owned(),
+        subject: certificate.subject().to_string(),
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
+    })
+}
+
+/// Whether the certificate runs out soon, is valid for longer than certificates shall be now, or does not cover one of
+/// the names.
+pub(super) fn is_due(cert_pem: &str, names: &[String], life: Duration) -> Result<bool, PkiError> {
+    let now = x509_parser::time::ASN1Time::now().timestamp();
+    let info = describe("", cert_pem)?;
+    // An hour more is what clocks may differ by.
+    let longest = i64::try_from(life.as_secs()).unwrap_or(i64::MAX).saturating_add(3600);
+    if now >= info.renewal() || info.not_after - now > longest {
         return Ok(true);
     }
-    let covered = certificate
+    let der = first(cert_pem)?;
+    let covered = parse(&der)?
         .subject_alternative_name()
         .map_err(|error| PkiError::Request(error.to_string()))?
         .map(|san| san.value.general_names.iter().filter_map(general_name).collect::<Vec<_>>())

@@ -1,6 +1,8 @@
 //! Requests that the node agent answers: logs and interactive sessions.
 
 mod agent;
+mod backend;
+pub(crate) mod forward;
 mod target;
 mod upgrade;
 

@@ -27,6 +27,11 @@ impl Target {
         }
         let found = server.inner.feed.cache("", "nodes").and_then(|c| c.get(node));
         let found = found.ok_or_else(|| Status::not_found("", "nodes", node))?.value().map_err(corrupt)?;
+        Self::of_node(node, &found).map(Some)
+    }
+
+    /// The agent of a node.
+    pub(crate) fn of_node(node: &str, found: &Value) -> ApiResult<Self> {
         let address = ["InternalIP", "ExternalIP"].iter().find_map(|kind| {
             list(&found["status"], "addresses")
                 .iter()
@@ -37,7 +42,7 @@ impl Target {
             address.ok_or_else(|| Status::internal(format!("no preferred addresses found for node {node:?}")))?;
         let port = found["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
         let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0).unwrap_or(AGENT_PORT);
-        Ok(Some(Self { address, port }))
+        Ok(Self { address, port })
     }
 
     pub(crate) fn authority(&self) -> String {

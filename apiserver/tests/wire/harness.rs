@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use trireme_apiserver::pki::{MasterIdentity, Pki};
+use trireme_apiserver::pki::{MasterIdentity, Pair, Pki};
 use trireme_apiserver::{ApiServer, Config};
 use trireme_raftstore::{PeerTls, Store};
 
@@ -35,6 +35,16 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// Whom the server's certificates are for.
+pub fn identity() -> MasterIdentity {
+    MasterIdentity {
+        name: "m1".into(),
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
+        cluster_domain: "cluster.local".into(),
+    }
+}
+
 impl Server {
     pub async fn start() -> Self {
         Self::with(|_| {}).await
@@ -42,13 +52,7 @@ impl Server {
 
     pub async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let identity = MasterIdentity {
-            name: "m1".into(),
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
-            cluster_domain: "cluster.local".into(),
-        };
-        let pki = Pki::create(&dir.path().join("pki"), &identity).unwrap();
+        let pki = Pki::create(&dir.path().join("pki"), &identity()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         // Announced only: the clients here connect to where it listens.
@@ -109,6 +113,16 @@ impl Server {
         identity: Option<(&str, &[&str])>,
         request: Request<Body>,
     ) -> Response<hyper::body::Incoming> {
+        let pair = identity.map(|(user, groups)| self.pki.client(user, groups).unwrap());
+        self.raw_with(pair, request).await.0
+    }
+
+    /// A raw request with this certificate; also gives the server's.
+    pub async fn raw_with(
+        &self,
+        pair: Option<Pair>,
+        request: Request<Body>,
+    ) -> (Response<hyper::body::Incoming>, Vec<u8>) {
         let mut roots = rustls::RootCertStore::empty();
         use rustls_pki_types::pem::PemObject;
         for der in rustls_pki_types::CertificateDer::pem_slice_iter(self.pki.ca_pem().as_bytes()) {
@@ -119,10 +133,9 @@ impl Server {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        let mut config = match identity {
+        let mut config = match pair {
             None => builder.with_no_client_auth(),
-            Some((user, groups)) => {
-                let pair = self.pki.client(user, groups).unwrap();
+            Some(pair) => {
                 let chain = rustls_pki_types::CertificateDer::pem_slice_iter(pair.cert_pem.as_bytes());
                 let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
                 let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap();
@@ -134,12 +147,13 @@ impl Server {
         let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
         let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
         let stream = connector.connect(name, stream).await.unwrap();
+        let shown = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let (mut parts, body) = request.into_parts();
         parts.uri = format!("https://localhost{}", parts.uri).parse().unwrap();
-        sender.send_request(Request::from_parts(parts, body)).await.unwrap()
+        (sender.send_request(Request::from_parts(parts, body)).await.unwrap(), shown)
     }
 
     /// A request as the administrator; the answer's code and JSON.

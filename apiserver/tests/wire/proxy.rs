@@ -33,6 +33,9 @@ async fn answer(mut request: Request<hyper::body::Incoming>) -> Result<Response<
     if uri.starts_with("/containerLogs/") {
         return Ok(Response::new(Body::from(format!("asked {uri}\n"))));
     }
+    if uri.starts_with("/echo") {
+        return Ok(super::forward::echo(request).await);
+    }
     let key = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -59,7 +62,7 @@ async fn answer(mut request: Request<hyper::body::Incoming>) -> Result<Response<
 }
 
 /// Listens as node `n1` with a certificate of the cluster and takes only the API server's.
-async fn agent(server: &Server) -> u16 {
+pub async fn agent(server: &Server) -> u16 {
     let own = key_and_csr().unwrap();
     let certificate = server.pki.sign_node(&own.csr_pem, "n1", IpAddr::V4(Ipv4Addr::LOCALHOST)).unwrap();
     let chain = rustls_pki_types::CertificateDer::pem_slice_iter(certificate.as_bytes());
@@ -95,7 +98,7 @@ async fn agent(server: &Server) -> u16 {
     port
 }
 
-async fn bound_pod(server: &Server, port: u16) {
+pub async fn bound_pod(server: &Server, port: u16) {
     server.post("/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await;
     let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
                                    "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});

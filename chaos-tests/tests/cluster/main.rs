@@ -11,6 +11,7 @@ mod node_loss;
 mod nodes;
 mod refusals;
 mod rollouts;
+mod status;
 mod workloads;
 
 use trireme_chaos_tests::Options;
@@ -34,6 +35,7 @@ const SCENARIOS: &[Scenario] = &[
     ("strangers_are_refused", refusals::strangers),
     ("bad_joins_are_refused_and_leave_nothing", joining::refused),
     ("tokens_are_listed_and_deleted", joining::tokens),
+    ("status_of_a_healthy_cluster", status::healthy),
     ("up_on_a_running_cluster_changes_nothing", masters::up_again),
     ("any_master_may_die", masters::any_master_may_die),
     ("garbage_is_collected_although_the_leader_dies", garbage::leader_dies),
@@ -42,6 +44,10 @@ const SCENARIOS: &[Scenario] = &[
     ("pods_of_a_host_that_is_cut_off_run_elsewhere_and_nothing_twice", node_loss::cut_off),
     ("a_host_that_dies_while_cut_off_comes_back_empty", node_loss::cut_off_and_killed),
     ("deleting_a_dead_node_frees_its_pods", node_loss::deleted_node),
+    ("status_of_a_dead_master_and_a_dead_agent", status::losses),
+    ("status_without_a_quorum", status::without_quorum),
+    ("status_is_watched", status::watch),
+    ("certificates_are_renewed_and_machines_reset", status::certificates),
     ("clusters_live_side_by_side", nodes::side_by_side),
     ("down_leaves_nothing", nodes::down_leaves_nothing),
 ];

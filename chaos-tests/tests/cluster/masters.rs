@@ -23,7 +23,8 @@ pub fn up_again(cluster: &Cluster) -> Result<()> {
     ensure!(pids(cluster)? == before, "processes have changed");
     let status =
         run(cluster.trireme().args(["status", "--name", &cluster.name, "--dir"]).arg(cluster.dir.join(".trireme")))?;
-    ensure!(status.ok()?.lines().filter(|line| line.contains(" yes")).count() == 5);
+    let screen = status.ok()?;
+    ensure!(screen.lines().filter(|line| line.contains(" yes ")).count() == 5, "{screen}");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Commands of an administrator: tokens and members, through the API with a kubeconfig.
 
+pub mod kubeconfig;
 pub mod member;
 pub mod table;
 pub mod token;

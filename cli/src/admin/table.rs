@@ -7,7 +7,8 @@ pub fn print(headings: &[&str], rows: &[Vec<String>]) {
     let _ = std::io::stdout().write_all(render(headings, rows).as_bytes());
 }
 
-fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
+/// Headings and rows as text.
+pub fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(ToString::to_string).collect();
     let mut widths: Vec<usize> = headings.iter().map(|h| h.chars().count()).collect();
     for row in rows {

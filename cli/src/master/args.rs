@@ -12,9 +12,19 @@ use crate::joining::JoinArgs;
 /// Port of the API and of joins.
 pub const API_PORT: u16 = 6443;
 
+/// What else `trireme master` does.
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    /// Remove everything that a master has left on this machine; takes it out of its cluster first, if that can be reached.
+    Reset(crate::reset::MasterArgs),
+}
+
 /// `trireme master`
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Found a new cluster with this machine as its first master.
     #[arg(long, conflicts_with = "join")]
     pub init: bool,
@@ -24,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/master")]
     pub data_dir: PathBuf,
     /// Address (and port, default 6443) under which the other machines reach this master.
-    #[arg(long, value_name = "IP[:PORT]")]
+    #[arg(long, value_name = "IP[:PORT]", default_value = "", hide_default_value = true)]
     pub advertise: String,
     /// Name of this master, unique in the cluster [default: the host name].
     #[arg(long)]
@@ -53,6 +63,9 @@ pub struct Args {
     /// How many audit logs put aside are kept; 0: all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub audit_log_maxbackup: usize,
+    /// How long certificates are valid that this master signs, its own and those of nodes. They are renewed in time.
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
+    pub cluster_signing_duration: Duration,
     /// How nodes that are lost are dealt with.
     #[command(flatten)]
     pub losses: Losses,
@@ -96,6 +109,9 @@ impl Args {
     /// The first thing that is wrong, in words for the person who typed it.
     pub fn validate(&self) -> anyhow::Result<()> {
         self.advertise()?;
+        if self.cluster_signing_duration < Duration::from_secs(10) {
+            bail!("--cluster-signing-duration: less than 10s cannot be renewed in time");
+        }
         for (flag, cidr) in [("--service-cidr", &self.service_cidr), ("--cluster-cidr", &self.cluster_cidr)] {
             let parsed = cidr
                 .split_once('/')
@@ -113,6 +129,9 @@ impl Args {
     /// # Errors
     /// When `--advertise` is neither `IP` nor `IP:PORT`, or is an address nobody else can reach.
     pub fn advertise(&self) -> anyhow::Result<SocketAddr> {
+        if self.advertise.is_empty() {
+            bail!("give the address that other machines reach this one at: --advertise IP");
+        }
         let address = self
             .advertise
             .parse::<SocketAddr>()

@@ -1,7 +1,7 @@
 //! How a master comes to be: founded, joined, or found again on disk.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use trireme_apiserver::ApiServer;
@@ -20,6 +20,8 @@ pub struct Opened {
     pub store: Store,
     /// The keys.
     pub pki: Pki,
+    /// Whom the keys are for.
+    pub identity: MasterIdentity,
     /// Whether this call founded the cluster.
     pub founded: bool,
 }
@@ -28,11 +30,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// When the directory is empty and neither was asked for, when the join is refused, or when the disk fails.
-pub async fn open(
-    args: &Args,
-    advertise: SocketAddr,
-    joining: Option<(String, JoinToken)>,
-) -> anyhow::Result<Opened> {
+pub async fn open(args: &Args, advertise: SocketAddr, joining: Option<(String, JoinToken)>) -> anyhow::Result<Opened> {
     let store_dir = args.data_dir.join("store");
     let pki_dir = args.data_dir.join(pki::DIRECTORY);
     let identity = MasterIdentity {
@@ -45,15 +43,16 @@ pub async fn open(
         if args.init || args.join.join.is_some() {
             tracing::info!(dir = %args.data_dir.display(), "this master is set up already; --init and --join are ignored");
         }
-        let pki = Pki::load(&pki_dir)?.refreshed(&identity)?;
+        let pki = signed(args, Pki::load(&pki_dir)?, &identity)?;
         let store = Store::open(config(args, advertise, &pki)?).await.context("cannot open the store")?;
-        return Ok(Opened { store, pki, founded: false });
+        return Ok(Opened { store, pki, identity, founded: false });
     }
     if args.init {
         // Keys of an attempt that ended before the store existed are used again.
         let pki = if Pki::exists(&pki_dir) { Pki::load(&pki_dir)? } else { Pki::create(&pki_dir, &identity)? };
+        let pki = signed(args, pki, &identity)?;
         let store = Store::bootstrap(config(args, advertise, &pki)?).await.context("cannot found the store")?;
-        return Ok(Opened { store, pki, founded: true });
+        return Ok(Opened { store, pki, identity, founded: true });
     }
     let Some((url, token)) = joining else {
         bail!(
@@ -70,11 +69,18 @@ pub async fn open(
         peer_address: SocketAddr::new(advertise.ip(), args.peer_port),
     })
     .await?;
-    let pki = joined.install(&pki_dir)?;
+    let pki = signed(args, joined.install(&pki_dir)?, &identity)?;
     let store = Store::join(config(args, advertise, &pki)?, joined.response.grant.clone())
         .await
         .context("the cluster let this master in, but its store cannot be opened")?;
-    Ok(Opened { store, pki, founded: false })
+    Ok(Opened { store, pki, identity, founded: false })
+}
+
+/// The keys, with certificates that are valid for as long as is asked for.
+fn signed(args: &Args, pki: Pki, identity: &MasterIdentity) -> anyhow::Result<Pki> {
+    pki.set_leaf_life(args.cluster_signing_duration)?;
+    pki.refresh(identity)?;
+    Ok(pki)
 }
 
 fn config(args: &Args, advertise: SocketAddr, pki: &Pki) -> anyhow::Result<Config> {
@@ -95,15 +101,14 @@ fn config(args: &Args, advertise: SocketAddr, pki: &Pki) -> anyhow::Result<Confi
     Ok(config)
 }
 
-/// Writes the administrator's kubeconfig; on a new cluster also prints how to go on.
+/// On a new cluster prints how to go on.
 ///
 /// # Errors
 /// When the file cannot be written or no token can be made.
 pub async fn announce(args: &Args, server: &ApiServer, pki: &Pki, founded: bool) -> anyhow::Result<()> {
     let advertise = args.advertise()?;
     let url = format!("https://{advertise}");
-    let path = args.data_dir.join("kubeconfig-admin");
-    write_kubeconfig(&path, &url, pki)?;
+    let path = args.kubeconfig();
     if !founded {
         return Ok(());
     }
@@ -128,13 +133,16 @@ pub async fn announce(args: &Args, server: &ApiServer, pki: &Pki, founded: bool)
     Ok(())
 }
 
-/// The administrator's way in through this master, with the others learnt on the way.
-fn write_kubeconfig(path: &Path, url: &str, pki: &Pki) -> anyhow::Result<()> {
+/// The administrator's way in: through this master first, then through the others.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_kubeconfig(path: &Path, urls: &[String], pki: &Pki) -> anyhow::Result<()> {
     let admin = pki.admin();
     let config = Kubeconfig::for_cluster(
         "trireme",
         pki::ADMIN_USER,
-        &[url.to_owned()],
+        urls,
         pki.ca_pem().as_bytes(),
         admin.cert_pem.as_bytes(),
         admin.key_pem.as_bytes(),
@@ -143,6 +151,11 @@ fn write_kubeconfig(path: &Path, url: &str, pki: &Pki) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// Where the administrator's kubeconfig is.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir.join("kubeconfig-admin")
+    }
+
     fn first_service_ip(&self) -> anyhow::Result<IpAddr> {
         let cidr: trireme_apiserver::Cidr = self.service_cidr.parse()?;
         Ok(IpAddr::V4(cidr.nth(1).context("--service-cidr is too small")?))

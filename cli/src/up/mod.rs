@@ -1,4 +1,4 @@
-//! `trireme up`, `down` and `status`: a whole cluster on one machine.
+//! `trireme up` and `down`: a whole cluster on one machine.
 //!
 //! Every host is a network namespace with an address of its own on the cluster's bridge and a data directory of its own
 //! under `.trireme/<name>/`; in it runs exactly what an operator types on a real machine. Several clusters live side by
@@ -15,7 +15,7 @@ mod progress;
 mod ready;
 mod registry;
 mod scrub;
-mod status;
+pub mod status;
 
 use std::path::PathBuf;
 
@@ -67,16 +67,6 @@ pub struct DownArgs {
     keep_data: bool,
 }
 
-/// `trireme status`
-#[derive(clap::Args, Debug)]
-pub struct StatusArgs {
-    #[command(flatten)]
-    which: Which,
-    /// Output format.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: crate::admin::member::Output,
-}
-
 /// Boots a cluster, or brings back what has died of it.
 ///
 /// # Errors
@@ -100,15 +90,6 @@ pub async fn down(args: DownArgs) -> anyhow::Result<()> {
     let layout = Layout::new(&args.which.dir, &args.which.name)?;
     require_root("down")?;
     down::run(&layout, args.keep_data).await
-}
-
-/// Tells how the hosts of a cluster are doing.
-///
-/// # Errors
-/// When there is no such cluster, or something of it is not well.
-pub async fn status(args: StatusArgs) -> anyhow::Result<()> {
-    let layout = Layout::new(&args.which.dir, &args.which.name)?;
-    status::run(&layout, args.output).await
 }
 
 fn require_root(command: &str) -> anyhow::Result<()> {

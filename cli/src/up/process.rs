@@ -137,12 +137,7 @@ pub fn in_namespace(process: Process, host: &Host) -> bool {
 }
 
 /// Starts a host's process in its namespace. It outlives this program; its output goes to the host's log.
-pub fn start(
-    layout: &Layout,
-    host: &Host,
-    entry: &Entry,
-    more: &[String],
-) -> anyhow::Result<(Process, Child)> {
+pub fn start(layout: &Layout, host: &Host, entry: &Entry, more: &[String]) -> anyhow::Result<(Process, Child)> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

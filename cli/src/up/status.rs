@@ -1,80 +1,102 @@
-//! `trireme status`: which host runs, which is ready.
+//! What `trireme status` has to know of a local cluster: its hosts, their processes, an administrator's access.
 
-use anyhow::bail;
-use serde::Serialize;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use trireme_client::masters::MastersConfig;
+use trireme_client::tls::Identity;
 
 use super::layout::{Host, Kind, Layout};
 use super::process;
-use super::ready::{self, Access};
-use crate::admin::member::Output;
-use crate::admin::table;
+use super::ready::Access;
 
-/// One host, as programs read it.
-#[derive(Serialize)]
-struct Row {
-    name: String,
-    address: String,
-    pid: Option<i32>,
-    ready: bool,
-    problem: Option<String>,
+/// A cluster of this machine.
+pub struct Local {
+    layout: Layout,
+    hosts: Vec<Host>,
 }
 
-/// Prints the hosts; an error if one of them is not well.
-pub async fn run(layout: &Layout, output: Output) -> anyhow::Result<()> {
-    let Some(cluster) = layout.load()? else {
-        bail!("there is no cluster {:?} in {}; boot one with \"trireme up\"", layout.name, layout.root.display());
-    };
-    let hosts = layout.hosts(&cluster);
-    let missing = problems(&hosts).await?;
-    let rows: Vec<Row> = hosts
-        .iter()
-        .map(|host| {
-            let pid = process::recorded(host).map(|process| process.pid);
-            let problem = match pid {
-                None => Some("not running".to_owned()),
-                Some(_) => missing.iter().find_map(|line| {
-                    let rest = line.strip_prefix(&host.name)?.strip_prefix(" (")?;
-                    Some(rest.trim_end_matches(')').to_owned())
-                }),
-            };
-            Row { name: host.name.clone(), address: host.ip.to_string(), pid, ready: problem.is_none(), problem }
-        })
-        .collect();
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
-        Output::Table => table::print(&["HOST", "ADDRESS", "PID", "READY", "PROBLEM"], &cells(&rows)),
-    }
-    let ill = rows.iter().filter(|row| !row.ready).count();
-    if ill > 0 {
-        bail!(
-            "{ill} of {} hosts are not ready; \"trireme up --name {}\" brings back what died",
-            rows.len(),
-            layout.name
-        );
-    }
-    Ok(())
+/// One of its hosts.
+pub struct LocalHost {
+    /// `master-1`, `node-2`.
+    pub name: String,
+    /// Whether it runs a master.
+    pub master: bool,
+    /// Its address.
+    pub address: String,
+    /// URL of its API, if it is a master.
+    pub url: String,
+    /// Its process, if it runs.
+    pub pid: Option<i32>,
 }
 
-async fn problems(hosts: &[Host]) -> anyhow::Result<Vec<String>> {
-    let access = hosts.iter().filter(|h| h.kind == Kind::Master).find_map(|host| Access::of_master(host).ok());
-    match access {
-        Some(access) => ready::Probe::new(&access, hosts)?.missing().await,
-        None => {
-            Ok(hosts.iter().map(|host| format!("{} (no master has data, or it cannot be read)", host.name)).collect())
+impl Local {
+    /// The cluster of a name; `None` if there is none.
+    pub fn load(dir: &Path, name: &str) -> anyhow::Result<Option<Local>> {
+        let layout = Layout::new(dir, name)?;
+        let Some(cluster) = layout.load()? else { return Ok(None) };
+        let hosts = layout.hosts(&cluster);
+        Ok(Some(Local { layout, hosts }))
+    }
+
+    /// The cluster in whose folder a kubeconfig lies.
+    pub fn around(kubeconfig: &Path) -> Option<Local> {
+        let root = kubeconfig.canonicalize().ok()?.parent()?.to_path_buf();
+        let name = root.file_name()?.to_str()?;
+        Self::load(root.parent()?, name).ok().flatten()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.layout.name
+    }
+
+    /// What to type to bring back what has died.
+    pub fn up(&self) -> String {
+        match std::env::current_dir() {
+            Ok(here) if here.join(".trireme") == self.layout.root.parent().unwrap_or(&self.layout.root) => {
+                format!("trireme up --name {}", self.layout.name)
+            }
+            _ => {
+                let dir = self.layout.root.parent().unwrap_or(&self.layout.root);
+                format!("trireme up --name {} --dir {}", self.layout.name, dir.display())
+            }
         }
     }
-}
 
-fn cells(rows: &[Row]) -> Vec<Vec<String>> {
-    rows.iter()
-        .map(|row| {
-            vec![
-                row.name.clone(),
-                row.address.clone(),
-                row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-                if row.ready { "yes" } else { "no" }.to_owned(),
-                row.problem.clone().unwrap_or_default(),
-            ]
-        })
-        .collect()
+    /// All hosts, with their processes as they are now.
+    pub fn hosts(&self) -> Vec<LocalHost> {
+        let host = |host: &Host| LocalHost {
+            name: host.name.clone(),
+            master: host.kind == Kind::Master,
+            address: host.ip.to_string(),
+            url: host.url(),
+            pid: process::recorded(host).map(|process| process.pid),
+        };
+        self.hosts.iter().map(host).collect()
+    }
+
+    /// An administrator's access to all masters.
+    ///
+    /// # Errors
+    /// When no master has keys, or they cannot be read.
+    pub fn access(&self) -> anyhow::Result<MastersConfig> {
+        let masters: Vec<&Host> = self.hosts.iter().filter(|host| host.kind == Kind::Master).collect();
+        let mut failure = None;
+        for host in &masters {
+            match Access::of_master(host) {
+                Ok(access) => {
+                    let identity =
+                        Identity { cert_pem: access.cert_pem.into_bytes(), key_pem: access.key_pem.into_bytes() };
+                    let urls = masters.iter().map(|host| host.url()).collect();
+                    return Ok(MastersConfig::new(urls, access.ca_pem.into_bytes(), Some(identity)));
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(error) => Err(error).context("no master's keys can be read"),
+            None => bail!("the cluster {:?} has no master", self.layout.name),
+        }
+    }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::RwLock;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -38,25 +39,45 @@ impl Shared {
 
 /// TLS settings for both kinds of connection.
 pub(crate) struct Dialer {
-    h2: Arc<ClientConfig>,
-    h1: Arc<ClientConfig>,
+    tls: RwLock<Settings>,
     server_name: Option<String>,
     timing: Timing,
 }
 
-impl Dialer {
-    pub fn new(tls: ClientConfig, server_name: Option<String>, timing: Timing) -> Dialer {
+#[derive(Clone)]
+struct Settings {
+    h2: Arc<ClientConfig>,
+    h1: Arc<ClientConfig>,
+}
+
+impl Settings {
+    fn new(tls: ClientConfig) -> Settings {
         let mut h2 = tls.clone();
         h2.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let mut h1 = tls;
         h1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Dialer { h2: Arc::new(h2), h1: Arc::new(h1), server_name, timing }
+        Settings { h2: Arc::new(h2), h1: Arc::new(h1) }
+    }
+}
+
+impl Dialer {
+    pub fn new(tls: ClientConfig, server_name: Option<String>, timing: Timing) -> Dialer {
+        Dialer { tls: RwLock::new(Settings::new(tls)), server_name, timing }
+    }
+
+    /// Connections that are made from now on use these settings.
+    pub fn replace(&self, tls: ClientConfig) {
+        *self.tls.write() = Settings::new(tls);
+    }
+
+    fn settings(&self) -> Settings {
+        self.tls.read().clone()
     }
 
     /// A connection for ordinary requests.
     pub async fn shared(&self, address: &Address) -> Result<Shared, DialFailure> {
         self.timed(address, async {
-            let stream = self.handshake(address, self.h2.clone()).await?;
+            let stream = self.handshake(address, self.settings().h2).await?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Ok(Shared::OnlyH1);
             }
@@ -83,7 +104,7 @@ impl Dialer {
     /// An HTTP/1.1 connection for one request, which may be upgraded.
     pub async fn single(&self, address: &Address) -> Result<http1::SendRequest<RequestBody>, DialFailure> {
         self.timed(address, async {
-            let stream = self.handshake(address, self.h1.clone()).await?;
+            let stream = self.handshake(address, self.settings().h1).await?;
             let (sender, connection) = http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(|error| failure(address, DialFailureKind::Network, &chain(&error)))?;

@@ -66,6 +66,14 @@ impl Pool {
         })
     }
 
+    /// Uses other TLS settings from now on: open connections are given up, requests in flight on them still end well.
+    pub fn replace_tls(&self, tls: ClientConfig) {
+        self.dialer.replace(tls);
+        let mut state = self.state.lock();
+        state.members.iter_mut().for_each(|member| member.connection = None);
+        state.dialing = None;
+    }
+
     pub fn set(&self, urls: &[String]) -> Result<(), MastersError> {
         let wanted = parse_all(urls)?;
         let mut state = self.state.lock();

@@ -71,6 +71,13 @@ impl Store {
         }
     }
 
+    /// Names that archives brought which are still there.
+    pub(super) fn archived(&self) -> Vec<String> {
+        let seen = self.inner.seen.lock();
+        let there = seen.0.iter().filter(|(path, _)| path.exists());
+        there.flat_map(|(_, (_, names))| names.clone()).collect()
+    }
+
     async fn remember(&self, path: &Path, stamp: Stamp, names: &[String]) -> Result<(), ImageError> {
         let (inner, path, names) = (self.inner.clone(), path.to_owned(), names.to_vec());
         blocking(move || {

@@ -11,6 +11,7 @@ pub mod build;
 mod credentials;
 mod error;
 mod folder;
+mod gc;
 mod layer;
 mod manifest;
 mod reference;
@@ -21,6 +22,7 @@ mod types;
 
 pub use credentials::Credentials;
 pub use error::ImageError;
+pub use gc::{Ages, Disk, GcPolicy, Plan};
 pub use reference::Reference;
 pub use rootfs::RootfsDirs;
 pub use store::Store;

@@ -119,7 +119,12 @@ impl Links {
         }
         let link = self.must_find(wanted.name).await?;
         let message = LinkUnspec::new_with_index(link.index).mtu(wanted.mtu).up().build();
-        self.handle.link().set(message).execute().await.map_err(fail(format!("cannot set up VXLAN {}", wanted.name)))?;
+        self.handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .map_err(fail(format!("cannot set up VXLAN {}", wanted.name)))?;
         Ok(link)
     }
 

@@ -198,6 +198,12 @@ impl Network {
         inner.apply_rules(&mut applied).await
     }
 
+    /// Whether this machine has the node's address.
+    pub async fn is_here(&self) -> Result<bool, NetworkError> {
+        let node = self.inner.config.node_ip;
+        Ok(self.inner.links.addresses().await?.iter().any(|(_, address, _)| *address == node))
+    }
+
     /// Removes everything of ours from the node: links, routes, rules. Address records stay for pods that still live.
     pub async fn cleanup(&self) -> Result<(), NetworkError> {
         let inner = &self.inner;

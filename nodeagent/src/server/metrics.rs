@@ -3,16 +3,36 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
+use super::About;
+use crate::certificate::NodeCertificate;
 use crate::pods::{Context, resources};
 
 /// Pods, containers and what they use.
-pub(super) async fn serve(State(context): State<Arc<Context>>) -> Response {
-    let text = tokio::task::spawn_blocking(move || collect(&context)).await.unwrap_or_default();
+pub(super) async fn serve(State(context): State<Arc<Context>>, Extension(about): Extension<About>) -> Response {
+    let certificate = certificate(&about.certificate);
+    let text = tokio::task::spawn_blocking(move || collect(&context)).await.unwrap_or_default() + &certificate;
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// How long the certificate is still valid. It serves as client's and as server's alike; names as kubelets have them.
+fn certificate(certificate: &NodeCertificate) -> String {
+    let (not_before, not_after) = certificate.validity();
+    let left = not_after - jiff::Timestamp::now().as_second();
+    let mut out = String::new();
+    for side in ["client", "server"] {
+        let name = format!("kubelet_certificate_manager_{side}_ttl_seconds");
+        let _ = writeln!(out, "# TYPE {name} gauge\n{name} {left}");
+    }
+    let name = "kubelet_certificate_manager_client_expiration_renew_errors";
+    let _ = writeln!(out, "# TYPE {name} counter\n{name} {}", certificate.renewal_failures());
+    let name = "trireme_certificate_lifetime_seconds";
+    let _ = writeln!(out, "# TYPE {name} gauge\n{name} {}", not_after - not_before);
+    out
 }
 
 fn collect(context: &Context) -> String {

@@ -6,6 +6,7 @@ mod exec;
 mod logs;
 mod metrics;
 mod streams;
+mod summary;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
@@ -27,7 +28,9 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificate::NodeCertificate;
 use crate::pods::Context;
+use crate::stats::Sampler;
 
 /// Connections at one time.
 const MAX_CONNECTIONS: usize = 1024;
@@ -41,14 +44,23 @@ struct Peer {
     groups: Vec<String>,
 }
 
+/// What the server tells of the agent itself.
+#[derive(Clone)]
+pub(crate) struct About {
+    pub(crate) certificate: Arc<NodeCertificate>,
+    pub(crate) sampler: Arc<Sampler>,
+}
+
 /// Serves until `shutdown`.
 pub(crate) async fn run(
     context: Arc<Context>,
+    certificate: Arc<NodeCertificate>,
     listener: TcpListener,
     acceptor: TlsAcceptor,
     shutdown: CancellationToken,
 ) {
-    let router = router(context);
+    let about = About { certificate, sampler: Arc::default() };
+    let router = router(context).layer(axum::Extension(about));
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
@@ -99,6 +111,7 @@ fn router(context: Arc<Context>) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
         .route("/metrics", get(metrics::serve))
+        .route("/stats/summary", get(summary::serve))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
         .route("/exec/{namespace}/{pod}/{container}", get(exec::exec))
         .route("/attach/{namespace}/{pod}/{container}", get(exec::attach))

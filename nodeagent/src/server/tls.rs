@@ -7,7 +7,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -21,6 +21,9 @@ pub enum TlsError {
     /// A PEM text holds no certificate or key, or a broken one.
     #[error("{0}: {1}")]
     Pem(&'static str, rustls_pki_types::pem::Error),
+    /// What is in the PEM text is not a certificate.
+    #[error("the agent's certificate cannot be read")]
+    Certificate,
     /// rustls refuses them.
     #[error("the agent's certificates")]
     Rustls(#[from] rustls::Error),
@@ -37,13 +40,10 @@ pub(crate) fn acceptor(tls: &AgentTls) -> Result<TlsAcceptor, TlsError> {
         roots.add(certificate.map_err(|error| TlsError::Pem("CA certificate", error))?)?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.cert_pem).collect();
-    let chain = chain.map_err(|error| TlsError::Pem("agent certificate", error))?;
-    let key = PrivateKeyDer::from_pem_slice(&tls.key_pem).map_err(|error| TlsError::Pem("agent key", error))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(tls.certificate.clone());
     // Upgrades to WebSocket need HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
+use parking_lot::RwLock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::ring;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
 };
@@ -21,6 +23,41 @@ use crate::types::StoreError;
 pub(crate) struct PeerTlsConfig {
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) client: Arc<ClientConfig>,
+    pub(crate) own: Arc<OwnCertificate>,
+}
+
+/// The certificate that this member shows. It can be replaced at any time; connections made from then on show the new one.
+#[derive(Debug)]
+pub(crate) struct OwnCertificate(RwLock<Arc<CertifiedKey>>);
+
+impl OwnCertificate {
+    fn read(tls: &PeerTls) -> Result<Arc<CertifiedKey>, StoreError> {
+        let chain = certificates("certificate", &tls.cert_pem)?;
+        let key = PrivateKeyDer::from_pem_slice(&tls.key_pem).map_err(|e| invalid("key", e))?;
+        let pair = CertifiedKey::from_der(chain, key, &ring::default_provider());
+        pair.map(Arc::new).map_err(|e| invalid("certificate", e))
+    }
+
+    pub(crate) fn replace(&self, tls: &PeerTls) -> Result<(), StoreError> {
+        *self.0.write() = Self::read(tls)?;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for OwnCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+}
+
+impl ResolvesClientCert for OwnCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 fn invalid(what: &str, error: impl std::fmt::Display) -> StoreError {
@@ -40,15 +77,14 @@ impl PeerTlsConfig {
             roots.add(certificate).map_err(|e| invalid("CA", e))?;
         }
         let roots = Arc::new(roots);
-        let chain = certificates("certificate", &tls.cert_pem)?;
-        let key = || PrivateKeyDer::from_pem_slice(&tls.key_pem).map_err(|e| invalid("key", e));
+        let own = Arc::new(OwnCertificate(RwLock::new(OwnCertificate::read(tls)?)));
         let versions = [&rustls::version::TLS13];
 
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
         let clients = clients.build().map_err(|e| invalid("CA", e))?;
         let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions);
         let server = server.map_err(|e| invalid("protocol", e))?.with_client_cert_verifier(clients);
-        let mut server = server.with_single_cert(chain.clone(), key()?).map_err(|e| invalid("certificate", e))?;
+        let mut server = server.with_cert_resolver(own.clone());
         server.alpn_protocols = vec![b"h2".to_vec()];
 
         let servers = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
@@ -56,9 +92,9 @@ impl PeerTlsConfig {
         let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions);
         let client = client.map_err(|e| invalid("protocol", e))?;
         let client = client.dangerous().with_custom_certificate_verifier(servers);
-        let mut client = client.with_client_auth_cert(chain, key()?).map_err(|e| invalid("certificate", e))?;
+        let mut client = client.with_client_cert_resolver(own.clone());
         client.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
+        Ok(Self { server: Arc::new(server), client: Arc::new(client), own })
     }
 }
 

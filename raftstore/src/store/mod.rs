@@ -25,7 +25,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::command::{Command, Outcome};
-use crate::config::{Config, JoinGrant, NewMember};
+use crate::config::{Config, JoinGrant, NewMember, PeerTls};
 use crate::storage::files::Identity;
 use crate::storage::read::Read;
 use crate::types::*;
@@ -185,6 +185,11 @@ impl Store {
     /// Registers this member's metrics.
     pub fn register_metrics(&self, registry: &mut prometheus_client::registry::Registry) {
         self.handle.node.metrics.register(registry);
+    }
+
+    /// Shows another certificate to the peers from now on; connections that are open stay.
+    pub fn replace_certificate(&self, tls: &PeerTls) -> Result<(), StoreError> {
+        self.handle.node.certificate.replace(tls)
     }
 
     /// Hands leadership to another voter, if this member leads and there is one.

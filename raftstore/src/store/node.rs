@@ -18,6 +18,7 @@ use crate::consensus::Raft;
 use crate::consensus::machine::Machine;
 use crate::metrics::Metrics;
 use crate::network::peers::{Peers, Target};
+use crate::network::tls::OwnCertificate;
 use crate::storage::files::Identity;
 use crate::storage::log_writer::LogWriter;
 use crate::types::{Leadership, Member, MemberId, StoreError};
@@ -40,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) reads: mpsc::Sender<ReadWaiter>,
     pub(crate) forwards: mpsc::Sender<Forward>,
     pub(crate) peers: Peers,
+    /// What this member shows to its peers.
+    pub(crate) certificate: Arc<OwnCertificate>,
     /// Changes of membership are made one at a time.
     pub(crate) membership: tokio::sync::Mutex<()>,
     /// What the leader last told of the members.

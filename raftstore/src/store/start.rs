@@ -170,6 +170,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         reads,
         forwards,
         peers,
+        certificate: tls.own.clone(),
         membership: tokio::sync::Mutex::new(()),
         seen_members: parking_lot::Mutex::new(None),
         removed: CancellationToken::new(),

@@ -1,0 +1,170 @@
+//! `trireme node reset` and `trireme master reset`: take a machine out of service and leave nothing on it.
+
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http::Request;
+use trireme_apiserver::join::wire::{MEMBERS_PATH, MemberInfo};
+use trireme_client::kubeconfig::{Kubeconfig, Overrides};
+use trireme_client::masters;
+
+use crate::admin::{api_error, member};
+use crate::node::Remembered;
+
+/// How long the other masters may take to let this one go.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// `trireme node reset`
+#[derive(clap::Args, Debug)]
+pub struct NodeArgs {
+    /// Where the node keeps its certificate, images and pods.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/node")]
+    data_dir: PathBuf,
+    /// Name of the node [default: the one that it ran under].
+    #[arg(long)]
+    name: Option<String>,
+    /// Cgroup below which its pods live [default: the one that it ran with].
+    #[arg(long, value_name = "PATH")]
+    cgroup_root: Option<String>,
+    /// Do not ask.
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// `trireme master reset`
+#[derive(clap::Args, Debug)]
+pub struct MasterArgs {
+    /// Where the master keeps its keys and its replica of the state.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/master")]
+    data_dir: PathBuf,
+    /// Do not ask.
+    #[arg(short, long)]
+    force: bool,
+}
+
+fn say(line: impl std::fmt::Display) {
+    // Whoever reads may have seen enough.
+    let _ = writeln!(std::io::stdout(), "[reset] {line}");
+}
+
+/// Goes on only if somebody agrees.
+fn confirm(force: bool, what: &str) -> anyhow::Result<()> {
+    if force {
+        return Ok(());
+    }
+    say(what);
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody can be asked here; give --force to go on without asking");
+    }
+    print!("[reset] Are you sure you want to proceed? [y/N]: ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        bail!("aborted; nothing was changed");
+    }
+    Ok(())
+}
+
+/// The directory, if it is one of ours. Anything else is not to be deleted by a slip of the fingers.
+fn recognised(dir: &Path, signs: &[&str], what: &str) -> anyhow::Result<Option<PathBuf>> {
+    if !dir.exists() {
+        say(format_args!("{} does not exist; nothing to do", dir.display()));
+        return Ok(None);
+    }
+    if !signs.iter().any(|sign| dir.join(sign).exists()) {
+        bail!("{} does not look like the data directory of a {what}; nothing was changed", dir.display());
+    }
+    Ok(Some(std::fs::canonicalize(dir)?))
+}
+
+/// Stops the pods of this node and removes what its agent has left.
+///
+/// # Errors
+/// When the agent runs, nobody agrees, or something cannot be removed; it can be repeated then.
+pub async fn node(args: NodeArgs) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("trireme node reset removes mounts, cgroups and links, and needs root; try: sudo trireme node reset");
+    }
+    let signs = ["node.json", "masters.json", "pki/node.key"];
+    let Some(dir) = recognised(&args.data_dir, &signs, "node")? else { return Ok(()) };
+    let lock = crate::master::lock(&dir).context("the agent of this node runs; stop it first")?;
+    let known = Remembered::load(&dir);
+    let name = args.name.or(known.as_ref().map(|k| k.name.clone())).map_or_else(crate::host_name, Ok)?;
+    confirm(
+        args.force,
+        &format!(
+            "All pods of node {name:?} will be stopped, and {} with its images and volumes removed.",
+            dir.display()
+        ),
+    )?;
+    let address = known.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |known| known.address);
+    let mut config = trireme_nodeagent::Config::new(&name, address, &dir);
+    if let Some(root) = args.cgroup_root.or(known.map(|known| known.cgroup_root)) {
+        config.cgroup_root = root;
+    }
+    config.validate()?;
+    let done = trireme_nodeagent::reset(&config).await.context("cannot undo what the agent has made")?;
+    say(format_args!("pods stopped, cgroup {} removed, {} mounts removed", config.cgroup_root, done.mounts));
+    if done.network {
+        say("links, routes and nftables rules removed");
+    } else {
+        say(format_args!(
+            "this machine does not have the address {address} of the node: links, routes and nftables rules were left alone"
+        ));
+    }
+    std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    drop(lock);
+    say(format_args!("{} removed", dir.display()));
+    say(format_args!(
+        "the cluster still lists the node; where you have an administrator's kubeconfig: kubectl delete node {name}"
+    ));
+    Ok(())
+}
+
+/// Takes this master out of its cluster, if that can be reached, and removes its data.
+///
+/// # Errors
+/// When the master runs, nobody agrees, or the data cannot be removed.
+pub async fn master(args: MasterArgs) -> anyhow::Result<()> {
+    let Some(dir) = recognised(&args.data_dir, &["store", "pki"], "master")? else { return Ok(()) };
+    let lock = crate::master::lock(&dir).context("this master runs; stop it first")?;
+    confirm(args.force, &format!("The keys and the replica of the state in {} will be removed.", dir.display()))?;
+    match tokio::time::timeout(LEAVE, leave(&dir)).await {
+        Ok(Ok(line)) => say(line),
+        Ok(Err(error)) => say(format_args!(
+            "the cluster was not told ({error:#}); if it lives on without this master, take it out there: trireme member \
+             remove NAME"
+        )),
+        Err(_) => {
+            say("the cluster did not answer; if it lives on without this master, take it out there: trireme member \
+                       remove NAME")
+        }
+    }
+    std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    drop(lock);
+    say(format_args!("{} removed", dir.display()));
+    Ok(())
+}
+
+/// Asks the other masters to go on without this one.
+async fn leave(dir: &Path) -> anyhow::Result<String> {
+    let config = Kubeconfig::load(Some(&dir.join("kubeconfig-admin")))?;
+    let mut masters = config.resolve(&Overrides::default())?.masters;
+    let own = masters.urls.first().cloned().context("the kubeconfig names no master")?;
+    masters.urls.retain(|url| *url != own);
+    if masters.urls.is_empty() {
+        return Ok("no other master is known: with this one the cluster is gone".to_owned());
+    }
+    let (client, _) = masters::connect(masters)?;
+    let members = member::list(&client).await?;
+    let Some(member) = members.iter().find(|member| member.address == own) else {
+        return Ok("the cluster has this master no more".to_owned());
+    };
+    let path = format!("{MEMBERS_PATH}/{}", member.name);
+    let _: MemberInfo = client.request(Request::delete(path).body(Vec::new())?).await.map_err(api_error)?;
+    Ok(format!("master {:?} taken out of its cluster", member.name))
+}
