@@ -91,7 +91,7 @@ pub async fn node(args: NodeArgs) -> anyhow::Result<()> {
     }
     let signs = ["node.json", "masters.json", "pki/node.key"];
     let Some(dir) = recognised(&args.data_dir, &signs, "node")? else { return Ok(()) };
-    let lock = crate::master::lock(&dir).context("the agent of this node runs; stop it first")?;
+    let lock = crate::master::lock(&dir)?;
     let known = Remembered::load(&dir);
     let name = args.name.or(known.as_ref().map(|k| k.name.clone())).map_or_else(crate::host_name, Ok)?;
     confirm(
@@ -131,7 +131,7 @@ pub async fn node(args: NodeArgs) -> anyhow::Result<()> {
 /// When the master runs, nobody agrees, or the data cannot be removed.
 pub async fn master(args: MasterArgs) -> anyhow::Result<()> {
     let Some(dir) = recognised(&args.data_dir, &["store", "pki"], "master")? else { return Ok(()) };
-    let lock = crate::master::lock(&dir).context("this master runs; stop it first")?;
+    let lock = crate::master::lock(&dir)?;
     confirm(args.force, &format!("The keys and the replica of the state in {} will be removed.", dir.display()))?;
     match tokio::time::timeout(LEAVE, leave(&dir)).await {
         Ok(Ok(line)) => say(line),

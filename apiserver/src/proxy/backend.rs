@@ -30,6 +30,8 @@ pub(super) struct Backend {
     pub(super) address: IpAddr,
     pub(super) port: u16,
     pub(super) scheme: Scheme,
+    /// Node of the pod there: masters need not be on the pod network, so its agent makes the connection.
+    pub(super) node: Option<String>,
 }
 
 impl Backend {
@@ -96,9 +98,9 @@ impl<'a> Wanted<'a> {
     fn node(&self, agent: Target) -> ApiResult<Backend> {
         match self.number()? {
             Some(port) if port != agent.port => {
-                Ok(Backend { address: proxyable(agent.address)?, port, scheme: self.scheme })
+                Ok(Backend { address: proxyable(agent.address)?, port, scheme: self.scheme, node: None })
             }
-            _ => Ok(Backend { address: agent.address, port: agent.port, scheme: Scheme::Agent }),
+            _ => Ok(Backend { address: agent.address, port: agent.port, scheme: Scheme::Agent, node: None }),
         }
     }
 
@@ -114,7 +116,8 @@ impl<'a> Wanted<'a> {
         let Ok(address) = text(&pod["status"], "podIP").parse() else {
             return Err(Status::service_unavailable(format!("pod {} has no address yet", self.name)));
         };
-        Ok(Backend { address: proxyable(address)?, port, scheme: self.scheme })
+        let node = Some(text(&pod["spec"], "nodeName").to_owned()).filter(|node| !node.is_empty());
+        Ok(Backend { address: proxyable(address)?, port, scheme: self.scheme, node })
     }
 
     fn service(&self, service: &Value, endpoints: &Value) -> ApiResult<Backend> {
@@ -131,14 +134,17 @@ impl<'a> Wanted<'a> {
         for subset in list(endpoints, "subsets") {
             let ports = list(subset, "ports").iter().filter(|port| text(port, "name") == name);
             for port in ports.filter_map(|port| u16::try_from(port["port"].as_u64()?).ok()) {
-                let addresses = list(subset, "addresses").iter().filter_map(|a| text(a, "ip").parse::<IpAddr>().ok());
-                found.extend(addresses.map(|address| (address, port)));
+                for entry in list(subset, "addresses") {
+                    let Ok(address) = text(entry, "ip").parse::<IpAddr>() else { continue };
+                    let node = Some(text(entry, "nodeName").to_owned()).filter(|node| !node.is_empty());
+                    found.push((address, port, node));
+                }
             }
         }
-        let Some((address, port)) = found.choose(&mut rand::rng()).copied() else {
+        let Some((address, port, node)) = found.choose(&mut rand::rng()).cloned() else {
             return unavailable(format!("no endpoints available for service {:?}", self.name));
         };
-        Ok(Backend { address: proxyable(address)?, port, scheme: self.scheme })
+        Ok(Backend { address: proxyable(address)?, port, scheme: self.scheme, node })
     }
 }
 

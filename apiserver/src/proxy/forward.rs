@@ -8,7 +8,9 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -19,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use trireme_api::status::Status;
 
 use super::backend::{Backend, Scheme};
+use super::target::Target;
 use crate::error::ApiResult;
 use crate::request::info::RequestInfo;
 use crate::server::ApiServer;
@@ -221,8 +224,47 @@ fn join(server: &ApiServer, client: hyper::upgrade::OnUpgrade, back: hyper::upgr
 }
 
 async fn connect(server: &ApiServer, backend: &Backend) -> std::io::Result<SendRequest<Body>> {
+    if let Some(agent) = agent_of(server, backend) {
+        return speak(server, backend, through(server, backend, agent).await?).await;
+    }
     let stream = TcpStream::connect((backend.address, backend.port)).await?;
     stream.set_nodelay(true)?;
+    speak(server, backend, stream).await
+}
+
+/// The agent of the backend's node.
+fn agent_of(server: &ApiServer, backend: &Backend) -> Option<Backend> {
+    let name = backend.node.as_deref()?;
+    let node = server.inner.feed.cache("", "nodes")?.get(name)?.value().ok()?;
+    let agent = Target::of_node(name, &node).ok()?;
+    Some(Backend { address: agent.address, port: agent.port, scheme: Scheme::Agent, node: None })
+}
+
+/// A connection to the backend that its node's agent makes.
+async fn through(server: &ApiServer, backend: &Backend, agent: Backend) -> std::io::Result<TokioIo<Upgraded>> {
+    let stream = TcpStream::connect((agent.address, agent.port)).await?;
+    stream.set_nodelay(true)?;
+    let mut sender = speak(server, &agent, stream).await?;
+    let request = Request::get(format!("/dial/{}/{}", backend.address, backend.port))
+        .header(header::HOST, agent.authority())
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "trireme-dial")
+        .body(Body::empty())
+        .map_err(std::io::Error::other)?;
+    let mut answer = sender.send_request(request).await.map_err(std::io::Error::other)?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let text =
+            Limited::new(answer.into_body(), 4096).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        return Err(std::io::Error::other(String::from_utf8_lossy(&text).into_owned()));
+    }
+    Ok(TokioIo::new(hyper::upgrade::on(&mut answer).await.map_err(std::io::Error::other)?))
+}
+
+/// TLS as the backend wants it, and HTTP over it.
+async fn speak<S>(server: &ApiServer, backend: &Backend, stream: S) -> std::io::Result<SendRequest<Body>>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
     let tls = match backend.scheme {
         Scheme::Http => return handshake(stream).await,
         Scheme::Https => unchecked()?,
@@ -331,7 +373,7 @@ mod tests {
 
     #[test]
     fn redirections_inside_lead_through_here() {
-        let backend = Backend { address: "10.1.2.3".parse().unwrap(), port: 80, scheme: Scheme::Http };
+        let backend = Backend { address: "10.1.2.3".parse().unwrap(), port: 80, scheme: Scheme::Http, node: None };
         let moved = |to: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::LOCATION, to.parse().unwrap());

@@ -63,6 +63,40 @@ async fn requests_pass_through_to_the_node() {
     );
 }
 
+/// Plays the pod that a master asks the agent to connect to.
+pub fn dialed(mut request: Request<hyper::body::Incoming>) -> Response<Body> {
+    assert_eq!(
+        (request.uri().path(), &request.headers()["upgrade"]),
+        ("/dial/10.244.0.9/8080", &"trireme-dial".parse().unwrap())
+    );
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let service =
+            hyper::service::service_fn(|request| async { Ok::<_, std::convert::Infallible>(echo(request).await) });
+        let io = upgrade.await.unwrap();
+        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+    });
+    let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header("connection", "Upgrade");
+    response.header("upgrade", "trireme-dial").body(Body::empty()).unwrap()
+}
+
+/// Masters need not be on the pod network.
+#[tokio::test]
+async fn pods_are_reached_through_their_node() {
+    let server = Server::start().await;
+    let port = agent(&server).await;
+    bound_pod(&server, port).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let (code, status) = server.get(&format!("{pods}/p:8080/proxy/echo")).await;
+    assert_eq!((code.as_u16(), &status["message"]), (503, &json!("pod p has no address yet")));
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    server.post(&format!("{pods}/p/binding"), binding).await;
+    let status = json!({"status": {"podIP": "10.244.0.9", "podIPs": [{"ip": "10.244.0.9"}]}}).to_string();
+    server.call(Method::PATCH, &format!("{pods}/p/status"), "application/merge-patch+json", status).await;
+    let (code, said) = server.get(&format!("{pods}/p:8080/proxy/echo?a")).await;
+    assert_eq!((code.as_u16(), &said["request"]), (203, &json!("GET /echo?a")), "{said}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_reached_and_who_may_not() {
     let server = Server::start().await;

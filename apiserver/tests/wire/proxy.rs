@@ -33,6 +33,9 @@ async fn answer(mut request: Request<hyper::body::Incoming>) -> Result<Response<
     if uri.starts_with("/containerLogs/") {
         return Ok(Response::new(Body::from(format!("asked {uri}\n"))));
     }
+    if uri.starts_with("/dial/") {
+        return Ok(super::forward::dialed(request));
+    }
     if uri.starts_with("/echo") {
         return Ok(super::forward::echo(request).await);
     }

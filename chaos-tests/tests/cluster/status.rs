@@ -223,12 +223,10 @@ impl<'a> Second<'a> {
 
     /// Runs the program inside a host's network namespace.
     fn inside(&self, host: &str, arguments: &[&str]) -> Result<Outcome> {
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &format!("trireme-{}-{host}", self.name)])
-            .arg(&self.cluster.bin)
-            .args(arguments);
-        run(&mut command)
+        // Not "ip netns exec": that hides the cgroups.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/trireme-{}-{host}", self.name));
+        run(command.arg(&self.cluster.bin).args(arguments))
     }
 }
 
@@ -273,7 +271,7 @@ fn reset(second: &Second<'_>) -> Result<()> {
     ensure!(status.out.contains("is healthy"), "{status:?}");
     let node = data("node-1");
     let running = second.inside("node-1", &["node", "reset", "--force", "--data-dir", &node])?.refused()?;
-    ensure!(running.contains("stop it first"), "{running}");
+    ensure!(running.contains("stop that one first"), "{running}");
     let pid: i32 = fs::read_to_string(second.root().join("node-1/pid"))?.trim().parse()?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)?;
     let unasked = eventually(Duration::from_secs(15), || {

@@ -134,6 +134,7 @@ impl Findings<'_> {
             let about = format!("pod {}/{}", pod.namespace, pod.name);
             let restarts = match pod.restarts {
                 0 => String::new(),
+                1 => ", 1 restart".to_owned(),
                 n => format!(", {n} restarts"),
             };
             let hint = match pod.reason.as_str() {

@@ -83,7 +83,7 @@ fn masters(report: &Report) -> String {
     };
     let local = report.masters.iter().any(|master| master.process.is_some());
     let mut head =
-        vec!["NAME", "ADDRESS", "ROLE", "HEALTHY", "TERM", "REVISION", "LAG", "DB", "DISK FREE", "MEM", "CERT"];
+        vec!["NAME", "ADDRESS", "ROLE", "HEALTHY", "TERM", "REV/INDEX", "LAG", "DB", "DISK FREE", "MEM", "CERT"];
     head.extend(["VERSION", "UP"]);
     head.extend(local.then_some("PID"));
     let rows: Vec<Vec<String>> = report.masters.iter().map(|master| master_row(master, local)).collect();
@@ -173,7 +173,10 @@ fn workloads(report: &Report) -> String {
         out.push_str(&format!("\nPODS  {}\n", parts.join(", ")));
         for pod in &pods.worst {
             let node = if pod.node.is_empty() { "no node" } else { &pod.node };
-            let restarts = if pod.restarts > 0 { format!(", {} restarts", pod.restarts) } else { String::new() };
+            let restarts = match pod.restarts {
+                0 => String::new(),
+                n => format!(", {}", count(usize::try_from(n).unwrap_or(0), "restart")),
+            };
             out.push_str(&format!("  {}/{}  {}{restarts} ({node})\n", pod.namespace, pod.name, pod.reason));
         }
         if pods.troubled > pods.worst.len() {

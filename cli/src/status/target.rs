@@ -61,8 +61,15 @@ impl Target {
         )?;
         let local = first.and_then(|path| Local::around(path));
         let credential = credential(&resolved.masters);
+        let mut access = resolved.masters;
+        // The folder tells of masters that the kubeconfig does not name.
+        for host in local.iter().flat_map(Local::hosts).filter(|host| host.master) {
+            if !access.urls.contains(&host.url) {
+                access.urls.push(host.url);
+            }
+        }
         let name = resolved.cluster.unwrap_or_else(|| "the cluster".to_owned());
-        Ok(Target { name, access: resolved.masters, local, credential })
+        Ok(Target { name, access, local, credential })
     }
 }
 

@@ -145,10 +145,10 @@ test is healthy: 3 masters and 2 nodes; 2 things to look at
   - deployment default/web: 3 of 3 updated, 2 available  ->  kubectl rollout status -n default deployment/web
 
 MASTERS  quorum 3 of 3, tolerates the loss of 1
-  NAME       ADDRESS          ROLE       HEALTHY   TERM   REVISION   LAG   DB       DISK FREE         MEM     CERT   VERSION   UP
-  master-1   10.0.0.11:6443   leader     yes       4      900/1000   0     3.0MiB   60GiB of 100GiB   50MiB   364d   0.1.0     60m
-  master-2   10.0.0.12:6443   follower   yes       4      900/1000   0     3.0MiB   60GiB of 100GiB   50MiB   364d   0.1.0     60m
-  master-3   10.0.0.13:6443   follower   yes       4      900/1000   0     3.0MiB   60GiB of 100GiB   50MiB   364d   0.1.0     60m
+  NAME       ADDRESS          ROLE       HEALTHY   TERM   REV/INDEX   LAG   DB       DISK FREE         MEM     CERT   VERSION   UP
+  master-1   10.0.0.11:6443   leader     yes       4      900/1000    0     3.0MiB   60GiB of 100GiB   50MiB   364d   0.1.0     60m
+  master-2   10.0.0.12:6443   follower   yes       4      900/1000    0     3.0MiB   60GiB of 100GiB   50MiB   364d   0.1.0     60m
+  master-3   10.0.0.13:6443   follower   yes       4      900/1000    0     3.0MiB   60GiB of 100GiB   50MiB   364d   0.1.0     60m
 
 NODES  2 of 2 ready
   NAME     ADDRESS     READY   PODS    DISK FREE         MEM FREE           CERT   VERSION   HEARTBEAT

@@ -228,6 +228,7 @@ fn print_next(layout: &Layout, hosts: &[Host]) {
     line(format_args!("    kubectl apply -f examples/web.yaml && kubectl get pods -o wide -w"));
     line(format_args!("    {root}/bin/trictl get pods -A          # needs no kubectl, and any master may be down"));
     line(format_args!("    {root}/bin/trireme member list"));
+    line(format_args!("    {root}/bin/trireme status --watch          # is all well? Ctrl-C ends it"));
     if let Some(master) = hosts.iter().find(|host| host.kind == Kind::Master) {
         line(format_args!("    kill -9 $(cat {})      # lose a master …", shorter(&process::pid_file(master))));
     }

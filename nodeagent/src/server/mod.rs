@@ -2,6 +2,7 @@
 //!
 //! Only clients with a certificate of the cluster's authority get in, and of them only `system:masters`.
 
+mod dial;
 mod exec;
 mod logs;
 mod metrics;
@@ -112,6 +113,7 @@ fn router(context: Arc<Context>) -> Router {
         .route("/pods", get(pods))
         .route("/metrics", get(metrics::serve))
         .route("/stats/summary", get(summary::serve))
+        .route("/dial/{address}/{port}", get(dial::serve))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
         .route("/exec/{namespace}/{pod}/{container}", get(exec::exec))
         .route("/attach/{namespace}/{pod}/{container}", get(exec::attach))
