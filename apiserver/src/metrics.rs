@@ -100,6 +100,11 @@ impl Metrics {
         store.register_metrics(r);
     }
 
+    /// Lets another part of this process add its own.
+    pub(crate) fn add(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry.lock());
+    }
+
     /// Counts a request. Names that are not in the catalogue are not labels, so that nobody can make them grow.
     pub(crate) fn observe(&self, info: &RequestInfo, code: u16, took: Duration) {
         let cache = if info.is_resource { self.feed.cache(&info.group, &info.resource) } else { None };

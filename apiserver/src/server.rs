@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -168,6 +169,11 @@ impl ApiServer {
     /// When the store has no quorum or refuses.
     pub async fn announce_masters(&self, fence: Fence) -> Result<(), ServerError> {
         crate::bootstrap::announce(self, Some(fence)).await
+    }
+
+    /// Lets another part of this process tell its metrics under `/metrics` too.
+    pub fn add_metrics(&self, register: impl FnOnce(&mut Registry)) {
+        self.inner.metrics.add(register);
     }
 
     /// Waits until this master's caches are loaded for the first time.

@@ -67,12 +67,9 @@ async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: Can
         kube::Client::new(server.in_process(UserInfo::component("system:kube-controller-manager"), None), "default");
     let informers = Informers::start(reader, loops_stop.clone());
     let (heralds, receivers) = reign::channel();
-    let controllers = trireme_controllers::run(
-        informers.clone(),
-        receivers.controllers,
-        args.controllers_config(pki.ca_pem())?,
-        loops_stop.clone(),
-    );
+    let config = args.controllers_config(pki.ca_pem())?;
+    server.add_metrics(|registry| config.metrics.register(registry));
+    let controllers = trireme_controllers::run(informers.clone(), receivers.controllers, config, loops_stop.clone());
     let scheduler = trireme_scheduler::run(
         informers,
         receivers.scheduler,

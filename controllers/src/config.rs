@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::metrics::Metrics;
+
 /// The controllers' settings. The defaults are upstream's.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,6 +32,8 @@ pub struct Config {
     pub concurrency: usize,
     /// How many pods that have ended may stay around before the oldest are deleted.
     pub terminated_pod_threshold: usize,
+    /// Where the queues' metrics are kept.
+    pub metrics: Metrics,
 }
 
 impl Default for Config {
@@ -46,6 +50,7 @@ impl Default for Config {
             resync_period: Duration::from_secs(600),
             concurrency: 8,
             terminated_pod_threshold: 12_500,
+            metrics: Metrics::default(),
         }
     }
 }

@@ -20,6 +20,7 @@ mod discovery;
 mod endpoints;
 mod endpointslice;
 mod garbage;
+mod metrics;
 mod namespace;
 mod nodeipam;
 mod nodelifecycle;
@@ -33,6 +34,7 @@ mod serviceaccount;
 mod services;
 
 pub use config::{Config, ConfigError};
+pub use metrics::Metrics;
 use runtime::Context;
 
 /// Runs all controllers whenever this process reigns, until `shutdown`.

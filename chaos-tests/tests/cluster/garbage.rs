@@ -204,6 +204,21 @@ pub fn leader_dies(cluster: &Cluster) -> Result<()> {
         let left = cluster.trictl(&["get", "configmaps", "-o", "name"])?.ok()?;
         ensure!(!left.contains("leaf-"), "{left}");
         Ok(())
+    })?;
+    // The dead master is no endpoint of the API any more, until it is back.
+    announced(cluster, 2)?;
+    cluster.mend()?;
+    announced(cluster, 3)
+}
+
+/// Waits until so many masters are endpoints of the service `kubernetes`.
+fn announced(cluster: &Cluster, count: usize) -> Result<()> {
+    eventually(Duration::from_secs(30), || {
+        let text = cluster.trictl(&["get", "endpoints", "kubernetes", "-o", "json"])?.ok()?;
+        let endpoints: Value = serde_json::from_str(&text)?;
+        let addresses = endpoints["subsets"][0]["addresses"].as_array().map_or(0, Vec::len);
+        ensure!(addresses == count, "{}", endpoints["subsets"]);
+        Ok(())
     })
 }
 

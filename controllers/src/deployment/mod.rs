@@ -33,7 +33,7 @@ pub(crate) async fn run(context: Context) {
     let (for_sets, for_pods, all) = (informers.clone(), informers.clone(), informers.deployments.clone());
     let all = move || all.list().iter().map(|deployment| ObjectKey::of(&deployment.metadata)).collect();
     let config = context.config.clone();
-    Runner::new(Deployments { context }, config.concurrency, config.resync_period, all)
+    Runner::new(Deployments { context }, &config, all)
         .on(&informers.deployments, |deployment: &Deployment| vec![ObjectKey::of(&deployment.metadata)])
         .on(&informers.replica_sets, move |set: &ReplicaSet| concerned(&for_sets, set))
         .on(&informers.pods, move |pod: &Pod| waiting_for(&for_pods, pod))

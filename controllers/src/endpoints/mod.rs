@@ -20,7 +20,7 @@ pub(crate) async fn run(context: Context) {
     let (for_pods, all) = (informers.clone(), informers.services.clone());
     let all = move || all.list().iter().map(|service| ObjectKey::of(&service.metadata)).collect();
     let config = context.config.clone();
-    Runner::new(EndpointsController { context }, config.concurrency, config.resync_period, all)
+    Runner::new(EndpointsController { context }, &config, all)
         .on(&informers.services, |service: &Service| vec![ObjectKey::of(&service.metadata)])
         .on(&informers.endpoints, |endpoints: &Endpoints| vec![ObjectKey::of(&endpoints.metadata)])
         .on_change(&informers.pods, move |old: Option<&Pod>, new| concerned(&for_pods, old, new))

@@ -10,11 +10,13 @@ mod plan;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, Preconditions};
 use kube::core::Request;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use trireme_client::events::EventType;
 use trireme_client::informer::{Meta, ObjectKey};
 
 use crate::discovery::{Served, discover};
@@ -87,7 +89,7 @@ async fn collect(context: Context, kinds: Arc<Kinds>) {
         for_all.iter().flat_map(of_kind).collect()
     };
     let garbage = Garbage { context, kinds: kinds.clone() };
-    let mut runner = Runner::new(garbage, config.concurrency, config.resync_period, all);
+    let mut runner = Runner::new(garbage, &config, all);
     for (at, kind) in kinds.iter() {
         runner = kind.view.follow(runner, concerned(&kinds, at));
     }
@@ -131,7 +133,7 @@ impl Reconciler for Garbage {
         if meta.owner_references.as_ref().is_none_or(Vec::is_empty) {
             return Ok(Next::Done);
         }
-        let owners = self.look_at_owners(&meta).await?;
+        let owners = self.look_at_owners(&item, &meta).await?;
         if owners.iter().all(|(_, owner)| *owner == Owner::Solid) {
             return Ok(Next::Done);
         }
@@ -147,7 +149,7 @@ impl Garbage {
             // The informer will tell of it.
             return Ok(Next::Done);
         }
-        let owners = self.look_at_owners(&live).await?;
+        let owners = self.look_at_owners(item, &live).await?;
         let dependents = self.kinds.dependents(pods::uid(&live));
         let metas: Vec<ObjectMeta> = dependents.iter().map(|(_, meta)| meta.clone()).collect();
         match decide(&live, &owners, &metas) {
@@ -177,15 +179,45 @@ impl Garbage {
     }
 
     /// What can be said about the owners of an object.
-    async fn look_at_owners(&self, meta: &ObjectMeta) -> Result<Vec<(OwnerReference, Owner)>, ReconcileError> {
+    async fn look_at_owners(
+        &self,
+        item: &Item,
+        meta: &ObjectMeta,
+    ) -> Result<Vec<(OwnerReference, Owner)>, ReconcileError> {
         let mut owners = Vec::new();
         for reference in meta.owner_references.iter().flatten() {
-            owners.push((reference.clone(), self.look_at(reference, meta).await?));
+            owners.push((reference.clone(), self.look_at(item, reference, meta).await?));
         }
         Ok(owners)
     }
 
-    async fn look_at(&self, reference: &OwnerReference, meta: &ObjectMeta) -> Result<Owner, ReconcileError> {
+    /// Tells of a reference from a cluster-wide object to a namespaced one.
+    fn tell_invalid_owner(&self, item: &Item, reference: &OwnerReference, meta: &ObjectMeta) {
+        let served = &self.kinds.get(item.kind).served;
+        let version = match served.group.as_str() {
+            "" => served.version.clone(),
+            group => format!("{group}/{}", served.version),
+        };
+        let about = ObjectReference {
+            api_version: Some(version),
+            kind: Some(served.kind.clone()),
+            name: meta.name.clone(),
+            uid: meta.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let OwnerReference { api_version, kind, name, uid, .. } = reference;
+        let message = format!(
+            "ownerRef [{api_version}/{kind}, namespace: , name: {name}, uid: {uid}] does not exist in namespace \"\""
+        );
+        self.context.recorder.record_for(about, EventType::Warning, "OwnerRefInvalidNamespace", &message);
+    }
+
+    async fn look_at(
+        &self,
+        item: &Item,
+        reference: &OwnerReference,
+        meta: &ObjectMeta,
+    ) -> Result<Owner, ReconcileError> {
         let namespace = pods::namespace(meta);
         let Some(owner) = self.kinds.owner(reference, namespace) else {
             // Not served: perhaps not yet. Nothing is deleted because of it.
@@ -194,6 +226,7 @@ impl Garbage {
         };
         if self.kinds.get(owner.kind).served.namespaced && namespace.is_empty() {
             // A cluster-wide object cannot be owned by a namespaced one; nothing can be concluded.
+            self.tell_invalid_owner(item, reference, meta);
             return Ok(Owner::Solid);
         }
         let cached = self.kinds.get(owner.kind).view.get(&owner.key);

@@ -30,7 +30,7 @@ pub(crate) async fn run(context: Context) {
     let (for_pods, all) = (informers.clone(), informers.namespaces.clone());
     let all = move || all.list().iter().map(|namespace| ObjectKey::of(&namespace.metadata)).collect();
     let config = context.config.clone();
-    Runner::new(Namespaces { context }, config.concurrency, config.resync_period, all)
+    Runner::new(Namespaces { context }, &config, all)
         .on(&informers.namespaces, |namespace: &Namespace| vec![ObjectKey::of(&namespace.metadata)])
         .on_change(&informers.pods, move |old: Option<&Pod>, new| emptied(&for_pods, old, new))
         .run()

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use trireme_client::events::EventType;
 use trireme_client::informer::ObjectKey;
 
+use crate::Config;
 use crate::config::parse_network;
 use crate::runtime::{Context, Next, Part, ReconcileError, Reconciler, Runner, Writer};
 
@@ -19,8 +20,8 @@ pub(crate) async fn run(context: Context) {
     let nodes = context.informers.nodes.clone();
     let all = nodes.clone();
     let all = move || all.list().iter().map(|node| ObjectKey::of(&node.metadata)).collect();
-    let resync = context.config.resync_period;
-    Runner::new(NodeIpam { context }, 1, resync, all)
+    let config = Config { concurrency: 1, ..Config::clone(&context.config) };
+    Runner::new(NodeIpam { context }, &config, all)
         .on(&nodes, |node: &Node| vec![ObjectKey::of(&node.metadata)])
         .run()
         .await;

@@ -23,7 +23,7 @@ pub(super) async fn run(context: Context) {
     let (on_node, all) = (informers.pods.clone(), informers.pods.clone());
     let all = move || all.list().iter().map(|pod| ObjectKey::of(&pod.metadata)).collect();
     let config = context.config.clone();
-    Runner::new(Eviction { context, marked: Mutex::default() }, config.concurrency, config.resync_period, all)
+    Runner::new(Eviction { context, marked: Mutex::default() }, &config, all)
         .on_change(&informers.pods, |old: Option<&Pod>, new| {
             let bound = new.filter(|new| old.and_then(pods::node_of) != pods::node_of(new));
             bound.map(|pod| ObjectKey::of(&pod.metadata)).into_iter().collect()

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use parking_lot::Mutex;
 use trireme_client::events::EventType;
 use trireme_client::informer::ObjectKey;
@@ -33,6 +33,7 @@ struct Lifecycle {
 
 /// The last sign of life of a node, and when it was first seen.
 struct Heard {
+    uid: Option<String>,
     sign: (Option<Timestamp>, Option<Timestamp>),
     at: Instant,
 }
@@ -48,7 +49,7 @@ pub(crate) async fn run(context: Context) {
     let evictions = eviction::run(context.clone());
     let zones = Mutex::new(Zones::default());
     let lifecycle = Lifecycle { context, heard: Mutex::new(HashMap::new()), zones };
-    let nodes = Runner::new(lifecycle, config.concurrency, config.resync_period, all)
+    let nodes = Runner::new(lifecycle, &config, all)
         .on_change(&informers.nodes, move |old: Option<&Node>, new| {
             let own = new.or(old).map(|node| ObjectKey::of(&node.metadata));
             if old.map(plan::readiness) == new.map(plan::readiness) {
@@ -69,7 +70,9 @@ impl Reconciler for Lifecycle {
     async fn reconcile(&self, key: ObjectKey) -> Result<Next, ReconcileError> {
         let nodes = &self.context.informers.nodes;
         let Some(node) = nodes.get(&key) else {
-            self.heard.lock().remove(&key);
+            if let Some(known) = self.heard.lock().remove(&key) {
+                self.tell(&key.name, known.uid.as_deref(), "RemovingNode", "Removing Node");
+            }
             return Ok(Next::Done);
         };
         let left = self.listen(&key, &node);
@@ -109,12 +112,30 @@ impl Lifecycle {
         let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
         let heartbeat = ready.and_then(|ready| ready.last_heartbeat_time.as_ref().map(|time| time.0));
         let sign = (renewed, heartbeat);
+        let uid = node.metadata.uid.clone();
         let mut heard = self.heard.lock();
-        let known = heard.entry(key.clone()).or_insert_with(|| Heard { sign, at: Instant::now() });
-        if known.sign != sign {
-            *known = Heard { sign, at: Instant::now() };
+        let known = heard.entry(key.clone()).or_insert_with(|| {
+            self.tell(&key.name, uid.as_deref(), "RegisteredNode", "Registered Node");
+            Heard { uid: uid.clone(), sign, at: Instant::now() }
+        });
+        if known.sign != sign || known.uid != uid {
+            *known = Heard { uid, sign, at: Instant::now() };
         }
         self.context.config.node_monitor_grace_period.saturating_sub(known.at.elapsed())
+    }
+
+    /// Tells of a node that came or went.
+    fn tell(&self, name: &str, uid: Option<&str>, reason: &str, what: &str) {
+        let preposition = if reason == "RemovingNode" { "from" } else { "in" };
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(name.to_owned()),
+            uid: uid.map(str::to_owned),
+            ..ObjectReference::default()
+        };
+        let message = format!("Node {name} event: {what} {name} {preposition} Controller");
+        self.context.recorder.record_for(about, EventType::Normal, reason, &message);
     }
 
     /// Whether pods may be taken away from a node, if it is lost.

@@ -41,7 +41,7 @@ pub(crate) async fn run(context: Context) {
     let missing: Arc<Mutex<HashMap<String, Missing>>> = Arc::default();
     let deleted = missing.clone();
     let garbage = PodGarbage { context, missing };
-    Runner::new(garbage, config.concurrency, config.resync_period, all)
+    Runner::new(garbage, &config, all)
         .on_change(&informers.pods, |old: Option<&Pod>, new| {
             let state = |pod: &Pod| {
                 let node = pods::node_of(pod).map(str::to_owned);

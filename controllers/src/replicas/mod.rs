@@ -50,7 +50,7 @@ pub(crate) async fn run<K: ReplicaKind>(context: Context) {
     let all = move || all.list().iter().map(|owner| ObjectKey::of(owner.object_meta())).collect();
     let config = context.config.clone();
     let reconciler = Replicas::<K> { context, kind: PhantomData };
-    Runner::new(reconciler, config.concurrency, config.resync_period, all)
+    Runner::new(reconciler, &config, all)
         .on(&owners.clone(), |owner: &K| vec![ObjectKey::of(owner.object_meta())])
         .on(&pods, move |pod: &Pod| concerned(&owners, pod))
         .run()

@@ -19,7 +19,7 @@ pub(crate) enum Outcome {
 }
 
 enum Phase {
-    Ready,
+    Ready { since: Instant },
     Running { again: bool },
     Waiting { place: (Instant, u64) },
 }
@@ -45,30 +45,36 @@ impl<K> Default for KeyQueue<K> {
 
 impl<K: Clone + Eq + Hash> KeyQueue<K> {
     /// Asks for a key to be worked on, at once if it is not already.
-    pub(crate) fn add(&mut self, key: K) {
+    pub(crate) fn add(&mut self, key: K, now: Instant) {
         let Some(entry) = self.entries.get_mut(&key) else {
-            self.entries.insert(key.clone(), Entry { phase: Phase::Ready, failures: 0 });
+            self.entries.insert(key.clone(), Entry { phase: Phase::Ready { since: now }, failures: 0 });
             self.ready.push_back(key);
             return;
         };
         match &mut entry.phase {
-            Phase::Ready => {}
+            Phase::Ready { .. } => {}
             Phase::Running { again } => *again = true,
             Phase::Waiting { place } => {
                 self.waiting.remove(place);
-                entry.phase = Phase::Ready;
+                entry.phase = Phase::Ready { since: now };
                 self.ready.push_back(key);
             }
         }
     }
 
-    /// The next key to work on, which then counts as being worked on until `finish`.
-    pub(crate) fn next(&mut self) -> Option<K> {
+    /// The next key to work on, which then counts as being worked on until `finish`, and since when it was ready.
+    pub(crate) fn next(&mut self) -> Option<(K, Instant)> {
         let key = self.ready.pop_front()?;
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.phase = Phase::Running { again: false };
+        let entry = self.entries.get_mut(&key)?;
+        match std::mem::replace(&mut entry.phase, Phase::Running { again: false }) {
+            Phase::Ready { since } => Some((key, since)),
+            Phase::Running { .. } | Phase::Waiting { .. } => None,
         }
-        Some(key)
+    }
+
+    /// How many keys wait to be worked on now.
+    pub(crate) fn depth(&self) -> usize {
+        self.ready.len()
     }
 
     /// Tells how working on a key ended. `jitter` is in 0..1.
@@ -82,7 +88,7 @@ impl<K: Clone + Eq + Hash> KeyQueue<K> {
             }
             _ if again => {
                 entry.failures = 0;
-                entry.phase = Phase::Ready;
+                entry.phase = Phase::Ready { since: now };
                 self.ready.push_back(key);
                 return;
             }
@@ -109,7 +115,7 @@ impl<K: Clone + Eq + Hash> KeyQueue<K> {
             }
             let key = first.remove();
             if let Some(entry) = self.entries.get_mut(&key) {
-                entry.phase = Phase::Ready;
+                entry.phase = Phase::Ready { since: now };
                 self.ready.push_back(key);
             }
         }
@@ -135,18 +141,22 @@ mod tests {
         ObjectKey::new("default", name)
     }
 
+    fn next(queue: &mut KeyQueue<ObjectKey>) -> Option<ObjectKey> {
+        queue.next().map(|(key, _)| key)
+    }
+
     #[test]
     fn a_key_is_queued_once_and_worked_on_by_one() {
         let (mut queue, now) = (KeyQueue::default(), Instant::now());
-        queue.add(key("a"));
-        queue.add(key("a"));
-        queue.add(key("b"));
-        assert_eq!(queue.next(), Some(key("a")));
-        queue.add(key("a"));
-        assert_eq!(queue.next(), Some(key("b")));
-        assert_eq!(queue.next(), None, "a is being worked on");
+        queue.add(key("a"), now);
+        queue.add(key("a"), now);
+        queue.add(key("b"), now);
+        assert_eq!(next(&mut queue), Some(key("a")));
+        queue.add(key("a"), now);
+        assert_eq!(next(&mut queue), Some(key("b")));
+        assert_eq!(next(&mut queue), None, "a is being worked on");
         queue.finish(key("a"), Outcome::Done, now, 0.0);
-        assert_eq!(queue.next(), Some(key("a")), "it changed while it was worked on");
+        assert_eq!(next(&mut queue), Some(key("a")), "it changed while it was worked on");
         queue.finish(key("a"), Outcome::Done, now, 0.0);
         queue.finish(key("b"), Outcome::Done, now, 0.0);
         assert!(queue.entries.is_empty() && queue.next().is_none() && queue.next_due().is_none());
@@ -155,15 +165,15 @@ mod tests {
     #[test]
     fn failures_wait_longer_each_time_up_to_a_cap() {
         let (mut queue, mut now) = (KeyQueue::default(), Instant::now());
-        queue.add(key("a"));
+        queue.add(key("a"), now);
         let mut waits = Vec::new();
         for _ in 0..16 {
-            assert_eq!(queue.next(), Some(key("a")));
+            assert_eq!(next(&mut queue), Some(key("a")));
             queue.finish(key("a"), Outcome::Failed, now, 1.0);
             let due = queue.next_due().into_iter().next();
             waits.extend(due.map(|due| due - now));
             queue.tick(now);
-            assert_eq!(queue.next(), None);
+            assert_eq!(next(&mut queue), None);
             now = due.unwrap_or(now);
             queue.tick(now);
         }
@@ -174,12 +184,12 @@ mod tests {
     #[test]
     fn a_change_ends_a_wait() {
         let (mut queue, now) = (KeyQueue::default(), Instant::now());
-        queue.add(key("a"));
+        queue.add(key("a"), now);
         queue.next();
         queue.finish(key("a"), Outcome::After(Duration::from_secs(30)), now, 0.0);
-        assert_eq!(queue.next(), None);
-        queue.add(key("a"));
-        assert_eq!(queue.next(), Some(key("a")));
+        assert_eq!(next(&mut queue), None);
+        queue.add(key("a"), now);
+        assert_eq!(next(&mut queue), Some(key("a")));
         assert_eq!(queue.next_due(), None);
     }
 }

@@ -15,6 +15,8 @@ use trireme_client::informer::{Change, Informer, Notice, Object};
 
 use super::queue::{KeyQueue, Outcome};
 use super::{ReconcileError, is_conflict};
+use crate::Config;
+use crate::metrics::QueueMetrics;
 
 /// What a successful reconciliation asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,18 +59,22 @@ pub(crate) struct Runner<R: Reconciler> {
     sources: SelectAll<Keys<R::Key>>,
     queue: KeyQueue<R::Key>,
     workers: JoinSet<(R::Key, Outcome)>,
+    metrics: QueueMetrics,
 }
 
 impl<R: Reconciler> Runner<R> {
     /// A loop for this reconciler. `all` gives the keys of everything it is responsible for.
-    pub(crate) fn new(
-        reconciler: R,
-        concurrency: usize,
-        resync: Duration,
-        all: impl Fn() -> Vec<R::Key> + Send + 'static,
-    ) -> Self {
-        let (sources, queue, workers) = (SelectAll::new(), KeyQueue::default(), JoinSet::new());
-        Self { reconciler: Arc::new(reconciler), concurrency, resync, all: Box::new(all), sources, queue, workers }
+    pub(crate) fn new(reconciler: R, config: &Config, all: impl Fn() -> Vec<R::Key> + Send + 'static) -> Self {
+        Self {
+            reconciler: Arc::new(reconciler),
+            concurrency: config.concurrency,
+            resync: config.resync_period,
+            all: Box::new(all),
+            sources: SelectAll::new(),
+            queue: KeyQueue::default(),
+            workers: JoinSet::new(),
+            metrics: config.metrics.queue(R::NAME),
+        }
     }
 
     /// Follows an informer: `keys` tells which keys an object, as it was and as it is, concerns.
@@ -102,14 +108,25 @@ impl<R: Reconciler> Runner<R> {
             let event = self.event(&mut resync).await;
             let now = Instant::now();
             match event {
-                Event::Keys(keys) => keys.into_iter().for_each(|key| self.queue.add(key)),
-                Event::Finished(key, outcome) => self.queue.finish(key, outcome, now, rand::rng().random()),
+                Event::Keys(keys) => self.add(keys, now),
+                Event::Finished(key, outcome) => {
+                    if outcome == Outcome::Failed {
+                        self.metrics.retries.inc();
+                    }
+                    self.queue.finish(key, outcome, now, rand::rng().random());
+                }
                 Event::Due => {}
-                Event::Resync => (self.all)().into_iter().for_each(|key| self.queue.add(key)),
+                Event::Resync => self.add((self.all)(), now),
             }
             self.queue.tick(now);
             self.dispatch();
+            self.metrics.depth.set(self.queue.depth() as i64);
         }
+    }
+
+    fn add(&mut self, keys: Vec<R::Key>, now: Instant) {
+        self.metrics.adds.inc_by(keys.len() as u64);
+        keys.into_iter().for_each(|key| self.queue.add(key, now));
     }
 
     async fn event(&mut self, resync: &mut tokio::time::Interval) -> Event<R::Key> {
@@ -134,9 +151,11 @@ impl<R: Reconciler> Runner<R> {
 
     fn dispatch(&mut self) {
         while self.workers.len() < self.concurrency {
-            let Some(key) = self.queue.next() else { return };
-            let reconciler = self.reconciler.clone();
+            let Some((key, since)) = self.queue.next() else { return };
+            self.metrics.waited.observe(since.elapsed().as_secs_f64());
+            let (reconciler, worked) = (self.reconciler.clone(), self.metrics.worked.clone());
             self.workers.spawn(async move {
+                let begun = Instant::now();
                 let work = std::panic::AssertUnwindSafe(reconciler.reconcile(key.clone())).catch_unwind();
                 let outcome = match work.await {
                     Ok(result) => outcome::<R>(&key, result),
@@ -145,6 +164,7 @@ impl<R: Reconciler> Runner<R> {
                         Outcome::Failed
                     }
                 };
+                worked.observe(begun.elapsed().as_secs_f64());
                 (key, outcome)
             });
         }

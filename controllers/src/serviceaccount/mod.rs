@@ -35,7 +35,7 @@ pub(crate) async fn run(context: Context) {
             Some(key).filter(|_| ours).into_iter().collect()
         }
     };
-    Runner::new(Furnisher { context }, config.concurrency, config.resync_period, all)
+    Runner::new(Furnisher { context }, &config, all)
         .on(&informers.namespaces, |namespace: &Namespace| vec![ObjectKey::of(&namespace.metadata)])
         .on(&informers.service_accounts, namespace_of(ACCOUNT))
         .on(&informers.config_maps, namespace_of(CA))

@@ -132,7 +132,8 @@ async fn report(
         Some((status, _)) => status.conditions.clone(),
         None => api.get_status(name).await?.status.and_then(|status| status.conditions),
     };
-    let mut new = status(context, facts, network, &old.unwrap_or_default(), Timestamp::now());
+    let old = old.unwrap_or_default();
+    let mut new = status(context, facts, network, &old, Timestamp::now());
     if let Some((status, at)) = written
         && at.elapsed() < context.config.status_report_frequency
     {
@@ -143,9 +144,21 @@ async fn report(
         }
     }
     let patch = json!({"status": new});
-    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+    let node = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+    if let Some(word) = turned(&old, new.conditions.as_deref().unwrap_or_default()) {
+        context.emit_node(&node, false, word, &format!("Node {name} status is now: {word}"));
+    }
     *written = Some((new, tokio::time::Instant::now()));
     Ok(())
+}
+
+/// The event of a node whose readiness has changed.
+fn turned(old: &[NodeCondition], new: &[NodeCondition]) -> Option<&'static str> {
+    let ready = |conditions: &[NodeCondition]| {
+        conditions.iter().find(|condition| condition.type_ == "Ready").map(|ready| ready.status.clone())
+    };
+    let now = ready(new)?;
+    (ready(old).as_ref() != Some(&now)).then_some(if now == "True" { "NodeReady" } else { "NodeNotReady" })
 }
 
 fn keep_heartbeats(new: &mut NodeStatus, old: &NodeStatus) {
@@ -237,6 +250,13 @@ fn conditions(network: bool, old: &[NodeCondition], now: Timestamp) -> Vec<NodeC
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_of_readiness_is_an_event() {
+        let (down, up) = (conditions(false, &[], Timestamp::UNIX_EPOCH), conditions(true, &[], Timestamp::UNIX_EPOCH));
+        assert_eq!([turned(&[], &down), turned(&down, &up)], [Some("NodeNotReady"), Some("NodeReady")]);
+        assert_eq!(turned(&up, &up), None);
+    }
 
     #[test]
     fn what_others_said_of_the_node_is_corrected() {
