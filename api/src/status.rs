@@ -186,6 +186,20 @@ impl Status {
         Self::new(409, Reason::AlreadyExists, message, Details::of(group, plural, name))
     }
 
+    /// 409 for a `generateName` of which every name that was tried is taken.
+    pub fn generate_name_conflict(group: &str, plural: &str, name: &str) -> Self {
+        let message = format!(
+            "{} {} already exists, the server was not able to generate a unique name for the object",
+            qualified(group, plural),
+            quote(name)
+        );
+        let mut details = Details::of(group, plural, name);
+        if let Some(details) = &mut details {
+            details.retry_after_seconds = 1;
+        }
+        Self::new(409, Reason::AlreadyExists, message, details)
+    }
+
     /// 409 with a reason: `Operation cannot be fulfilled on pods "x": …`.
     pub fn conflict(group: &str, plural: &str, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} {}: {why}", qualified(group, plural), quote(name));

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use futures::FutureExt;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use tokio::sync::OwnedSemaphorePermit;
 use trireme_api::status::Status;
@@ -29,6 +29,9 @@ impl ApiServer {
         let mut trail = self.inner.audit.begin(&mut request, &info);
         let long = long_running(&info, &query);
         let labels = info.clone();
+        let head = request.method() == Method::HEAD;
+        // OpenAPI documents are for programs; indented they would be many megabytes.
+        let pretty = !info.path.starts_with("/openapi/") && response::wants_pretty(&query, request.headers());
         // Boxed: the pipeline is deep, and so would be the types of everything that calls it.
         let work = Box::pin(self.limited(request, query, info, caller));
         let answer = match AssertUnwindSafe(work).catch_unwind().await {
@@ -42,7 +45,13 @@ impl ApiServer {
                 Err(Status::internal("the request could not be completed; see the server's log"))
             }
         };
-        let answer = answer.unwrap_or_else(|status| response::status(&status));
+        let mut answer = answer.unwrap_or_else(|status| response::status(&status));
+        if pretty {
+            answer = response::pretty(answer).await;
+        }
+        if head {
+            answer = response::without_body(answer);
+        }
         self.inner.metrics.observe(&labels, answer.status().as_u16(), begun.elapsed());
         match trail {
             Some(trail) => trail.answered(answer, long),

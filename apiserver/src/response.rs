@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use serde_json::Value;
 use trireme_api::status::Status;
 
 use crate::audit::Failure;
 use crate::error::{ApiResult, corrupt};
 use crate::request::accept::Encoding;
+use crate::request::query::Query;
 
 /// Smaller bodies are not worth compressing; upstream's limit.
 const GZIP_MINIMUM: usize = 128 * 1024;
@@ -95,6 +98,48 @@ pub(crate) fn document(content_type: &'static str, body: Bytes, gzip: bool) -> R
         return compressed(StatusCode::OK, content_type, &[body]);
     }
     bytes(StatusCode::OK, content_type, body)
+}
+
+/// What a HEAD request gets: HTTP/2 breaks the stream off where a body comes after all.
+pub(crate) fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Body::empty())
+}
+
+/// Larger bodies are not indented: that needs several times their size.
+const PRETTY_MAXIMUM: u64 = 32 << 20;
+
+/// Whether the client wants JSON that people read: it says so, or it is one that people look at.
+pub(crate) fn wants_pretty(query: &Query, headers: &HeaderMap) -> bool {
+    if let Some(asked) = query.get("pretty") {
+        return matches!(asked, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    }
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix))
+}
+
+/// The response with its JSON indented.
+pub(crate) async fn pretty(response: Response<Body>) -> Response<Body> {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let plain = kind.starts_with("application/json") && !response.headers().contains_key(header::CONTENT_ENCODING);
+    // A stream that goes on, such as a watch, has no length.
+    let announced =
+        response.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let length: Option<u64> = announced.or_else(|| response.body().size_hint().exact());
+    if !plain || length.is_none_or(|length| length > PRETTY_MAXIMUM) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(collected) = body.collect().await else {
+        return status(&Status::internal("the answer could not be read"));
+    };
+    let bytes = collected.to_bytes();
+    let indented = serde_json::from_slice::<Value>(&bytes).and_then(|value| serde_json::to_vec_pretty(&value));
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(indented.map_or(bytes, Bytes::from)))
 }
 
 /// Adds `Warning: 299 - "…"` headers, as many as fit upstream's limits.

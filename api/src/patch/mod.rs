@@ -59,7 +59,27 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let patch: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
     // A failed patch leaves the target unchanged.
-    json_patch::patch(target, &patch).map_err(|e| PatchError::Unprocessable(e.to_string()))
+    let mut patched = target.clone();
+    for (index, operation) in patch.0.iter().enumerate() {
+        if tests_absence(&patched, operation) {
+            continue;
+        }
+        json_patch::patch(&mut patched, std::slice::from_ref(operation)).map_err(|mut error| {
+            error.operation = index;
+            PatchError::Unprocessable(error.to_string())
+        })?;
+    }
+    *target = patched;
+    Ok(())
+}
+
+/// Whether an operation tests for null what an object does not have. RFC 6902 knows no such thing, but upstream's library
+/// takes absent for null, and clients (kube-rs' finalizers) build on that.
+fn tests_absence(target: &Value, operation: &json_patch::PatchOperation) -> bool {
+    let json_patch::PatchOperation::Test(test) = operation else { return false };
+    let Some((parent, key)) = test.path.as_str().rsplit_once('/') else { return false };
+    let key = key.replace("~1", "/").replace("~0", "~");
+    test.value.is_null() && target.pointer(parent).and_then(Value::as_object).is_some_and(|map| !map.contains_key(&key))
 }
 
 /// Applies an RFC 7386 patch.

@@ -156,3 +156,28 @@ fn json_and_merge_patches() {
     assert_eq!(target, json!({"c": [2], "d": {"f": 1}}));
     assert!(merge_patch(&mut target, &json!([])).is_err());
 }
+
+#[test]
+fn absent_is_null_for_a_test() {
+    // What kube-rs sends to add the first finalizer.
+    let add = json!([{"op": "test", "path": "/metadata/finalizers", "value": null},
+        {"op": "add", "path": "/metadata/finalizers", "value": ["a/b"]}]);
+    let mut target = json!({"metadata": {"name": "x"}});
+    json_patch(&mut target, &add).unwrap();
+    assert_eq!(target["metadata"]["finalizers"], json!(["a/b"]));
+    let failed = json_patch(&mut target, &add).unwrap_err();
+    assert!(failed.to_string().contains("'/0'"), "{failed}");
+    let escaped = json!([{"op": "test", "path": "/metadata/a~1b", "value": null}]);
+    json_patch(&mut target, &escaped).unwrap();
+    target["metadata"]["a/b"] = json!(1);
+    assert!(json_patch(&mut target, &escaped).is_err());
+    for (path, value) in
+        [("/none/deeper", json!(null)), ("/metadata/none", json!("x")), ("/metadata/finalizers/7", json!(null))]
+    {
+        let before = target.clone();
+        let patch = json!([{"op": "add", "path": "/new", "value": 1}, {"op": "test", "path": path, "value": value}]);
+        let failed = json_patch(&mut target, &patch).unwrap_err();
+        assert!(failed.to_string().contains("'/1'"), "{failed}");
+        assert_eq!(target, before);
+    }
+}

@@ -24,9 +24,9 @@ impl Query {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// A boolean as upstream converts it: present without value, `1` and `true` are true.
+    /// A boolean as upstream converts it: everything is true but `0` and `false`, which may be written in capitals.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.0.iter().find(|(n, _)| n == name).is_some_and(|(_, v)| !matches!(v.as_str(), "false" | "0"))
+        self.0.iter().find(|(n, _)| n == name).is_some_and(|(_, v)| v != "0" && !v.eq_ignore_ascii_case("false"))
     }
 
     /// A tri-state boolean.
@@ -53,9 +53,10 @@ mod tests {
 
     #[test]
     fn values() {
-        let q = Query::parse("labelSelector=a%3Db%2Cc&watch=1&x=false&command=sh&command=-c&limit=5&bad=z&sp=a+b");
+        let q =
+            Query::parse("labelSelector=a%3Db%2Cc&watch=1&x=false&y=False&command=sh&command=-c&limit=5&bad=z&sp=a+b");
         assert_eq!(q.get("labelSelector"), Some("a=b,c"));
-        assert!(q.flag("watch") && !q.flag("x") && !q.flag("none"));
+        assert!(q.flag("watch") && !q.flag("x") && !q.flag("y") && !q.flag("none"));
         assert_eq!(q.all("command").collect::<Vec<_>>(), ["sh", "-c"]);
         assert_eq!(q.integer("limit").unwrap(), Some(5));
         assert!(q.integer("bad").is_err());

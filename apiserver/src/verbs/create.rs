@@ -26,7 +26,7 @@ pub(crate) async fn create(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
     check_namespace(ctx, &mut object)?;
-    let dry_run = ctx.dry_run()?;
+    let dry_run = ctx.dry_run();
     for attempt in 1.. {
         let mut candidate = object.clone();
         prepare(ctx, &mut candidate)?;
@@ -61,9 +61,11 @@ pub(crate) async fn create(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>
             }
             Outcome::Broken(Guard::Namespace) => return Err(store::namespace_error(ctx, &name).await),
             Outcome::Broken(Guard::Object) => {
-                let generated = text_at(&object, &["metadata", "name"]).is_empty();
-                if !generated || attempt >= ATTEMPTS {
+                if !text_at(&object, &["metadata", "name"]).is_empty() {
                     return Err(Status::already_exists(ctx.group(), ctx.plural(), &name));
+                }
+                if attempt >= ATTEMPTS {
+                    return Err(Status::generate_name_conflict(ctx.group(), ctx.plural(), &name));
                 }
             }
             Outcome::Broken(guard) => services::retry(ctx, &object, &guard, attempt < ATTEMPTS).await?,
@@ -99,14 +101,15 @@ pub(crate) fn decode(ctx: &Ctx, bytes: &[u8]) -> ApiResult<Value> {
     Ok(admitted.object)
 }
 
-/// The namespace in the body has to be the one in the path, and is filled in from there.
+/// The namespace in the body has to be the one in the path, and is filled in from there; objects outside of namespaces
+/// lose one that was given.
 pub(crate) fn check_namespace(ctx: &Ctx, object: &mut Value) -> ApiResult<()> {
     let given = text_at(object, &["metadata", "namespace"]);
     if !ctx.resource.namespaced() {
-        if given.is_empty() {
-            return Ok(());
+        if let Some(metadata) = object.get_mut("metadata").filter(|metadata| metadata.is_object()) {
+            trireme_api::value::remove(metadata, "namespace");
         }
-        return Err(Status::bad_request("namespace may not be set on a resource that is not namespaced".to_owned()));
+        return Ok(());
     }
     let wanted = ctx.info.namespace.as_deref().unwrap_or_default();
     if !given.is_empty() && given != wanted {

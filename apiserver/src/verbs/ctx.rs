@@ -71,18 +71,8 @@ impl Ctx {
     }
 
     /// Whether the request asks for validation only.
-    pub(crate) fn dry_run(&self) -> ApiResult<bool> {
-        let mut dry = false;
-        for value in self.query.all("dryRun") {
-            match value {
-                "All" => dry = true,
-                other => {
-                    let why = format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"");
-                    return Err(Status::bad_request(why));
-                }
-            }
-        }
-        Ok(dry)
+    pub(crate) fn dry_run(&self) -> bool {
+        self.query.all("dryRun").any(|value| value == "All")
     }
 
     pub(crate) fn field_validation(&self) -> ApiResult<FieldValidation> {

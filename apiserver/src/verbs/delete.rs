@@ -3,6 +3,7 @@
 use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
+use trireme_api::field::{FieldError, Path};
 use trireme_api::status::Status;
 use trireme_api::{decode, prepare, value};
 use trireme_raftstore::Op;
@@ -10,7 +11,7 @@ use trireme_raftstore::Op;
 use super::ctx::{Ctx, text_at};
 use super::filter::Filter;
 use super::store::{self, Change, Guard, Outcome};
-use super::{encode, update};
+use super::{encode, options, update};
 use crate::authz;
 use crate::error::ApiResult;
 use crate::request::accept::Encoding;
@@ -20,6 +21,7 @@ use crate::storage::object::Object;
 const ATTEMPTS: usize = 8;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
+const POLICIES: [&str; 3] = ["Foreground", "Background", "Orphan"];
 /// Namespaces that a cluster cannot be without.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 /// Kinds whose deletion answers with the object instead of a Status.
@@ -30,6 +32,7 @@ const RETURNS_OBJECT: [&str; 5] = ["pods", "services", "serviceaccounts", "names
 pub(crate) struct Options {
     grace: Option<i64>,
     policy: Option<String>,
+    orphan: Option<bool>,
     uid: Option<String>,
     version: Option<String>,
     dry_run: bool,
@@ -38,13 +41,12 @@ pub(crate) struct Options {
 impl Options {
     /// From the body where there is one, otherwise from the query.
     pub(crate) fn read(ctx: &Ctx, bytes: &[u8]) -> ApiResult<Self> {
-        let mut options = Self { dry_run: ctx.dry_run()?, ..Self::default() };
+        let mut options = Self { dry_run: ctx.dry_run(), ..Self::default() };
         if bytes.is_empty() {
             options.grace = ctx.query.integer("gracePeriodSeconds").map_err(Status::bad_request)?;
             options.policy = ctx.query.get("propagationPolicy").map(str::to_owned);
-            if let Some(orphan) = ctx.query.option_flag("orphanDependents") {
-                options.policy = Some(if orphan { "Orphan" } else { "Background" }.to_owned());
-            }
+            options.orphan = ctx.query.option_flag("orphanDependents");
+            options.uid = ctx.query.get("uid").map(str::to_owned);
         } else {
             let body = match crate::request::accept::body_encoding(&ctx.headers)? {
                 Encoding::Json => decode::from_json(bytes),
@@ -53,17 +55,29 @@ impl Options {
             let body = body.map_err(|e| Status::bad_request(e.to_string()))?;
             options.of_value(&body.value)?;
         }
-        if let Some(policy) = &options.policy
-            && !matches!(policy.as_str(), "Orphan" | "Background" | "Foreground")
-        {
-            let supported = "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"";
-            let why = format!("propagationPolicy: Unsupported value: {policy:?}: {supported}");
-            let mut status = Status::bad_request(format!("DeleteOptions.meta.k8s.io \"\" is invalid: {why}"));
-            status.code = 422;
-            status.reason = trireme_api::status::Reason::Invalid;
-            return Err(status);
-        }
+        options.validate(&ctx.query.all("dryRun").collect::<Vec<_>>())?;
         Ok(options)
+    }
+
+    fn validate(&self, dry_run: &[&str]) -> ApiResult<()> {
+        let mut errors = Vec::new();
+        let path = Path::new("propagationPolicy");
+        if let (Some(policy), true) = (&self.policy, self.orphan.is_some()) {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(FieldError::invalid(&path, policy.as_str(), why));
+        }
+        if let Some(policy) = self.policy.as_deref().filter(|policy| !POLICIES.contains(policy)) {
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
+            errors.push(FieldError::not_supported(&path, policy, &supported));
+        }
+        errors.extend(options::dry_run(dry_run));
+        options::refuse("DeleteOptions", &errors)
+    }
+
+    /// What is to happen to dependents, where the request says so.
+    fn policy(&self) -> Option<&str> {
+        let orphan = self.orphan.map(|orphan| if orphan { "Orphan" } else { "Background" });
+        self.policy.as_deref().or(orphan)
     }
 
     /// From a DeleteOptions object.
@@ -84,12 +98,13 @@ impl Options {
                     .ok_or_else(|| Status::bad_request("DeleteOptions: gracePeriodSeconds must be an integer"))?,
             ),
         };
-        self.policy = text(&body["propagationPolicy"])
-            .or_else(|| body["orphanDependents"].as_bool().map(|o| if o { "Orphan" } else { "Background" }.to_owned()));
+        self.policy = text(&body["propagationPolicy"]);
+        self.orphan = body["orphanDependents"].as_bool();
         self.uid = text(&body["preconditions"]["uid"]);
         self.version = text(&body["preconditions"]["resourceVersion"]);
-        self.dry_run |= value::list(body, "dryRun").iter().any(|v| v == "All");
-        Ok(())
+        let dry_run: Vec<&str> = value::list(body, "dryRun").iter().map(|v| v.as_str().unwrap_or_default()).collect();
+        self.dry_run |= dry_run.contains(&"All");
+        self.validate(&dry_run)
     }
 
     fn check(&self, ctx: &Ctx, name: &str, object: &Value) -> ApiResult<()> {
@@ -209,7 +224,7 @@ fn step(ctx: &Ctx, current: &Object, name: &str, options: &Options) -> ApiResult
     }
     let grace = grace(ctx, &old, options.grace);
     let mut new = old.clone();
-    set_finalizers(ctx, &mut new, options.policy.as_deref());
+    set_finalizers(ctx, &mut new, options.policy());
     let deleting = value::has(&old["metadata"], "deletionTimestamp");
     let kept = has_finalizers(ctx, &new);
     let mut change = Change::new(ctx);

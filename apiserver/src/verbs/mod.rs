@@ -8,6 +8,7 @@ mod delete;
 mod encode;
 mod filter;
 mod node_secrets;
+mod options;
 mod read;
 mod services;
 mod store;
@@ -67,6 +68,7 @@ pub(crate) async fn dispatch(
         cache,
         warnings: Mutex::default(),
     };
+    options::check(&ctx)?;
     if ctx.info.verb == "watch" {
         return watch::watch(ctx).await;
     }

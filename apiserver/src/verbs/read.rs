@@ -96,10 +96,6 @@ pub(crate) async fn list(ctx: &Ctx) -> ApiResult<Response<Body>> {
         if ctx.query.get("resourceVersion").is_some_and(|rv| rv != "0") {
             return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
         }
-        if ctx.query.get("resourceVersionMatch").is_some() {
-            let why = "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided";
-            return Err(Status::bad_request(why));
-        }
         let token = Continue::parse(token)?;
         return match token.revision {
             Some(revision) => old_page(ctx, &filter, limit, revision, &token.start).await,
@@ -119,16 +115,7 @@ async fn list_mode(ctx: &Ctx, limit: usize) -> ApiResult<Mode> {
     let revision = revision_parameter(ctx)?;
     let rule = ctx.query.get("resourceVersionMatch");
     match (revision, rule) {
-        (None, Some(_)) => Err(Status::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-        )),
-        (Some(0), Some("Exact")) => Err(Status::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
-        )),
-        (_, Some(rule)) if !matches!(rule, "Exact" | "NotOlderThan") => Err(Status::bad_request(format!(
-            "resourceVersionMatch: Unsupported value: {rule:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
-        ))),
-        (None, None) => {
+        (None, _) => {
             ctx.server.barrier().await?;
             Ok(Mode::Cache)
         }

@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use trireme_api::field::{FieldError, Path};
 use trireme_api::status::Status;
-use trireme_api::{decode, patch, value};
+use trireme_api::{decode, patch};
 use trireme_raftstore::Op;
 
 use super::ctx::{Ctx, text_at};
@@ -28,15 +28,7 @@ const CONDITIONAL_ONLY: [&str; 3] = ["leases", "endpointslices", "certificatesig
 pub(crate) async fn update(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
     let mut object = create::decode(ctx, bytes)?;
     create::check_namespace(ctx, &mut object)?;
-    let given = text_at(&object, &["metadata", "name"]);
-    if given.is_empty() {
-        if let Some(metadata) = value::object_mut(&mut object, "metadata") {
-            value::set(metadata, "name", ctx.name());
-        }
-    } else if given != ctx.name() {
-        let why = format!("the name of the object ({given}) does not match the name on the URL ({})", ctx.name());
-        return Err(Status::bad_request(why));
-    }
+    check_name(ctx, &object)?;
     let version = text_at(&object, &["metadata", "resourceVersion"]);
     if matches!(version, "" | "0") && CONDITIONAL_ONLY.contains(&ctx.plural()) {
         let metadata = Path::new("metadata");
@@ -56,8 +48,10 @@ pub(crate) async fn patch(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>>
         apply(ctx, kind, &mut patched, &decoded.value)?;
         let admitted = decode::fit(&ctx.resource, patched, &decoded.duplicates, ctx.field_validation()?)?;
         admitted.warnings.into_iter().for_each(|w| ctx.warn(w));
-        check_identity(ctx, &admitted.object)?;
-        Ok(admitted.object)
+        let mut object = admitted.object;
+        check_identity(ctx, &object)?;
+        create::check_namespace(ctx, &mut object)?;
+        Ok(object)
     })
     .await
 }
@@ -89,12 +83,23 @@ fn check_identity(ctx: &Ctx, object: &Value) -> ApiResult<()> {
             ctx.resource.kind
         )));
     }
-    let name = text_at(object, &["metadata", "name"]);
-    if name != ctx.name() {
-        let why = format!("the name of the object ({name}) does not match the name on the URL ({})", ctx.name());
-        return Err(Status::bad_request(why));
+    check_name(ctx, object)
+}
+
+/// The name in the body has to be the one in the path.
+fn check_name(ctx: &Ctx, object: &Value) -> ApiResult<()> {
+    match text_at(object, &["metadata", "name"]) {
+        "" => {
+            let name = ctx.name();
+            let why = format!("the name of the object ({name} based on URL) was undeterminable: name must be provided");
+            Err(Status::bad_request(why))
+        }
+        given if given != ctx.name() => {
+            let why = format!("the name of the object ({given}) does not match the name on the URL ({})", ctx.name());
+            Err(Status::bad_request(why))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Reads, changes and writes an object, again where others were faster. The change sees the object in the request's
@@ -115,7 +120,7 @@ pub(crate) enum Written {
 
 /// [`write`] without the response.
 pub(crate) async fn write_object(ctx: &Ctx, change: impl Fn(&Value) -> ApiResult<Value>) -> ApiResult<Written> {
-    let dry_run = ctx.dry_run()?;
+    let dry_run = ctx.dry_run();
     // The first try takes the cache as it is; whatever goes wrong with it is only believed of fresh state.
     let mut fresh = false;
     for _ in 0..ATTEMPTS {

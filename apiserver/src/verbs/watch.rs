@@ -52,7 +52,6 @@ pub(crate) async fn watch(ctx: Ctx) -> ApiResult<Response<Body>> {
     }
     let bookmarks = ctx.query.flag("allowWatchBookmarks");
     let initial = ctx.query.option_flag("sendInitialEvents");
-    check_initial(&ctx, initial)?;
     let revision = revision_parameter(&ctx)?;
     match revision {
         None => drop(ctx.server.barrier().await?),
@@ -81,29 +80,6 @@ pub(crate) async fn watch(ctx: Ctx) -> ApiResult<Response<Body>> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
-}
-
-fn check_initial(ctx: &Ctx, initial: Option<bool>) -> ApiResult<()> {
-    let rule = ctx.query.get("resourceVersionMatch");
-    let why = match (initial, rule) {
-        (None, Some(_)) => {
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless \
-                            sendInitialEvents is provided"
-        }
-        (Some(_), Some("NotOlderThan")) | (None, None) => return Ok(()),
-        (Some(_), Some(_)) => {
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
-                               resourceVersionMatch to NotOlderThan"
-        }
-        (Some(_), None) => {
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch \
-                            to NotOlderThan"
-        }
-    };
-    let mut status = Status::bad_request(format!("ListOptions.meta.k8s.io \"\" is invalid: {why}"));
-    status.code = 422;
-    status.reason = trireme_api::status::Reason::Invalid;
-    Err(status)
 }
 
 fn timeout(ctx: &Ctx) -> ApiResult<Duration> {

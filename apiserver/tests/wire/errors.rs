@@ -27,7 +27,7 @@ async fn bodies() {
         (MAPS, json, "x".repeat(4 << 20), 413, "RequestEntityTooLarge"),
         ("/api/v1/namespaces/default/nothings", json, "{}".into(), 404, "NotFound"),
         ("/apis/none/v1/things", json, "{}".into(), 404, "NotFound"),
-        (&format!("{MAPS}?dryRun=Some"), json, config_map("x", "1").to_string(), 400, "BadRequest"),
+        (&format!("{MAPS}?dryRun=Some"), json, config_map("x", "1").to_string(), 422, "Invalid"),
     ]
     .into_iter()
     .map(|(path, kind, body, code, reason)| {
@@ -53,7 +53,7 @@ async fn queries_and_methods() {
         (Method::GET, format!("{MAPS}?limit=x"), 400),
         (Method::GET, format!("{MAPS}?continue=zzz"), 400),
         (Method::GET, format!("{MAPS}?resourceVersion=abc"), 400),
-        (Method::GET, format!("{MAPS}?resourceVersionMatch=Exact"), 400),
+        (Method::GET, format!("{MAPS}?resourceVersionMatch=Exact"), 422),
         (Method::GET, format!("{MAPS}?resourceVersion=99999999"), 504),
         (Method::GET, format!("{MAPS}?watch=1&sendInitialEvents=true"), 422),
         (Method::POST, format!("{MAPS}/named"), 405),

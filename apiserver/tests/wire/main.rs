@@ -10,6 +10,7 @@ mod harness;
 mod objects;
 mod paging;
 mod proxy;
+mod requests;
 mod services;
 mod status;
 mod watches;
