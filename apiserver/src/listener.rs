@@ -27,6 +27,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longer than clients keep idle connections, so that it is they who close them.
 const HEADER: Duration = Duration::from_secs(150);
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before it is probed, and how often then.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Path prefix of the join endpoints.
 pub(crate) const JOIN_PREFIX: &str = "/trireme.io/";
 
@@ -96,6 +98,9 @@ struct Connection {
 impl Connection {
     async fn run(self, acceptor: TlsAcceptor, stream: TcpStream, from: SocketAddr) {
         let _ = stream.set_nodelay(true);
+        // A session whose client vanished without a word would otherwise stay, here and at the node's agent.
+        let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+        let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),

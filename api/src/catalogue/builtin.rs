@@ -126,6 +126,7 @@ const CORE: &[Entry] = &[
             SubEntry { name: "eviction", verbs: &["create"], gvk: ("policy", "v1", "Eviction") },
             SubEntry { name: "exec", verbs: &["create", "get"], gvk: ("", "", "PodExecOptions") },
             SubEntry { name: "log", verbs: &["get"], gvk: ("", "", "") },
+            SubEntry { name: "portforward", verbs: &["create", "get"], gvk: ("", "", "PodPortForwardOptions") },
             proxy("PodProxyOptions"),
             STATUS,
         ],

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use trireme_api::status::Status;
+use trireme_api::status::{Reason, Status};
 
 use super::target::Target;
 use crate::error::ApiResult;
@@ -44,7 +44,8 @@ pub(crate) async fn connect(server: &ApiServer, target: &Target) -> ApiResult<Se
 pub(crate) fn failed(target: &Target, why: &dyn std::fmt::Display) -> Status {
     let mut status = Status::internal("");
     status.details = None;
-    status.code = 502;
+    // Upstream has no reason for what goes wrong beyond the API server.
+    status.reason = Reason::Unknown;
     status.message = format!("error dialing backend: dial tcp {}: {why}", target.authority());
     status
 }

@@ -1,29 +1,37 @@
-//! WebSocket sessions: the handshake is relayed, then bytes pass through both ways untouched.
+//! Sessions over WebSocket or SPDY: the handshake is relayed, then bytes pass through both ways untouched.
 
 use axum::body::Body;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use trireme_api::status::Status;
 
 use super::target::Target;
-use super::{agent, agent_error};
+use super::{ERROR_TEXT, agent};
 use crate::error::ApiResult;
 use crate::server::ApiServer;
 
 /// Headers of the handshake that the agent needs.
-const RELAYED: [&str; 6] =
-    ["connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol", "origin"];
+const RELAYED: [&str; 7] = [
+    "connection",
+    "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "x-stream-protocol-version",
+    "origin",
+];
+/// Tells a client which protocols it could have asked for.
+const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
+/// Bytes in flight, each way.
+const BUFFER: usize = 64 << 10;
 
 /// The client's handshake headers, or why there can be no session.
 pub(crate) fn check(request: &Request<Body>) -> ApiResult<HeaderMap> {
     let headers = request.headers();
     let upgrade = headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if upgrade.to_ascii_lowercase().starts_with("spdy") {
-        return Err(Status::bad_request(
-            "SPDY sessions are not served; use a client that speaks WebSocket (kubectl 1.30 or newer)",
-        ));
-    }
-    if !upgrade.eq_ignore_ascii_case("websocket") {
+    if !["websocket", "spdy/3.1"].contains(&upgrade.to_ascii_lowercase().as_str()) {
         return Err(Status::bad_request("Upgrade request required"));
     }
     let mut relayed = HeaderMap::new();
@@ -44,12 +52,12 @@ pub(crate) async fn pass(
     path: &str,
 ) -> ApiResult<Response<Body>> {
     let mut sender = agent::connect(server, target).await?;
-    let mut handshake =
-        Request::get(path).header(header::HOST, target.authority()).body(Body::empty()).map_err(Status::internal)?;
+    let handshake = Request::builder().method(request.method()).uri(path).header(header::HOST, target.authority());
+    let mut handshake = handshake.body(Body::empty()).map_err(Status::internal)?;
     handshake.headers_mut().extend(headers);
     let mut answer = sender.send_request(handshake).await.map_err(|e| agent::failed(target, &e))?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(agent_error(answer.status(), Body::new(answer.into_body())).await);
+        return refusal(answer).await;
     }
     let permit = server.inner.long_running.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Status::too_many_requests("", 1))?;
@@ -62,12 +70,27 @@ pub(crate) async fn pass(
             Err(error) => return tracing::debug!(%error, "a session's upgrade failed"),
         };
         let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
+        let copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER).await;
+        if let Err(error) = copied {
             tracing::debug!(%error, "a session ended");
         }
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
+    Ok(response)
+}
+
+/// The agent's own answer, as it is: clients show its text.
+async fn refusal(answer: Response<Incoming>) -> ApiResult<Response<Body>> {
+    let (parts, body) = answer.into_parts();
+    let bytes = Limited::new(body, ERROR_TEXT).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = if parts.status.is_success() { StatusCode::BAD_GATEWAY } else { parts.status };
+    for name in [header::CONTENT_TYPE, ACCEPTED] {
+        for value in parts.headers.get_all(&name) {
+            response.headers_mut().append(&name, value.clone());
+        }
+    }
     Ok(response)
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use futures::SinkExt;
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{AttachParams, LogParams};
 use rustls_pki_types::pem::PemObject;
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -39,6 +40,14 @@ async fn answer(mut request: Request<hyper::body::Incoming>) -> Result<Response<
     if uri.starts_with("/echo") {
         return Ok(super::forward::echo(request).await);
     }
+    if uri.starts_with("/exec/default/p/waiting") {
+        let mut refused = Response::new(Body::from("container not found (\"waiting\")"));
+        *refused.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        return Ok(refused);
+    }
+    if request.headers()["upgrade"] == "SPDY/3.1" {
+        return Ok(echo(request));
+    }
     let key = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -62,6 +71,26 @@ async fn answer(mut request: Request<hyper::body::Incoming>) -> Result<Response<
             request.headers()["sec-websocket-protocol"].to_str().unwrap().split(',').next().unwrap(),
         );
     Ok(response.body(Body::empty()).unwrap())
+}
+
+/// Sends back whatever comes, after the request's line.
+fn echo(mut request: Request<hyper::body::Incoming>) -> Response<Body> {
+    let asked = format!("{} {}", request.method(), request.uri());
+    let protocol = request.headers()["x-stream-protocol-version"].clone();
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(upgrade.await.unwrap());
+        io.write_all(asked.as_bytes()).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(io);
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+        write.shutdown().await.unwrap();
+    });
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header("connection", "Upgrade")
+        .header("upgrade", "SPDY/3.1")
+        .header("x-stream-protocol-version", protocol);
+    response.body(Body::empty()).unwrap()
 }
 
 /// Listens as node `n1` with a certificate of the cluster and takes only the API server's.
@@ -145,13 +174,45 @@ async fn logs_and_exec() {
 }
 
 #[tokio::test]
+async fn sessions_over_spdy_pass_through_and_refusals_stay_as_they_are() {
+    let server = Server::start().await;
+    let port = agent(&server).await;
+    bound_pod(&server, port).await;
+    bind(&server).await;
+    let client = server.admin().await;
+    let ask = |path: String, protocol: &'static str| {
+        let request = Request::post(path)
+            .header("connection", "Upgrade")
+            .header("upgrade", "SPDY/3.1")
+            .header("x-stream-protocol-version", protocol);
+        client.send(request.body(kube::client::Body::empty()).unwrap())
+    };
+    let response = ask(format!("{PODS}/p/portforward"), "portforward.k8s.io").await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(response.headers()["x-stream-protocol-version"], "portforward.k8s.io");
+    let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    let sent = vec![7; 300_000];
+    io.write_all(&sent).await.unwrap();
+    io.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    io.read_to_end(&mut got).await.unwrap();
+    let asked = b"POST /portForward/default/p";
+    assert!(got.starts_with(asked) && got[asked.len()..] == sent, "{} bytes", got.len());
+    let path = format!("{PODS}/p/exec?command=sh&stdout=true&container=waiting");
+    let response = ask(path, "v4.channel.k8s.io").await.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(&text[..], b"container not found (\"waiting\")");
+}
+
+#[tokio::test]
 async fn an_agent_that_is_away() {
     let server = Server::start().await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     bound_pod(&server, port).await;
     bind(&server).await;
     let (code, status) = server.get(&format!("{PODS}/p/log?container=c")).await;
-    assert_eq!(code, StatusCode::BAD_GATEWAY);
+    assert_eq!((code, status["reason"].as_str()), (StatusCode::INTERNAL_SERVER_ERROR, None));
     let message = status["message"].as_str().unwrap();
     assert!(message.starts_with(&format!("error dialing backend: dial tcp 127.0.0.1:{port}: ")), "{message}");
 }

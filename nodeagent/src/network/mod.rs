@@ -28,7 +28,7 @@ use sha2::{Digest as _, Sha256};
 
 use ipam::{Ipam, Record, mac_of};
 use links::{Links, Route, Vxlan};
-use netns::Netns;
+pub(crate) use netns::Netns;
 use peers::{Here, needs_tunnel, plan, tunnel_mac};
 use rules::Rules;
 

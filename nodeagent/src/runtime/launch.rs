@@ -14,6 +14,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use serde_json::Value;
 
 use crate::runtime::rootfs;
+use crate::runtime::terminal::{Size, Sized};
 
 /// Where a process's input and output go.
 pub(crate) enum Stdio {
@@ -101,6 +102,8 @@ pub(crate) struct Exec<'a> {
     /// A name for this process's files, unique within the container.
     pub(crate) tag: &'a str,
     pub(crate) stdio: Stdio,
+    /// Of its terminal, if it gets one.
+    pub(crate) size: Size,
 }
 
 /// Runs a further process in a container, as the container's own user and with its environment.
@@ -120,13 +123,13 @@ pub(crate) fn exec(request: Exec<'_>) -> Result<i32, String> {
     }
     let file = request.directory.join(format!("exec-{}.json", request.tag));
     fs::write(&file, process.to_string()).map_err(|error| format!("{}: {error}", file.display()))?;
-    let builder = with_stdio(
-        ContainerBuilder::new(request.id.to_owned(), SyscallType::default())
-            .with_root_path(request.state_root)
-            .map_err(|error| chain(&error))?,
-        request.stdio,
-    );
-    let result = builder
+    let mut builder = ContainerBuilder::new(request.id.to_owned(), SyscallType::default())
+        .with_root_path(request.state_root)
+        .map_err(|error| chain(&error))?;
+    if matches!(request.stdio, Stdio::Terminal { .. }) {
+        builder = builder.with_executor(Sized(request.size));
+    }
+    let result = with_stdio(builder, request.stdio)
         .as_tenant()
         .with_detach(true)
         .as_sibling(true)

@@ -3,3 +3,4 @@
 pub(crate) mod cgroups;
 pub(crate) mod launch;
 pub(crate) mod rootfs;
+pub(crate) mod terminal;

@@ -116,7 +116,7 @@ async fn send(
         let start = tail_start(&mut file, lines)?;
         file.seek(SeekFrom::Start(start))?;
     }
-    let mut writer = Writer { options: &options, rest: Vec::new(), left: options.limit };
+    let mut writer = Writer { options: &options, rest: Vec::new(), left: options.limit, within: false };
     let mut buffer = vec![0; CHUNK];
     loop {
         // Asked before reading: what a container wrote before its end is then read for sure.
@@ -189,6 +189,8 @@ struct Writer<'a> {
     /// A line whose end was not read yet.
     rest: Vec<u8>,
     left: Option<u64>,
+    /// What comes next is a piece of a line that has begun.
+    within: bool,
 }
 
 impl Writer<'_> {
@@ -209,7 +211,7 @@ impl Writer<'_> {
         out
     }
 
-    fn line(&self, line: &[u8], out: &mut Vec<u8>) {
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let mut parts = line.splitn(4, |b| *b == b' ');
         let (Some(time), Some(_), Some(tag), Some(text)) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
@@ -218,12 +220,13 @@ impl Writer<'_> {
         if self.options.since.as_ref().is_some_and(|since| time < since.as_bytes()) {
             return;
         }
-        if self.options.timestamps {
+        if self.options.timestamps && !self.within {
             out.extend_from_slice(time);
             out.push(b' ');
         }
         out.extend_from_slice(text);
-        if tag == b"F" {
+        self.within = tag != b"F";
+        if !self.within {
             out.push(b'\n');
         }
     }
@@ -267,6 +270,9 @@ mod tests {
         assert_eq!(read(&path, Options { tail: Some(99), ..default.clone() }).await, "one\ntwo\nthree\n");
         assert_eq!(read(&path, Options { limit: Some(5), ..default.clone() }).await, "one\nt");
         let since = Some("2026-01-01T00:00:03.000000000Z".to_owned());
+        let all = Options { timestamps: true, tail: Some(3), ..default.clone() };
+        let once = "2026-01-01T00:00:02.000000000Z two\n2026-01-01T00:00:03.000000000Z three\n";
+        assert_eq!(read(&path, all).await, once, "a line in pieces has its time once");
         let stamped = Options { since, timestamps: true, ..default };
         assert_eq!(read(&path, stamped).await, "2026-01-01T00:00:03.000000000Z three\n");
     }

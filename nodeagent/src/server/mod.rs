@@ -1,11 +1,14 @@
-//! The agent's HTTPS server: logs, exec and attach for the API server, health and metrics for operators.
+//! The agent's HTTPS server: logs, exec, attach and port-forward for the API server, health and metrics for operators.
 //!
 //! Only clients with a certificate of the cluster's authority get in, and of them only `system:masters`.
 
 mod dial;
-mod exec;
+mod forward;
+mod handshake;
 mod logs;
 mod metrics;
+mod remote;
+mod spdy;
 mod streams;
 mod summary;
 pub(crate) mod tls;
@@ -37,6 +40,9 @@ use crate::stats::Sampler;
 const MAX_CONNECTIONS: usize = 1024;
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be silent before it is probed, and how often then.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Who is at the other end, from the certificate.
 #[derive(Clone, Debug)]
@@ -91,6 +97,9 @@ pub(crate) async fn run(
 
 async fn connection(router: Router, stream: TcpStream, from: SocketAddr, acceptor: TlsAcceptor) {
     let _ = stream.set_nodelay(true);
+    // A session whose other end vanished without a word would otherwise stay.
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
@@ -115,8 +124,9 @@ fn router(context: Arc<Context>) -> Router {
         .route("/stats/summary", get(summary::serve))
         .route("/dial/{address}/{port}", get(dial::serve))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
-        .route("/exec/{namespace}/{pod}/{container}", get(exec::exec))
-        .route("/attach/{namespace}/{pod}/{container}", get(exec::attach))
+        .route("/exec/{namespace}/{pod}/{container}", get(remote::exec).post(remote::exec))
+        .route("/attach/{namespace}/{pod}/{container}", get(remote::attach).post(remote::attach))
+        .route("/portForward/{namespace}/{pod}", get(forward::serve).post(forward::serve))
         .layer(middleware::from_fn(authorize))
         .with_state(context)
 }

@@ -128,9 +128,24 @@ impl Shim {
         }
     }
 
-    /// Runs a process in a container with the given stdin, stdout and stderr.
+    /// Runs a process in a container with the given stdin, stdout and stderr. It is killed when it is dropped here.
     pub async fn exec(&self, id: &str, args: Vec<String>, stdio: [OwnedFd; 3]) -> Result<Process, ShimError> {
-        let op = Op::Exec { id: id.to_owned(), args, terminal: false, columns: 0, rows: 0 };
+        self.exec_with(id, args, stdio, false).await
+    }
+
+    /// As [`Shim::exec`], but the process lives on when it is dropped here.
+    pub async fn exec_detached(&self, id: &str, args: Vec<String>, stdio: [OwnedFd; 3]) -> Result<Process, ShimError> {
+        self.exec_with(id, args, stdio, true).await
+    }
+
+    async fn exec_with(
+        &self,
+        id: &str,
+        args: Vec<String>,
+        stdio: [OwnedFd; 3],
+        detached: bool,
+    ) -> Result<Process, ShimError> {
+        let op = Op::Exec { id: id.to_owned(), args, terminal: false, columns: 0, rows: 0, detached };
         let mut connection = self.ask(op, &packet::raw(&stdio)).await?;
         // Ours must be closed before the process can see or give an end.
         drop(stdio);
@@ -140,14 +155,15 @@ impl Shim {
         }
     }
 
-    /// Runs a process in a container on a terminal of its own; returns the terminal's master too.
+    /// Runs a process in a container on a terminal of its own; returns the terminal's master too. When the master is
+    /// dropped the terminal hangs up, which ends most processes.
     pub async fn exec_terminal(
         &self,
         id: &str,
         args: Vec<String>,
         (columns, rows): (u16, u16),
     ) -> Result<(Process, OwnedFd), ShimError> {
-        let op = Op::Exec { id: id.to_owned(), args, terminal: true, columns, rows };
+        let op = Op::Exec { id: id.to_owned(), args, terminal: true, columns, rows, detached: true };
         let mut connection = self.ask(op, &[]).await?;
         match connection.receive().await? {
             (Reply::Started { .. }, mut fds) => match fds.pop() {
@@ -241,7 +257,7 @@ impl Watch {
     }
 }
 
-/// A process in a container. Dropping it kills the process.
+/// A process in a container. Dropping it kills the process, unless it is detached.
 pub struct Process {
     connection: Connection,
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -15,10 +16,52 @@ use crate::shim::protocol::{ContainerSpec, ContainerStatus, EXIT_FILE, Exit, wri
 /// At most so much is read from one stream before others get their turn.
 const CHUNK: usize = 64 << 10;
 
-/// Someone who gets a copy of the output.
+/// A listener that takes nothing for so long while there is something for it is dropped.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Someone who gets a copy of the output: stdout and stderr.
 struct Listener {
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    outlets: [Outlet; 2],
+}
+
+/// Where a copy goes.
+struct Outlet {
+    fd: OwnedFd,
+    /// What did not fit any more.
+    backlog: Vec<u8>,
+    /// Since when nothing fits.
+    since: Instant,
+}
+
+impl Outlet {
+    fn new(fd: OwnedFd) -> io::Result<Outlet> {
+        set_nonblocking(&fd)?;
+        Ok(Outlet { fd, backlog: Vec::new(), since: Instant::now() })
+    }
+
+    /// Takes over bytes; false if nobody reads them any more.
+    fn put(&mut self, bytes: &[u8]) -> bool {
+        if self.backlog.is_empty() {
+            self.since = Instant::now();
+        }
+        self.backlog.extend_from_slice(bytes);
+        self.flush()
+    }
+
+    fn flush(&mut self) -> bool {
+        while !self.backlog.is_empty() {
+            match write(&self.fd, &self.backlog) {
+                Ok(written) => {
+                    self.backlog.drain(..written);
+                    self.since = Instant::now();
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return self.since.elapsed() < PATIENCE,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
 }
 
 /// One container.
@@ -85,9 +128,30 @@ impl Running {
         ContainerStatus { spec: self.spec.clone(), pid: self.pid, started_ns: self.started_ns, exit: self.exit.clone() }
     }
 
-    /// Descriptors to be watched for output, with their stream's number.
+    /// Descriptors to be watched for output, with their stream's number. None while a listener is behind: then the
+    /// container waits, as upstream's runtimes have it.
     pub(crate) fn readable(&self) -> impl Iterator<Item = (usize, RawFd)> {
-        self.outputs.iter().enumerate().filter_map(|(index, fd)| Some((index, fd.as_ref()?.as_raw_fd())))
+        let behind = self.writable().next().is_some();
+        let outputs = self.outputs.iter().enumerate().filter(move |_| !behind);
+        outputs.filter_map(|(index, fd)| Some((index, fd.as_ref()?.as_raw_fd())))
+    }
+
+    /// Descriptors of listeners that are behind.
+    pub(crate) fn writable(&self) -> impl Iterator<Item = RawFd> {
+        let outlets = self.listeners.iter().flat_map(|listener| &listener.outlets);
+        outlets.filter(|outlet| !outlet.backlog.is_empty()).map(|outlet| outlet.fd.as_raw_fd())
+    }
+
+    /// Gives listeners that are behind what they take now. Those that are gone, or stuck, are dropped.
+    pub(crate) fn flush(&mut self) {
+        self.listeners.retain_mut(|listener| listener.outlets.iter_mut().all(Outlet::flush));
+        if self.exit.is_some() {
+            self.keep_behind();
+        }
+    }
+
+    fn keep_behind(&mut self) {
+        self.listeners.retain(|listener| listener.outlets.iter().any(|outlet| !outlet.backlog.is_empty()));
     }
 
     /// Reads what is there. False when the stream has ended or has nothing more for now.
@@ -112,19 +176,14 @@ impl Running {
         }
     }
 
-    /// Whoever does not keep up is dropped: the container must not wait for a listener.
     fn copy(&mut self, stream: Stream, bytes: &[u8]) {
-        self.listeners.retain(|listener| {
-            let fd = if stream == Stream::Stdout { &listener.stdout } else { &listener.stderr };
-            matches!(write(fd, bytes), Ok(written) if written == bytes.len())
-        });
+        let index = if stream == Stream::Stdout { 0 } else { 1 };
+        self.listeners.retain_mut(|listener| listener.outlets[index].put(bytes));
     }
 
     /// Copies the output to two descriptors from now on. Returns where input goes, if it is wanted and there is any.
     pub(crate) fn attach(&mut self, stdout: OwnedFd, stderr: OwnedFd, stdin: bool) -> io::Result<Option<OwnedFd>> {
-        set_nonblocking(&stdout)?;
-        set_nonblocking(&stderr)?;
-        self.listeners.push(Listener { stdout, stderr });
+        self.listeners.push(Listener { outlets: [Outlet::new(stdout)?, Outlet::new(stderr)?] });
         if !stdin || !self.spec.stdin {
             return Ok(None);
         }
@@ -149,7 +208,8 @@ impl Running {
             self.outputs[index] = None;
         }
         let _ = self.log.finish(&timestamp());
-        self.listeners.clear();
+        // Whoever has everything sees the end at once, others once they have read the rest.
+        self.keep_behind();
         self.input = None;
         self.pid = 0;
         match serde_json::to_vec(&exit).map_err(io::Error::from) {
@@ -214,5 +274,53 @@ mod tests {
         assert!(log.contains(" stdout F hello\n") && log.ends_with(" stderr F last words\n"), "{log}");
         let record: Exit = serde_json::from_slice(&std::fs::read(dir.path().join(EXIT_FILE)).unwrap()).unwrap();
         assert_eq!(record, exit);
+    }
+
+    #[test]
+    fn a_listener_that_is_behind_loses_nothing_and_one_that_is_gone_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut running, files) = Running::new(spec(dir.path())).unwrap();
+        let [_stdin, stdout, stderr] = files.unwrap();
+        let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        fcntl(&write_end, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+        let other = write_end.try_clone().unwrap();
+        running.attach(write_end, other, false).unwrap();
+        write(&stdout, &[b'x'; 10_000]).unwrap();
+        while running.readable().next().is_some() && running.pump(0) {}
+        assert_eq!(running.writable().count(), 1);
+        assert_eq!(running.readable().count(), 0, "the container has to wait");
+        // The container ends while its listener is behind.
+        write(&stdout, b"last words").unwrap();
+        drop((stdout, stderr));
+        let exit = Exit {
+            code: 0,
+            signal: 0,
+            oom_killed: false,
+            started_ns: 1,
+            finished_ns: 2,
+            message: None,
+            start_failed: false,
+        };
+        running.finish(dir.path(), exit);
+        let mut got = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            match read(&read_end, &mut buffer).unwrap() {
+                0 => break,
+                length => got.extend_from_slice(&buffer[..length]),
+            }
+            running.flush();
+        }
+        assert_eq!(got.len(), 10_010);
+        assert!(got.ends_with(b"xlast words") && running.listeners.is_empty());
+
+        let (mut running, files) = Running::new(spec(dir.path())).unwrap();
+        let [_stdin, stdout, _stderr] = files.unwrap();
+        let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let other = write_end.try_clone().unwrap();
+        running.attach(write_end, other, false).unwrap();
+        drop(read_end);
+        write(&stdout, b"x").unwrap();
+        assert!(running.pump(0) && running.listeners.is_empty());
     }
 }

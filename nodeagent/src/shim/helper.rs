@@ -13,6 +13,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
 
 use crate::runtime::launch::{self, Stdio};
+use crate::runtime::terminal::Size;
 use crate::shim::packet;
 use crate::shim::protocol::{ContainerSpec, MAX_MESSAGE};
 
@@ -22,13 +23,6 @@ pub(crate) struct Outcome {
     /// The process that was started, or 0.
     pub(crate) pid: i32,
     pub(crate) error: Option<String>,
-}
-
-/// A terminal's size in characters; 0 means unknown.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Size {
-    pub(crate) columns: u16,
-    pub(crate) rows: u16,
 }
 
 /// Runs `work` in a child. Its outcome, maybe with a descriptor, arrives on the socket.
@@ -70,7 +64,7 @@ pub(crate) fn start(
     pid_namespace: Option<PathBuf>,
     files: Option<[OwnedFd; 3]>,
 ) -> Result<(i32, Option<OwnedFd>), String> {
-    with_console(directory, "console", files, Size::default(), |stdio| {
+    with_console(directory, "console", files, |stdio| {
         launch::create(launch::Create {
             id: &spec.id,
             directory,
@@ -99,8 +93,16 @@ pub(crate) struct ExecJob {
 /// Runs a process in a container; returns the terminal's master if it has one.
 pub(crate) fn exec(job: ExecJob) -> Result<(i32, Option<OwnedFd>), String> {
     let ExecJob { id, directory, state, args, tag, files, size } = job;
-    with_console(&directory, &format!("console-{tag}"), files, size, |stdio| {
-        launch::exec(launch::Exec { id: &id, directory: &directory, state_root: &state, args: &args, tag: &tag, stdio })
+    with_console(&directory, &format!("console-{tag}"), files, |stdio| {
+        launch::exec(launch::Exec {
+            id: &id,
+            directory: &directory,
+            state_root: &state,
+            args: &args,
+            tag: &tag,
+            stdio,
+            size,
+        })
     })
 }
 
@@ -109,7 +111,6 @@ fn with_console(
     directory: &Path,
     name: &str,
     files: Option<[OwnedFd; 3]>,
-    size: Size,
     run: impl FnOnce(Stdio) -> Result<i32, String>,
 ) -> Result<(i32, Option<OwnedFd>), String> {
     if let Some([stdin, stdout, stderr]) = files {
@@ -121,20 +122,7 @@ fn with_console(
     let _ = std::fs::remove_file(&console_socket);
     let pid = result?;
     let master = receive_master(&listener).map_err(|error| format!("terminal: {error}"))?;
-    if size.columns > 0 && size.rows > 0 {
-        resize(&master, size).map_err(|error| format!("terminal size: {error}"))?;
-    }
     Ok((pid, Some(master)))
-}
-
-/// Sets a terminal's size.
-pub(crate) fn resize(master: &OwnedFd, size: Size) -> io::Result<()> {
-    let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the descriptor is open and the structure lives through the call.
-    match unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &size) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Binds by a relative name, since the whole path may be too long for a socket address.

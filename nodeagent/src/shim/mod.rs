@@ -48,11 +48,6 @@ pub fn main(args: &[OsString]) -> ! {
     }
 }
 
-/// Sets a terminal's size; a terminal that is gone does not mind.
-pub(crate) fn helper_size(terminal: &std::os::fd::OwnedFd, columns: u16, rows: u16) {
-    let _ = helper::resize(terminal, helper::Size { columns, rows });
-}
-
 fn start(directory: &Path) -> std::io::Result<server::Server> {
     std::env::set_current_dir(directory)?;
     let text = std::fs::read(protocol::SHIM_FILE)?;

@@ -137,8 +137,17 @@ pub enum Op {
     Watch,
     /// Run a container whose `config.json` is in place.
     Start { spec: Box<ContainerSpec> },
-    /// Run a process in a container. Carries stdin, stdout and stderr unless `terminal`.
-    Exec { id: String, args: Vec<String>, terminal: bool, columns: u16, rows: u16 },
+    /// Run a process in a container. Carries stdin, stdout and stderr unless `terminal`. The process is killed when the
+    /// connection ends, unless it is `detached`.
+    Exec {
+        id: String,
+        args: Vec<String>,
+        terminal: bool,
+        columns: u16,
+        rows: u16,
+        #[serde(default)]
+        detached: bool,
+    },
     /// Copy a container's output to the two descriptors carried.
     Attach { id: String, stdin: bool },
     /// Send a signal to a container's init.

@@ -18,8 +18,9 @@ use nix::unistd::{Pid, getpid};
 
 use crate::runtime::cgroups::Cgroups;
 use crate::runtime::launch;
+use crate::runtime::terminal::Size;
 use crate::shim::containers::Running;
-use crate::shim::helper::{self, ExecJob, Outcome, Size};
+use crate::shim::helper::{self, ExecJob, Outcome};
 use crate::shim::packet;
 use crate::shim::protocol::{
     CONTAINER_FILE, CONTAINERS, ContainerSpec, EXIT_FILE, Exit, Op, PodShim, Reply, Request, SOCKET, STATE, now_ns,
@@ -30,6 +31,9 @@ use crate::shim::sandbox;
 /// Connections at one time; further ones wait in the socket's backlog.
 const MAX_CONNECTIONS: usize = 256;
 
+/// How often stuck listeners are looked for, if any is behind.
+const STUCK_CHECK_MS: libc::c_int = 1000;
+
 /// What a poll entry stands for.
 #[derive(Clone, Debug)]
 enum Source {
@@ -38,6 +42,8 @@ enum Source {
     Connection(u64),
     Helper(u64),
     Output(String, usize),
+    /// Someone who listens to a container and is behind.
+    Listening(String),
 }
 
 struct Connection {
@@ -45,6 +51,8 @@ struct Connection {
     watching: bool,
     /// Process started with this connection's request.
     exec: Option<i32>,
+    /// Whether that process lives on when the connection ends.
+    detached: bool,
 }
 
 /// What a helper works at.
@@ -142,13 +150,24 @@ impl Server {
         for (id, container) in &self.containers {
             sources.extend(container.readable().map(|(index, fd)| (Source::Output(id.clone(), index), fd)));
         }
+        let only_reading = sources.len();
+        for (id, container) in &self.containers {
+            sources.extend(container.writable().map(|fd| (Source::Listening(id.clone()), fd)));
+        }
+        let events = |index: usize| if index < only_reading { libc::POLLIN } else { libc::POLLOUT };
+        let polled = sources.iter().enumerate();
         let mut polled: Vec<libc::pollfd> =
-            sources.iter().map(|(_, fd)| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
+            polled.map(|(index, (_, fd))| libc::pollfd { fd: *fd, events: events(index), revents: 0 }).collect();
+        // A listener that is stuck has to be noticed.
+        let timeout = if sources.len() > only_reading { STUCK_CHECK_MS } else { -1 };
         // SAFETY: the array lives through the call and its length is right.
-        let count = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
+        let count = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
         if count < 0 {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+        }
+        if count == 0 {
+            self.containers.values_mut().for_each(Running::flush);
         }
         for ((source, _), entry) in sources.into_iter().zip(&polled) {
             if entry.revents == 0 {
@@ -164,6 +183,11 @@ impl Server {
                         container.pump(index);
                     }
                 }
+                Source::Listening(id) => {
+                    if let Some(container) = self.containers.get_mut(&id) {
+                        container.flush();
+                    }
+                }
             }
         }
         Ok(())
@@ -177,7 +201,7 @@ impl Server {
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let _ = setsockopt(&socket, sockopt::SndBuf, &(1 << 20));
         self.next += 1;
-        self.connections.insert(self.next, Connection { socket, watching: false, exec: None });
+        self.connections.insert(self.next, Connection { socket, watching: false, exec: None, detached: false });
     }
 
     /// Sends an answer; a peer that does not take it is gone for us.
@@ -193,7 +217,7 @@ impl Server {
     }
 
     fn close(&mut self, connection: u64) {
-        if let Some(Connection { exec: Some(pid), .. }) = self.connections.remove(&connection) {
+        if let Some(Connection { exec: Some(pid), detached: false, .. }) = self.connections.remove(&connection) {
             // Nobody would ever take this process's output or status again.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -232,8 +256,11 @@ impl Server {
                     self.error(connection, error.to_string());
                 }
             }
-            Op::Exec { id, args, terminal, columns, rows } => {
+            Op::Exec { id, args, terminal, columns, rows, detached } => {
                 let size = Size { columns, rows };
+                if let Some(peer) = self.connections.get_mut(&connection) {
+                    peer.detached = detached;
+                }
                 if let Err(message) = self.exec(connection, id, args, terminal, size, fds) {
                     self.error(connection, message);
                 }
