@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{AsyncBufRead, StreamExt};
 use http::header::{ACCEPT, CONTENT_TYPE, WARNING};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::Value;
@@ -124,11 +124,6 @@ impl Api {
         Api { client, timeout }
     }
 
-    /// The client beneath.
-    pub fn client(&self) -> &kube::Client {
-        &self.client
-    }
-
     /// Sends a call and returns the answer, whatever its code, once its head is there.
     pub async fn send(&self, call: &Call) -> Result<Response<Body>> {
         let sending = self.client.send(call.request()?);
@@ -155,10 +150,8 @@ impl Api {
             return Ok(response);
         }
         let bytes = self.collect(response).await?;
-        if let Ok(status) = serde_json::from_slice::<Value>(&bytes)
-            && status["kind"] == "Status"
-        {
-            return Err(CtlError::Status(Box::new(status)));
+        if let Some(status) = status_of(&bytes) {
+            return Err(status);
         }
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
         let message = if text.is_empty() { code.to_string() } else { text };
@@ -166,6 +159,19 @@ impl Api {
             "kind": "Status", "code": code.as_u16(), "message": message,
             "reason": if code == 404 { "NotFound" } else { "" },
         }))))
+    }
+
+    /// Sends a request whose connection is to be taken over; anything but that is an error.
+    pub async fn upgrade(&self, request: Request<Body>) -> Result<Response<Body>> {
+        let response = self.client.send(request).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
+        }
+        let code = response.status();
+        let bytes = self.collect(response).await?;
+        let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+        let text = if text.is_empty() { code.to_string() } else { text };
+        Err(status_of(&bytes).unwrap_or_else(|| CtlError::plain(format!("unable to upgrade connection: {text}"))))
     }
 
     /// The answer's body.
@@ -192,6 +198,11 @@ impl Api {
     async fn collect(&self, response: Response<Body>) -> Result<Bytes> {
         Ok(response.into_body().collect().await.map_err(CtlError::from)?.to_bytes())
     }
+}
+
+fn status_of(bytes: &[u8]) -> Option<CtlError> {
+    let status = serde_json::from_slice::<Value>(bytes).ok().filter(|value| value["kind"] == "Status")?;
+    Some(CtlError::Status(Box::new(status)))
 }
 
 #[cfg(test)]

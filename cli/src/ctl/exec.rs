@@ -1,20 +1,22 @@
 //! `trictl exec`: a command in a container, over a WebSocket.
 
-mod protocol;
-mod terminal;
+pub mod protocol;
+pub mod socket;
+pub mod stream;
+pub mod terminal;
+
+use std::time::Duration;
 
 use clap::Args;
-use futures::{SinkExt, StreamExt};
-use http::Request;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_tungstenite::tungstenite::Message;
+use serde_json::Value;
 
-use self::protocol::{Frame, Outcome};
-use self::terminal::Raw;
+use self::protocol::Outcome;
+use self::stream::Local;
 use super::api::Call;
 use super::errors::{CtlError, Result};
-use super::pods;
 use super::session::Session;
+use super::targets::Target;
+use super::{pods, time};
 
 /// Execute a command in a container.
 #[derive(Debug, Clone, Default, Args)]
@@ -31,8 +33,11 @@ pub struct ExecArgs {
     #[arg(short = 't', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub tty: bool,
     /// Only print the command's output
-    #[arg(short, long)]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub quiet: bool,
+    /// How long to wait for a pod of TYPE/NAME
+    #[arg(long, default_value = "1m0s")]
+    pub pod_running_timeout: String,
     /// The command and its arguments
     #[arg(last = true)]
     pub command: Vec<String>,
@@ -40,42 +45,81 @@ pub struct ExecArgs {
 
 /// Runs the verb; a command's exit code becomes ours.
 pub async fn run(session: &Session, args: &ExecArgs) -> Result<()> {
-    if args.command.is_empty() {
-        return Err(CtlError::Usage("you must specify at least one command for the container".to_owned()));
-    }
-    if args.words.len() != 1 {
-        return Err(CtlError::Usage("expected exec (POD | TYPE/NAME) [-c CONTAINER] -- COMMAND [args...]".to_owned()));
-    }
-    let found = pods::find(session, &args.words).await?;
-    let Some(pod) = found.into_iter().next() else {
-        return Err(CtlError::plain("no pod found"));
+    let words = match args.words.as_slice() {
+        [] => return Err(CtlError::plain("pod, type/name or --filename must be specified")),
+        [_, _, ..] if args.command.is_empty() => {
+            let text = "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead";
+            return Err(CtlError::Usage(text.to_owned()));
+        }
+        [word] => std::slice::from_ref(word),
+        _ => {
+            let text = "expected 'exec (POD | TYPE/NAME) [-c CONTAINER] [flags] -- COMMAND [args...]'.";
+            return Err(CtlError::Usage(text.to_owned()));
+        }
     };
-    let object = pods::reload(session, &pod).await?;
-    if matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
-        return Err(CtlError::plain(format!(
-            "cannot exec into a container in a completed pod; current phase is {}",
-            object["status"]["phase"].as_str().unwrap_or_default()
-        )));
+    if args.command.is_empty() {
+        return Err(CtlError::plain("you must specify at least one command for the container"));
+    }
+    let (pod, object) = running_pod(session, words, &args.pod_running_timeout).await?;
+    let phase = object["status"]["phase"].as_str().unwrap_or_default();
+    if matches!(phase, "Succeeded" | "Failed") {
+        let text = format!("cannot exec into a container in a completed pod; current phase is {phase}");
+        return Err(CtlError::plain(text));
     }
     let container = pods::container(&object, args.container.as_deref(), args.quiet)?;
-    let terminal = args.tty && args.stdin && std::io::IsTerminal::is_terminal(&std::io::stdin());
-    if args.tty && !terminal && !args.quiet {
-        eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
-    }
-    let mut call = Call::get(format!("{}/exec", pod.path())).query("container", &container).query("stdout", "true");
-    for word in &args.command {
-        call = call.query("command", word);
-    }
-    if args.stdin {
-        call = call.query("stdin", "true");
-    }
-    // With a terminal, standard error comes out of it too.
-    call = if terminal { call.query("tty", "true") } else { call.query("stderr", "true") };
-    let outcome = attach(session, &call, args.stdin, terminal).await?;
-    finish(outcome, args.quiet)
+    let terminal = terminal_to_use(args.stdin, args.tty, args.quiet);
+    let call = call(&pod, &container, &args.command, args.stdin, terminal);
+    let input = args.stdin.then(tokio::io::stdin);
+    let local = Local { input, out: tokio::io::stdout(), err: tokio::io::stderr(), terminal };
+    finish(stream::run(session, &call, local).await?, args.quiet)
 }
 
-fn finish(outcome: Outcome, quiet: bool) -> Result<()> {
+/// The request for running a command.
+pub fn call(pod: &Target, container: &str, command: &[String], stdin: bool, terminal: bool) -> Call {
+    let call = Call::get(format!("{}/exec", pod.path())).query("container", container).query("stdout", "true");
+    let call = command.iter().fold(call, |call, word| call.query("command", word));
+    let call = if stdin { call.query("stdin", "true") } else { call };
+    // With a terminal, standard error comes out of it too.
+    if terminal { call.query("tty", "true") } else { call.query("stderr", "true") }
+}
+
+/// Whether the session gets this process's terminal; says so if one is wanted and there is none.
+pub fn terminal_to_use(stdin: bool, tty: bool, quiet: bool) -> bool {
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
+    if stdin && tty && !terminal && !quiet {
+        eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
+    }
+    stdin && tty && terminal
+}
+
+/// The pod behind `POD`, `TYPE/NAME` or `TYPE NAME` and its newest state. A workload's pod is waited for.
+pub async fn running_pod(session: &Session, words: &[String], timeout: &str) -> Result<(Target, Value)> {
+    let timeout = time::duration(timeout).map_err(CtlError::Usage)?;
+    if timeout.is_zero() {
+        return Err(CtlError::plain("--pod-running-timeout must be higher than zero"));
+    }
+    let begun = std::time::Instant::now();
+    let pod = loop {
+        match pods::find(session, words).await {
+            Ok(found) => match found.into_iter().next() {
+                Some(pod) => break pod,
+                None => return Err(CtlError::plain("no pod found")),
+            },
+            Err(CtlError::Plain(text)) if text.starts_with("no pods found for") && begun.elapsed() < timeout => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(CtlError::Plain(text)) if text.starts_with("no pods found for") => {
+                return Err(CtlError::plain("timed out waiting for the condition"));
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let object = pods::reload(session, &pod).await?;
+    Ok((pod, object))
+}
+
+/// What a session's end means for this process.
+pub fn finish(outcome: Outcome, quiet: bool) -> Result<()> {
     match outcome {
         Outcome::Success => Ok(()),
         Outcome::Exit(code) => {
@@ -88,61 +132,8 @@ fn finish(outcome: Outcome, quiet: bool) -> Result<()> {
             Some(message) => CtlError::plain(message),
             None => CtlError::plain("the command failed and the server does not say why"),
         }),
-        Outcome::Lost => Err(CtlError::plain("the connection ended before the command's exit code came")),
+        Outcome::Lost => Err(CtlError::plain(
+            "the connection to the container was lost before the session ended; the exit code is not known",
+        )),
     }
-}
-
-async fn attach(session: &Session, call: &Call, stdin: bool, terminal: bool) -> Result<Outcome> {
-    let request =
-        Request::builder().uri(call.target()).body(Vec::new()).map_err(|error| CtlError::plain(error.to_string()))?;
-    let connection = session.api.client().connect(request).await?;
-    let closes_streams = connection.supports_stream_close();
-    let (mut sink, mut stream) = connection.into_stream().split();
-    let raw = if terminal { Some(Raw::enter()?) } else { None };
-    let mut resizes = terminal::Resizes::new(terminal)?;
-    let mut input = tokio::io::stdin();
-    let mut reading = stdin;
-    let mut buffer = vec![0u8; 16 * 1024];
-    let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
-    let outcome = loop {
-        tokio::select! {
-            message = stream.next() => match message {
-                Some(Ok(Message::Binary(bytes))) => match protocol::read(&bytes) {
-                    Frame::Out(data) => {
-                        out.write_all(data).await?;
-                        out.flush().await?;
-                    }
-                    Frame::Err(data) => {
-                        err.write_all(data).await?;
-                        err.flush().await?;
-                    }
-                    Frame::Done(outcome) => break outcome,
-                    Frame::Other => {}
-                },
-                Some(Ok(Message::Close(_))) | None => break Outcome::Lost,
-                Some(Ok(_)) => {}
-                Some(Err(error)) => {
-                    tracing::debug!(%error, "exec");
-                    break Outcome::Lost;
-                }
-            },
-            read = input.read(&mut buffer), if reading => {
-                let count = read?;
-                if count == 0 {
-                    reading = false;
-                    if closes_streams {
-                        let _ = sink.send(Message::Binary(protocol::close_stdin().into())).await;
-                    }
-                } else if sink.send(Message::Binary(protocol::stdin(&buffer[..count]).into())).await.is_err() {
-                    reading = false;
-                }
-            },
-            size = resizes.next() => {
-                let _ = sink.send(Message::Binary(protocol::resize(size).into())).await;
-            }
-        }
-    };
-    drop(raw);
-    let _ = sink.close().await;
-    Ok(outcome)
 }

@@ -2,9 +2,11 @@
 
 mod api;
 mod apply;
+mod attach;
 mod change;
 mod cluster;
 mod config;
+mod cp;
 mod create;
 mod delete;
 mod describe;
@@ -19,6 +21,7 @@ mod logs;
 mod manifest;
 mod mutate;
 mod pods;
+mod port_forward;
 mod print;
 mod rollout;
 mod run;
@@ -86,6 +89,12 @@ enum Verb {
     Logs(logs::LogsArgs),
     /// Execute a command in a container
     Exec(exec::ExecArgs),
+    /// Attach to a process that is already running inside an existing container
+    Attach(attach::AttachArgs),
+    /// Copy files and directories to and from containers
+    Cp(cp::CpArgs),
+    /// Forward one or more local ports to a pod
+    PortForward(port_forward::PortForwardArgs),
     /// Run an image in a pod
     Run(run::RunArgs),
     /// Make a service for the pods of a workload
@@ -180,6 +189,9 @@ async fn dispatch(cli: &Cli) -> Result<()> {
         Verb::Rollout { verb } => rollout::run(&session, verb).await,
         Verb::Logs(args) => logs::run(&session, args).await,
         Verb::Exec(args) => exec::run(&session, args).await,
+        Verb::Attach(args) => attach::run(&session, args).await,
+        Verb::Cp(args) => cp::run(&session, args).await,
+        Verb::PortForward(args) => port_forward::run(&session, args).await,
         Verb::Run(args) => run::run(&session, args).await,
         Verb::Expose(args) => run::expose(&session, args).await,
         Verb::Wait(args) => wait::run(&session, args).await,
@@ -228,6 +240,11 @@ mod tests {
             "label node n1 a=b c- --overwrite",
             "exec -it x -c y -- sh -c ls",
             "exec x -- ls -l",
+            "attach -it x -c y",
+            "cp /tmp/x ns/p:/tmp/y -c c --no-preserve --retries=-1",
+            "port-forward svc/web 8080:http :443 --address=localhost,10.0.0.1",
+            "run -it --rm x --image=busybox --restart=Never -- sh",
+            "run x --image=busybox -i --attach=false --leave-stdin-open --quiet --privileged",
             "logs -f deploy/web --tail=10 --timestamps --all-containers",
             "logs -p x -c y --since=1h",
             "rollout status deploy/web --timeout=60s",

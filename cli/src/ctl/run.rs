@@ -1,11 +1,14 @@
 //! `trictl run` and `trictl expose`.
 
+mod attached;
+
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::create::{How, create_generated};
 use super::errors::{CtlError, Result};
 use super::manifest::Files;
+use super::mutate::DryRun;
 use super::session::Session;
 use super::targets::{self, Selection};
 
@@ -38,12 +41,33 @@ pub struct RunArgs {
     /// The words after -- replace the image's entry point, not only its arguments
     #[arg(long)]
     pub command: bool,
-    /// Not supported: there is no attach yet
-    #[arg(short = 'i', long)]
+    /// Keep the container's standard input open, and attach to it
+    #[arg(short = 'i', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub stdin: bool,
-    /// Not supported: there is no attach yet
-    #[arg(short = 't', long)]
+    /// Give the container a terminal
+    #[arg(short = 't', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub tty: bool,
+    /// Wait for the pod and attach to it; the default is whether -i is given
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub attach: Option<bool>,
+    /// Delete the pod after the session
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub rm: bool,
+    /// With -i, leave the container's input open after the session
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub leave_stdin_open: bool,
+    /// No prompts
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub quiet: bool,
+    /// Run the container in privileged mode
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub privileged: bool,
+    /// Make a service for the pod too; needs --port
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub expose: bool,
+    /// How long to wait for the pod
+    #[arg(long, default_value = "1m0s")]
+    pub pod_running_timeout: String,
     #[command(flatten)]
     pub how: How,
     /// Arguments, or with --command the whole command
@@ -51,12 +75,48 @@ pub struct RunArgs {
     pub words: Vec<String>,
 }
 
+impl RunArgs {
+    fn attaches(&self) -> bool {
+        self.attach.unwrap_or(self.stdin)
+    }
+}
+
 /// Runs `run`.
 pub async fn run(session: &Session, args: &RunArgs) -> Result<()> {
-    if args.stdin || args.tty {
-        return Err(CtlError::plain("-i and -t are not supported: start the pod, then use 'trictl exec -it'"));
+    let plain = |text: &str| Err(CtlError::plain(text));
+    if args.tty && !args.stdin {
+        return plain("-i/--stdin is required for containers with -t/--tty=true");
     }
-    create_generated(session, pod(args)?, &args.how).await
+    if args.expose && args.port.is_none() {
+        return plain("--port must be set when exposing a service");
+    }
+    if args.rm && !args.attaches() {
+        return plain("--rm should only be used for attached containers");
+    }
+    if args.attaches() && args.how.mode.dry_run != DryRun::None {
+        return plain(
+            "--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)",
+        );
+    }
+    let pod = pod(args)?;
+    let service = if args.expose { Some(service_of(args, &pod)) } else { None };
+    if args.attaches() {
+        return attached::run(session, args, pod, service).await;
+    }
+    if let Some(service) = service {
+        create_generated(session, service, &args.how).await?;
+    }
+    create_generated(session, pod, &args.how).await
+}
+
+/// The service of `--expose`.
+fn service_of(args: &RunArgs, pod: &Value) -> Value {
+    let port = args.port.unwrap_or_default();
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": args.name},
+        "spec": {"selector": pod["metadata"]["labels"],
+                 "ports": [{"port": port, "protocol": "TCP", "targetPort": port}]},
+    })
 }
 
 fn pairs(words: &[String], what: &str) -> Result<Map<String, Value>> {
@@ -89,6 +149,16 @@ fn pod(args: &RunArgs) -> Result<Value> {
     let env = pairs(&args.env, "env")?;
     if !env.is_empty() {
         container["env"] = env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    }
+    if args.stdin {
+        container["stdin"] = json!(true);
+        container["stdinOnce"] = json!(!args.leave_stdin_open);
+    }
+    if args.tty {
+        container["tty"] = json!(true);
+    }
+    if args.privileged {
+        container["securityContext"] = json!({"privileged": true});
     }
     let mut metadata = json!({"name": args.name, "labels": labels});
     if !args.annotations.is_empty() {
@@ -220,6 +290,17 @@ mod tests {
         assert_eq!(pod["metadata"]["labels"], json!({"run": "x"}));
         assert_eq!(pod["spec"]["containers"][0]["args"], json!(["sleep", "1"]));
         assert_eq!(pod["spec"]["containers"][0]["env"], json!([{"name": "A", "value": "b=c"}]));
+    }
+
+    #[test]
+    fn a_pod_to_attach_to() {
+        let args = RunArgs { name: "x".into(), stdin: true, tty: true, restart: "Never".into(), ..RunArgs::default() };
+        let made = pod(&args).unwrap();
+        let container = &made["spec"]["containers"][0];
+        assert!(container["stdin"] == true && container["stdinOnce"] == true && container["tty"] == true);
+        assert!(args.attaches() && !RunArgs { attach: Some(false), ..args.clone() }.attaches());
+        let open = pod(&RunArgs { leave_stdin_open: true, ..args }).unwrap();
+        assert_eq!(open["spec"]["containers"][0]["stdinOnce"], false);
     }
 
     #[test]
