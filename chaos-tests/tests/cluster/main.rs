@@ -12,6 +12,7 @@ mod nodes;
 mod refusals;
 mod rollouts;
 mod status;
+mod streams;
 mod workloads;
 
 use trireme_chaos_tests::Options;
@@ -31,6 +32,7 @@ const SCENARIOS: &[Scenario] = &[
     ("dependents_block_their_owner_only_if_they_say_so", garbage::blocking),
     ("odd_owners_are_dealt_with", garbage::odd_owners),
     ("a_namespace_tells_what_keeps_it", garbage::namespace),
+    ("every_client_streams_through_every_master", streams::clients),
     ("bad_manifests_are_refused_and_change_nothing", refusals::manifests),
     ("strangers_are_refused", refusals::strangers),
     ("bad_joins_are_refused_and_leave_nothing", joining::refused),
@@ -39,6 +41,8 @@ const SCENARIOS: &[Scenario] = &[
     ("up_on_a_running_cluster_changes_nothing", masters::up_again),
     ("any_master_may_die", masters::any_master_may_die),
     ("garbage_is_collected_although_the_leader_dies", garbage::leader_dies),
+    ("sessions_end_with_their_agent", streams::sessions_end_with_their_agent),
+    ("logs_go_on_when_their_master_dies", streams::logs_go_on),
     ("containers_outlive_their_agent", nodes::agent_dies),
     ("a_node_that_is_back_in_time_loses_nothing", node_loss::back_in_time),
     ("pods_of_a_host_that_is_cut_off_run_elsewhere_and_nothing_twice", node_loss::cut_off),
