@@ -35,7 +35,7 @@ pub(crate) async fn connect(server: &ApiServer, target: &Target) -> ApiResult<Se
     };
     match tokio::time::timeout(CONNECT, dial).await {
         Ok(Ok(sender)) => Ok(sender),
-        Ok(Err(error)) => Err(failed(target, &error)),
+        Ok(Err(error)) => Err(failed(target, &words(&error))),
         Err(_) => Err(failed(target, &"i/o timeout")),
     }
 }
@@ -48,4 +48,24 @@ pub(crate) fn failed(target: &Target, why: &dyn std::fmt::Display) -> Status {
     status.reason = Reason::Unknown;
     status.message = format!("error dialing backend: dial tcp {}: {why}", target.authority());
     status
+}
+
+/// An error in the words that people search for.
+fn words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((what, _)) => format!("connect: {}", what.to_lowercase()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_read_like_upstreams() {
+        assert_eq!(words(&std::io::Error::from_raw_os_error(111)), "connect: connection refused");
+        assert_eq!(words(&std::io::Error::other("tls: no")), "tls: no");
+    }
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod backend;
 pub(crate) mod forward;
+mod last_words;
 mod target;
 mod upgrade;
 
@@ -61,7 +62,7 @@ pub(crate) async fn serve(
             return Err(refusal);
         }
     };
-    upgrade::pass(server, request, upgrade, &target, &path).await
+    upgrade::pass(server, request, upgrade, &target, &path, &info.subresource).await
 }
 
 async fn log(server: &ApiServer, query: &Query, pod: &Value) -> ApiResult<Response<Body>> {

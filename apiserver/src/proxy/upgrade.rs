@@ -1,12 +1,17 @@
 //! Sessions over WebSocket or SPDY: the handshake is relayed, then bytes pass through both ways untouched.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use trireme_api::status::Status;
 
+use super::last_words::LastWords;
 use super::target::Target;
 use super::{ERROR_TEXT, agent};
 use crate::error::ApiResult;
@@ -26,6 +31,8 @@ const RELAYED: [&str; 7] = [
 const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 /// Bytes in flight, each way.
 const BUFFER: usize = 64 << 10;
+/// After the agent's end the client gets so long to close.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// The client's handshake headers, or why there can be no session.
 pub(crate) fn check(request: &Request<Body>) -> ApiResult<HeaderMap> {
@@ -50,6 +57,7 @@ pub(crate) async fn pass(
     headers: HeaderMap,
     target: &Target,
     path: &str,
+    subresource: &str,
 ) -> ApiResult<Response<Body>> {
     let mut sender = agent::connect(server, target).await?;
     let handshake = Request::builder().method(request.method()).uri(path).header(header::HOST, target.authority());
@@ -63,22 +71,56 @@ pub(crate) async fn pass(
     let permit = permit.map_err(|_| Status::too_many_requests("", 1))?;
     let client = hyper::upgrade::on(&mut request);
     let backend = hyper::upgrade::on(&mut answer);
+    let words = LastWords::of(subresource, answer.headers());
     tokio::spawn(async move {
         let _held = permit;
-        let (client, backend) = match tokio::try_join!(client, backend) {
-            Ok(both) => both,
-            Err(error) => return tracing::debug!(%error, "a session's upgrade failed"),
-        };
-        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-        let copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER).await;
-        if let Err(error) = copied {
-            tracing::debug!(%error, "a session ended");
+        match tokio::try_join!(client, backend) {
+            Ok((client, backend)) => join(TokioIo::new(client), TokioIo::new(backend), words).await,
+            Err(error) => tracing::debug!(%error, "a session's upgrade failed"),
         }
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
     Ok(response)
+}
+
+/// Passes bytes through until the agent's side has ended and the client's after it.
+async fn join(client: TokioIo<Upgraded>, agent: TokioIo<Upgraded>, mut words: LastWords) {
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let (mut agent_read, mut agent_write) = tokio::io::split(agent);
+    let up = async {
+        let _ = copy(&mut client_read, &mut agent_write, |_| {}).await;
+        let _ = agent_write.shutdown().await;
+    };
+    let down = async {
+        if copy(&mut agent_read, &mut client_write, |bytes| words.follow(bytes)).await.is_ok()
+            && let Some(last) = words.last()
+        {
+            let _ = client_write.write_all(&last).await;
+        }
+        let _ = client_write.shutdown().await;
+    };
+    tokio::pin!(up, down);
+    tokio::select! {
+        () = &mut up => down.await,
+        () = &mut down => drop(tokio::time::timeout(LINGER, up).await),
+    }
+}
+
+/// Copies to the end, however it comes; fails if nobody takes the bytes any more.
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    mut look: impl FnMut(&[u8]),
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        look(&buffer[..length]);
+        to.write_all(&buffer[..length]).await?;
+        to.flush().await?;
+    }
+    Ok(())
 }
 
 /// The agent's own answer, as it is: clients show its text.

@@ -214,5 +214,8 @@ async fn an_agent_that_is_away() {
     let (code, status) = server.get(&format!("{PODS}/p/log?container=c")).await;
     assert_eq!((code, status["reason"].as_str()), (StatusCode::INTERNAL_SERVER_ERROR, None));
     let message = status["message"].as_str().unwrap();
-    assert!(message.starts_with(&format!("error dialing backend: dial tcp 127.0.0.1:{port}: ")), "{message}");
+    assert!(
+        message.starts_with(&format!("error dialing backend: dial tcp 127.0.0.1:{port}: connect: connection refused")),
+        "{message}"
+    );
 }
