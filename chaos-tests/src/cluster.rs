@@ -137,6 +137,7 @@ impl Cluster {
     /// # Errors
     /// When it fails.
     pub fn up(&self, more: &[&str]) -> Result<String> {
+        ensure!(!sweep::ending(), "interrupted");
         let mut command = self.trireme();
         command.args(["up", "--name", &self.name, "--dir"]).arg(self.dir.join(".trireme")).args(more);
         run_for(&mut command, Duration::from_secs(150))?.ok()

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use crate::command::run_for;
@@ -17,6 +18,8 @@ struct Live {
 
 static LIVE: Mutex<Vec<Live>> = Mutex::new(Vec::new());
 static SIGNALS: Once = Once::new();
+/// Set when the run was interrupted: from then on no cluster is booted or mended.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 fn live() -> std::sync::MutexGuard<'static, Vec<Live>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -28,6 +31,11 @@ pub fn remember(bin: &Path, name: &str, dir: &Path) {
         std::thread::spawn(interrupted);
     });
     live().push(Live { bin: bin.to_path_buf(), name: name.to_owned(), dir: dir.to_path_buf() });
+}
+
+/// Whether the run is being ended by a signal.
+pub fn ending() -> bool {
+    ENDING.load(Ordering::SeqCst)
 }
 
 /// The cluster has been taken down.
@@ -51,9 +59,11 @@ fn interrupted() {
     });
     let Some(signal) = signal else { return };
     eprintln!("interrupted; taking the cluster down");
+    ENDING.store(true, Ordering::SeqCst);
     let all: Vec<Live> = live().clone();
-    for one in all {
-        take_down(&one);
+    // The second time finds what a "trireme up" that was under way has made after the first.
+    for one in all.iter().chain(&all) {
+        take_down(one);
     }
     std::process::exit(128 + signal);
 }

@@ -125,7 +125,7 @@ async fn a_large_file_is_put_aside_and_the_oldest_removed() {
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_and_counts() {
+async fn what_cannot_be_written_is_counted() {
     let config = AuditConfig { path: "/dev/full".into(), max_size: 0, max_backups: 0 };
     let audit = Audit::open(Some(&config)).unwrap();
     for _ in 0..10 {
@@ -133,8 +133,27 @@ async fn a_full_queue_drops_and_counts() {
         drop(audit.begin(&mut get, &info));
     }
     audit.flush().await;
-    // Nothing could be written, and nobody was kept waiting.
     assert_eq!(audit.dropped.get(), 10);
     let none = AuditConfig { path: "/nonexistent/audit.log".into(), ..config };
     assert!(Audit::open(Some(&none)).is_err());
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_and_nobody_waits() {
+    use std::os::unix::fs::OpenOptionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    // A pipe that nobody empties: the thread stands still in the middle of its first batch.
+    assert!(std::process::Command::new("mkfifo").arg(&config.path).status().unwrap().success());
+    let nonblocking = 0o4000;
+    let reader = std::fs::File::options().read(true).custom_flags(nonblocking).open(&config.path).unwrap();
+    let audit = Audit::open(Some(&config)).unwrap();
+    for _ in 0..15_000 {
+        let (mut get, info) = request(Method::GET, "/version");
+        drop(audit.begin(&mut get, &info));
+    }
+    let (sent, dropped) = (audit.events.get(), audit.dropped.get());
+    assert_eq!(sent + dropped, 15_000);
+    assert!(dropped >= 3000, "{dropped}");
+    drop(reader);
 }

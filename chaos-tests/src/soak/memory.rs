@@ -1,7 +1,8 @@
 //! Memory of masters and agents over the lives of their processes.
 //!
 //! The rule: of a process that lived for at least a third of the run, the median of the last quarter of its samples may
-//! exceed the median of the second quarter by a fifth and 8 MiB. The first quarter is not counted: caches fill then.
+//! exceed the median of the second quarter by a fifth and 8 MiB. The first quarter is not counted: caches fill then. Nor
+//! are runs of less than a quarter of an hour judged at all: masters keep a history of five minutes, which fills first.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use crate::usage;
 
 /// What may be added besides a fifth, in MiB.
 const SLACK: f64 = 8.0;
+/// Seconds that a run has to last.
+const SHORTEST: f64 = 900.0;
 /// Fewer samples tell nothing.
 const FEWEST: usize = 12;
 /// Samples in a run.
@@ -54,6 +57,7 @@ pub fn judge(samples: &Samples) -> (Vec<Value>, Vec<String>) {
         let life = taken.last().map_or(0.0, |last| last.0) - taken.first().map_or(0.0, |first| first.0);
         let counts = values.len() >= FEWEST && life >= whole / 3.0;
         let verdict = match growth(&values) {
+            Some((early, late)) if whole < SHORTEST => format!("{early:.1} to {late:.1}: too short a run"),
             Some((early, late)) if counts => {
                 let flat = late <= early * 1.2 + SLACK;
                 if !flat {
@@ -94,11 +98,11 @@ mod tests {
     #[test]
     fn growth_is_told_from_filling_caches() {
         let life = |values: Vec<f64>| {
-            let taken = values.into_iter().enumerate().map(|(second, pss)| (second as f64, pss)).collect();
+            let taken = values.into_iter().enumerate().map(|(minute, pss)| (minute as f64 * 60.0, pss)).collect();
             judge(&Samples::from([(("master-1".to_owned(), 7), taken)])).1
         };
         assert!(life((0..40).map(|n| 30.0 + f64::from(n.min(10)) * 4.0).collect()).is_empty());
         assert_eq!(life((0..40).map(|n| 30.0 + f64::from(n) * 2.0).collect()).len(), 1);
-        assert!(life(vec![10.0, 500.0]).is_empty(), "too short a life");
+        assert!(life((0..14).map(|n| 30.0 + f64::from(n) * 9.0).collect()).is_empty(), "too short a run");
     }
 }
