@@ -204,7 +204,7 @@ fn node(found: &Found<'_>, facts: &Facts, object: &Node) -> report::Node {
             .unwrap_or_default(),
         ready: reason.is_none(),
         reason,
-        schedulable: !object.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true)),
+        schedulable: object.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true)),
         pods_running: facts.pods.iter().filter(on_node).filter(|pod| phase(pod) == "Running").count(),
         pods_capacity: status.capacity.and_then(|c| c.get("pods")?.0.parse().ok()).unwrap_or(0),
         disk: agent.and_then(|agent| agent.disk),
