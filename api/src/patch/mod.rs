@@ -7,7 +7,7 @@ mod tests;
 
 use crate::catalogue::Resource;
 use crate::schema::{Schemas, TypeId};
-use crate::status::Status;
+use crate::status::{Cause, Status};
 use serde_json::Value;
 
 /// Most operations in a JSON patch.
@@ -35,6 +35,12 @@ impl PatchError {
             Self::Unprocessable(text) => {
                 let mut status = Status::invalid(&resource.group, &resource.kind, name, &[]);
                 status.message = format!("the server rejected our request due to an error in our request: {text}");
+                // kubectl shows the causes of what is invalid, not the message.
+                if let Some(details) = &mut status.details {
+                    let cause =
+                        Cause { reason: "FieldValueInvalid".into(), message: text.clone(), field: "patch".into() };
+                    details.causes.push(cause);
+                }
                 status
             }
             Self::TooLarge(text) => {

@@ -181,3 +181,14 @@ fn absent_is_null_for_a_test() {
         assert_eq!(target, before);
     }
 }
+
+#[test]
+fn a_patch_that_does_not_fit_tells_why() {
+    let resource = Catalogue::builtin().by_kind("", "v1", "ConfigMap").unwrap();
+    let error = json_patch(&mut json!({"data": {}}), &json!([{"op": "remove", "path": "/data/no"}])).unwrap_err();
+    let status = error.status(&resource, "c").to_value();
+    assert_eq!(status["code"], 422);
+    let cause = &status["details"]["causes"][0];
+    assert_eq!(cause["field"], "patch");
+    assert!(cause["message"].as_str().unwrap().contains("/data/no"), "{status}");
+}

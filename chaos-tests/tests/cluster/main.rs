@@ -9,6 +9,7 @@ mod joining;
 mod masters;
 mod node_loss;
 mod nodes;
+mod parity;
 mod refusals;
 mod rollouts;
 mod status;
@@ -38,6 +39,9 @@ const SCENARIOS: &[Scenario] = &[
     ("bad_joins_are_refused_and_leave_nothing", joining::refused),
     ("tokens_are_listed_and_deleted", joining::tokens),
     ("status_of_a_healthy_cluster", status::healthy),
+    ("trictl_has_every_flag_of_kubectl", parity::every_flag),
+    ("trictl_shows_what_kubectl_shows", parity::reads),
+    ("trictl_changes_what_kubectl_changes", parity::changes),
     ("up_on_a_running_cluster_changes_nothing", masters::up_again),
     ("any_master_may_die", masters::any_master_may_die),
     ("garbage_is_collected_although_the_leader_dies", garbage::leader_dies),

@@ -1,5 +1,6 @@
 //! Plain requests against the API: paths, queries, JSON in and out, streams of lines.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,6 +71,12 @@ impl Call {
         Call { content_type, ..self.body(body) }
     }
 
+    /// Sets a body as it stands.
+    pub fn body_text(mut self, content_type: &'static str, text: &str) -> Call {
+        self.body = Bytes::from(text.to_owned());
+        Call { content_type, ..self }
+    }
+
     /// Sets what kinds of answer are wanted.
     pub fn accept(mut self, accept: &'static str) -> Call {
         self.accept = accept;
@@ -116,29 +123,75 @@ pub fn encode(text: &str) -> String {
 pub struct Api {
     client: kube::Client,
     timeout: Option<Duration>,
+    headers: Vec<(&'static str, String)>,
+}
+
+/// Warnings that were shown: none is shown twice.
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Shows a warning of the server's, or of our own, once.
+pub fn warn(text: &str) {
+    let mut shown = WARNINGS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !shown.iter().any(|known| known == text) {
+        eprintln!("Warning: {text}");
+        shown.push(text.to_owned());
+    }
+}
+
+/// How many warnings were shown.
+pub fn warnings() -> usize {
+    WARNINGS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len()
+}
+
+/// The text of a warning header: `299 - "text"`.
+fn warning_text(header: &str) -> String {
+    let quoted = header.split_once('"').map_or(header, |(_, rest)| rest);
+    let quoted = quoted.strip_suffix('"').unwrap_or(quoted);
+    let mut text = String::new();
+    let mut chars = quoted.chars();
+    while let Some(c) = chars.next() {
+        text.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    text
 }
 
 impl Api {
-    /// Requests without streams fail after `timeout`, if there is one.
-    pub fn new(client: kube::Client, timeout: Option<Duration>) -> Api {
-        Api { client, timeout }
+    /// Requests without streams fail after `timeout`, if there is one; the headers go with every request.
+    pub fn new(client: kube::Client, timeout: Option<Duration>, headers: Vec<(&'static str, String)>) -> Api {
+        Api { client, timeout, headers }
+    }
+
+    /// Adds the headers that go with every request.
+    fn stamp(&self, request: &mut Request<Body>) -> Result<()> {
+        for (name, value) in &self.headers {
+            let value = http::HeaderValue::from_str(value).map_err(|error| CtlError::plain(error.to_string()))?;
+            request.headers_mut().append(*name, value);
+        }
+        Ok(())
     }
 
     /// Sends a call and returns the answer, whatever its code, once its head is there.
     pub async fn send(&self, call: &Call) -> Result<Response<Body>> {
-        let sending = self.client.send(call.request()?);
+        let mut request = call.request()?;
+        self.stamp(&mut request)?;
+        let begin = std::time::Instant::now();
+        let sending = self.client.send(request);
         let response = match self.timeout {
             Some(timeout) => tokio::time::timeout(timeout, sending)
                 .await
-                .map_err(|_| CtlError::plain(format!("{}: no answer within {timeout:?}", call.path)))??,
+                .map_err(|_| CtlError::bare("Unable to connect to the server: net/http: request canceled (Client.Timeout exceeded while awaiting headers)"))??,
             None => sending.await?,
         };
         for warning in response.headers().get_all(WARNING) {
-            // 299 - "text"
-            let text = warning.to_str().unwrap_or_default();
-            let text = text.split_once('"').map_or(text, |(_, rest)| rest.trim_end_matches('"'));
-            eprintln!("Warning: {}", text.replace("\\\"", "\""));
+            warn(&warning_text(&String::from_utf8_lossy(warning.as_bytes())));
         }
+        tracing::debug!(
+            "{} {} {} in {} ms",
+            call.method,
+            call.target(),
+            response.status(),
+            begin.elapsed().as_millis()
+        );
         Ok(response)
     }
 
@@ -162,7 +215,8 @@ impl Api {
     }
 
     /// Sends a request whose connection is to be taken over; anything but that is an error.
-    pub async fn upgrade(&self, request: Request<Body>) -> Result<Response<Body>> {
+    pub async fn upgrade(&self, mut request: Request<Body>) -> Result<Response<Body>> {
+        self.stamp(&mut request)?;
         let response = self.client.send(request).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
@@ -208,6 +262,12 @@ fn status_of(bytes: &[u8]) -> Option<CtlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_are_unquoted() {
+        assert_eq!(warning_text("299 - \"unknown field \\\"a\\\"\""), "unknown field \"a\"");
+        assert_eq!(warning_text("299 - \"plain\""), "plain");
+    }
 
     #[test]
     fn queries_are_encoded() {

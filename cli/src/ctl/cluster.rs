@@ -33,10 +33,39 @@ pub struct ResourcesArgs {
     /// Sort by name or kind
     #[arg(long)]
     pub sort_by: Option<String>,
+    /// Not used: nothing is kept between calls
+    #[arg(long)]
+    pub cached: bool,
+    /// None is expected
+    #[arg(hide = true)]
+    pub words: Vec<String>,
+}
+
+/// Refuses words that a verb does not take.
+pub fn no_words(words: &[String]) -> Result<()> {
+    match words {
+        [] => Ok(()),
+        words => Err(CtlError::usage(format!("unexpected arguments: [{}]", words.join(" ")))),
+    }
+}
+
+/// Words of a verb that takes none.
+#[derive(Debug, Clone, Default, Args)]
+pub struct NoWords {
+    /// None is expected
+    #[arg(hide = true)]
+    pub words: Vec<String>,
 }
 
 /// Runs `api-resources`.
 pub async fn resources(session: &Session, args: &ResourcesArgs) -> Result<()> {
+    no_words(&args.words)?;
+    if !matches!(args.sort_by.as_deref(), None | Some("" | "name" | "kind")) {
+        return Err(CtlError::plain("--sort-by accepts only name or kind"));
+    }
+    if let Some(other) = args.output.as_deref().filter(|output| !matches!(*output, "" | "wide" | "name")) {
+        return Err(CtlError::plain(format!("--output {other} is not available")));
+    }
     let discovery = session.discovery().await?;
     let mut found: Vec<_> = discovery
         .resources()
@@ -48,16 +77,16 @@ pub async fn resources(session: &Session, args: &ResourcesArgs) -> Result<()> {
         .filter(|entry| args.categories.iter().all(|category| entry.categories.contains(category)))
         .collect();
     match args.sort_by.as_deref() {
-        None => found.sort_by_key(|entry| (entry.group.clone(), entry.plural.clone())),
+        None | Some("") => found.sort_by_key(|entry| (entry.group.clone(), entry.plural.clone())),
         Some("name") => found.sort_by_key(|entry| (entry.plural.clone(), entry.group.clone())),
         Some("kind") => found.sort_by_key(|entry| (entry.kind.clone(), entry.group.clone())),
-        Some(other) => return Err(CtlError::Usage(format!("--sort-by accepts only name or kind, not {other:?}"))),
+        Some(_) => return Err(CtlError::plain("--sort-by accepts only name or kind")),
     }
     let wide = match args.output.as_deref() {
         Some("name") => return emit(&found.iter().map(|entry| entry.qualified() + "\n").collect::<String>()),
         Some("wide") => true,
         None | Some("") => false,
-        Some(other) => return Err(CtlError::Usage(format!("--output {other:?} is not available, use wide or name"))),
+        Some(other) => return Err(CtlError::plain(format!("--output {other} is not available"))),
     };
     let mut rows = Vec::new();
     if !args.no_headers {
@@ -83,7 +112,8 @@ pub async fn resources(session: &Session, args: &ResourcesArgs) -> Result<()> {
 }
 
 /// Runs `api-versions`.
-pub async fn versions(session: &Session) -> Result<()> {
+pub async fn versions(session: &Session, args: &NoWords) -> Result<()> {
+    no_words(&args.words)?;
     let discovery = session.discovery().await?;
     let mut versions: Vec<String> = discovery.resources().iter().map(|entry| entry.api_version()).collect();
     versions.sort();
@@ -103,7 +133,81 @@ pub async fn info(session: &Session) -> Result<()> {
         let urls: Vec<&str> = health.iter().map(|master| master.url.as_str()).collect();
         text.push_str(&format!("Masters: {}\n", urls.join(", ")));
     }
-    emit(&text)
+    emit(&format!("{text}\nTo further debug and diagnose cluster problems, use 'trictl cluster-info dump'.\n"))
+}
+
+/// `cluster-info`
+#[derive(Debug, Clone, Default, Args)]
+pub struct InfoArgs {
+    /// dump
+    #[command(subcommand)]
+    pub verb: Option<InfoVerb>,
+}
+
+/// What else `cluster-info` does.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum InfoVerb {
+    /// Print the objects and logs that matter for finding out what is wrong
+    Dump(DumpArgs),
+}
+
+/// `cluster-info dump`
+#[derive(Debug, Clone, Default, Args)]
+pub struct DumpArgs {
+    /// Dump all namespaces, not only the current one and kube-system
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Namespaces to dump
+    #[arg(long, value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+    /// Where to put the files; - is standard output
+    #[arg(long, default_value = "-")]
+    pub output_directory: String,
+    /// Output format: json or yaml
+    #[arg(short, long, default_value = "json")]
+    pub output: String,
+    /// How long to wait for at least one pod to be running
+    #[arg(long, default_value = "20s", value_parser = super::flags::seconds)]
+    pub pod_running_timeout: f64,
+}
+
+/// Runs `cluster-info dump`.
+pub async fn dump(session: &Session, args: &DumpArgs) -> Result<()> {
+    let mut namespaces = match args.namespaces.as_slice() {
+        [] => vec!["kube-system".to_owned(), session.namespace.clone()],
+        given => given.to_vec(),
+    };
+    if args.all_namespaces {
+        let list = session.api.json(&Call::get("/api/v1/namespaces")).await?;
+        let names = list["items"].as_array().into_iter().flatten();
+        namespaces = names.filter_map(|entry| entry["metadata"]["name"].as_str().map(str::to_owned)).collect();
+    }
+    let show = |file: String, value: &Value| -> Result<()> {
+        let (text, end) =
+            if args.output == "yaml" { (yaml::document(value), "yaml") } else { (print::json(value), "json") };
+        if args.output_directory == "-" {
+            return emit(&text);
+        }
+        let path = std::path::Path::new(&args.output_directory).join(format!("{file}.{end}"));
+        std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        Ok(std::fs::write(path, text)?)
+    };
+    show("nodes".to_owned(), &session.api.json(&Call::get("/api/v1/nodes")).await?)?;
+    let kinds = [
+        ("api/v1", "events"),
+        ("api/v1", "replicationcontrollers"),
+        ("api/v1", "services"),
+        ("apis/apps/v1", "deployments"),
+        ("apis/apps/v1", "replicasets"),
+        ("api/v1", "pods"),
+    ];
+    for namespace in &namespaces {
+        for (root, kind) in kinds {
+            let list = session.api.json(&Call::get(format!("/{root}/namespaces/{namespace}/{kind}"))).await?;
+            show(format!("{namespace}/{kind}"), &list)?;
+        }
+    }
+    Ok(())
 }
 
 /// Print the versions of client and server.
@@ -115,10 +219,19 @@ pub struct VersionArgs {
     /// Output format: json or yaml
     #[arg(short, long)]
     pub output: Option<String>,
+    /// None is expected
+    #[arg(hide = true)]
+    pub words: Vec<String>,
 }
 
 /// Runs `version`.
 pub async fn version(global: &Global, args: &VersionArgs) -> Result<()> {
+    if !args.words.is_empty() {
+        return Err(CtlError::plain(format!("extra arguments: [{}]", args.words.join(" "))));
+    }
+    if !matches!(args.output.as_deref(), None | Some("" | "json" | "yaml")) {
+        return Err(CtlError::plain("--output must be 'yaml' or 'json'"));
+    }
     let own = concat!("v", env!("CARGO_PKG_VERSION"));
     let mut document = json!({"clientVersion": {"gitVersion": own, "platform": platform()}});
     let mut failure = None;
@@ -130,7 +243,7 @@ pub async fn version(global: &Global, args: &VersionArgs) -> Result<()> {
         }
     }
     emit(&match args.output.as_deref() {
-        Some("json") => print::json(&document),
+        Some("json") => print::pretty(&document, b"  "),
         Some("yaml") => yaml::document(&document),
         None | Some("") => {
             let text = |value: &Value| value["gitVersion"].as_str().unwrap_or_default().to_owned();
@@ -140,7 +253,7 @@ pub async fn version(global: &Global, args: &VersionArgs) -> Result<()> {
             }
             lines
         }
-        Some(other) => return Err(CtlError::Usage(format!("--output must be 'yaml' or 'json', not {other:?}"))),
+        Some(_) => return Err(CtlError::plain("--output must be 'yaml' or 'json'")),
     })?;
     failure.map_or(Ok(()), Err)
 }

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::api::Call;
 use super::errors::{CtlError, Result};
+use super::flags;
 use super::manifest::Files;
 use super::mutate::DryRun;
 use super::print::emit;
 use super::session::Session;
 use super::targets::{self, Selection, Target};
-use super::time;
 
 /// Delete objects by file, name or selector.
 #[derive(Debug, Clone, Default, Args)]
@@ -35,32 +35,38 @@ pub struct DeleteArgs {
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
     /// Seconds to end gracefully; 0 only with --force
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = -1)]
     pub grace_period: i64,
     /// End at once (a grace period of 1)
     #[arg(long)]
     pub now: bool,
     /// Do not wait for the node's confirmation
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    #[arg(long)]
     pub force: bool,
     /// Wait until the objects are gone
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub wait: bool,
     /// How long to wait; 0 is without limit
-    #[arg(long, default_value = "0s")]
-    pub timeout: String,
+    #[arg(long, default_value = "0s", value_parser = flags::seconds)]
+    pub timeout: f64,
     /// What becomes of dependents: background, foreground or orphan
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "background", default_value = "background")]
     pub cascade: String,
     /// Objects that are not there are no error
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    #[arg(long)]
     pub ignore_not_found: bool,
-    /// Only show what would happen: client or server
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value = "none")]
+    /// Ask before anything is deleted
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Only show what would happen: none, client or server
+    #[arg(long, value_parser = DryRun::parse, num_args = 0..=1, require_equals = true, default_missing_value = "unchanged", default_value = "none")]
     pub dry_run: DryRun,
     /// Output format: name
     #[arg(short, long)]
     pub output: Option<String>,
+    /// Raw URI to DELETE
+    #[arg(long)]
+    pub raw: Option<String>,
 }
 
 /// How one object is deleted.
@@ -75,13 +81,20 @@ pub struct Options {
 
 /// Runs the verb.
 pub async fn run(session: &Session, args: &DeleteArgs) -> Result<()> {
+    if let Some(path) = &args.raw {
+        let bytes = session.api.bytes(&Call::new(Method::DELETE, path.clone())).await?;
+        return emit(&String::from_utf8_lossy(&bytes));
+    }
     let options = options(args)?;
-    let timeout = time::duration(&args.timeout).map_err(CtlError::Usage)?;
+    if let Some(other) = args.output.as_deref().filter(|output| !matches!(*output, "" | "name")) {
+        return Err(CtlError::plain(format!("unexpected -o output mode: {other}. We only support '-o name'")));
+    }
     let selection = Selection {
         labels: args.selector.clone(),
         fields: args.field_selector.clone(),
         all_namespaces: args.all_namespaces,
         all: args.all,
+        ..Selection::default()
     };
     if options.grace_period == Some(0) && args.force {
         eprintln!(
@@ -93,6 +106,9 @@ pub async fn run(session: &Session, args: &DeleteArgs) -> Result<()> {
     if found.is_empty() && failures.is_empty() {
         return emit("No resources found\n");
     }
+    if args.interactive && !agreed(&found)? {
+        return Ok(());
+    }
     let mut waiting = Vec::new();
     for target in found {
         let ignored = args.ignore_not_found || selection.is_given();
@@ -103,14 +119,26 @@ pub async fn run(session: &Session, args: &DeleteArgs) -> Result<()> {
         }
     }
     if args.wait && args.dry_run == DryRun::None {
-        let deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
+        let deadline = (args.timeout > 0.0).then(|| Instant::now() + Duration::from_secs_f64(args.timeout));
         for (target, uid) in waiting {
-            if let Err(error) = await_gone(session, &target, &uid, deadline).await {
-                failures.push(error);
-            }
+            failures.extend(await_gone(session, &target, &uid, deadline).await.err());
         }
     }
     CtlError::gather(failures)
+}
+
+/// Asks whether these may go.
+fn agreed(found: &[Target]) -> Result<bool> {
+    let names: String = found.iter().map(|target| target.label() + "\n").collect();
+    let question = "Do you want to continue? (y/n): ";
+    emit(&format!("You are about to delete the following {} resource(s):\n{names}{question}", found.len()))?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if answer.trim().eq_ignore_ascii_case("y") {
+        return Ok(true);
+    }
+    emit("deletion is cancelled\n")?;
+    Ok(false)
 }
 
 fn options(args: &DeleteArgs) -> Result<Options> {
@@ -130,43 +158,39 @@ fn options(args: &DeleteArgs) -> Result<Options> {
         (Some(0), false) => grace = Some(1),
         _ => {}
     }
-    let propagation = match args.cascade.as_str() {
-        "background" | "true" => "Background",
-        "foreground" => "Foreground",
-        "orphan" | "false" => "Orphan",
-        other => {
-            return Err(CtlError::plain(format!(
-                "invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""
-            )));
-        }
-    };
-    Ok(Options { grace_period: grace, propagation, dry_run: args.dry_run == DryRun::Server })
+    Ok(Options {
+        grace_period: grace,
+        propagation: propagation(&args.cascade)?,
+        dry_run: args.dry_run == DryRun::Server,
+    })
+}
+
+/// `--cascade` as the API's propagation policy.
+pub fn propagation(cascade: &str) -> Result<&'static str> {
+    match cascade {
+        "background" | "true" => Ok("Background"),
+        "foreground" => Ok("Foreground"),
+        "orphan" | "false" => Ok("Orphan"),
+        other => Err(CtlError::plain(format!(
+            "invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""
+        ))),
+    }
 }
 
 /// Deletes one object, says so, and returns its uid.
 async fn delete_one(session: &Session, args: &DeleteArgs, target: &Target, options: &Options) -> Result<String> {
-    let mut word = if args.force { "force deleted" } else { "deleted" }.to_owned();
-    let mut uid = String::new();
-    match args.dry_run {
+    let word = args.dry_run.done(if args.force { "force deleted" } else { "deleted" });
+    let uid = match args.dry_run {
         DryRun::Client => {
             target.fetch(session).await?;
-            word.push_str(" (dry run)");
+            String::new()
         }
-        _ => {
-            uid = remove(session, target, options).await?;
-            if options.dry_run {
-                word.push_str(" (server dry run)");
-            }
-        }
-    }
-    let line = match args.output.as_deref() {
-        Some("name") => format!("{}\n", target.label()),
-        Some(other) => {
-            return Err(CtlError::plain(format!("unexpected -o output mode: {other}. We only support '-o name'")));
-        }
-        None => format!("{} {:?} {word}\n", target.resource.label(), target.name),
+        _ => remove(session, target, options).await?,
     };
-    emit(&line)?;
+    emit(&match args.output.as_deref() {
+        Some("name") => format!("{}\n", target.label()),
+        _ => format!("{} {:?} {word}\n", target.resource.label(), target.name),
+    })?;
     Ok(uid)
 }
 

@@ -2,6 +2,7 @@
 
 mod core;
 mod generic;
+mod network;
 mod node;
 mod pod;
 mod template;
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use self::writer::Page;
+pub use self::writer::last_seen;
 use super::api::Call;
 use super::discovery::Resource;
 use super::errors::{CtlError, Result};
@@ -39,6 +41,9 @@ pub struct DescribeArgs {
     /// In all namespaces
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
+    /// Objects per page; 0 is all at once
+    #[arg(long, default_value_t = 500)]
+    pub chunk_size: i64,
     /// Show events
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub show_events: bool,
@@ -68,15 +73,17 @@ pub(super) struct Subject {
 /// Runs the verb.
 pub async fn run(session: &Session, args: &DescribeArgs) -> Result<()> {
     let (found, mut failures) = find(session, args).await?;
+    let by_prefix = found.iter().any(|(_, by_prefix)| *by_prefix);
     if found.is_empty() && failures.is_empty() {
         eprintln!("No resources found in {} namespace.", session.namespace);
     }
     let mut first = true;
-    for target in found {
+    for (target, _) in found {
         match subject(session, &target, args.show_events).await {
             Ok(subject) => {
                 let gap = if std::mem::take(&mut first) { "" } else { "\n\n" };
-                emit(&format!("{gap}{}", render(&subject, Timestamp::now())))?;
+                let end = if by_prefix { "\n" } else { "" };
+                emit(&format!("{}{}{end}", if by_prefix { "" } else { gap }, render(&subject, Timestamp::now())))?;
             }
             Err(error) => failures.push(error),
         }
@@ -84,11 +91,12 @@ pub async fn run(session: &Session, args: &DescribeArgs) -> Result<()> {
     CtlError::gather(failures)
 }
 
-async fn find(session: &Session, args: &DescribeArgs) -> Result<(Vec<Target>, Vec<CtlError>)> {
+/// What to describe; the flag tells those of which only the beginning of the name was given.
+async fn find(session: &Session, args: &DescribeArgs) -> Result<(Vec<(Target, bool)>, Vec<CtlError>)> {
     if !args.files.is_empty() {
         let (mut found, failures) = targets::from_files(session, &args.files).await?;
         found.iter_mut().for_each(|target| target.object = None);
-        return Ok((found, failures));
+        return Ok((found.into_iter().map(|target| (target, false)).collect(), failures));
     }
     if args.words.is_empty() {
         return Err(CtlError::plain(
@@ -96,20 +104,30 @@ async fn find(session: &Session, args: &DescribeArgs) -> Result<(Vec<Target>, Ve
         ));
     }
     let discovery = session.discovery().await?;
-    let selection =
-        Selection { labels: args.selector.clone(), all_namespaces: args.all_namespaces, ..Selection::default() };
+    let selection = Selection {
+        labels: args.selector.clone(),
+        all_namespaces: args.all_namespaces,
+        chunk: Some(args.chunk_size),
+        ..Selection::default()
+    };
     let (queries, _) = targets::parse(&discovery, &args.words)?;
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for query in queries {
         match query {
             Query::Every(resource) => {
                 let objects = targets::list(session, &resource, &selection).await?;
-                found.extend(objects.into_iter().map(|object| targets::of_object(&resource, object)));
+                found.extend(objects.into_iter().map(|object| (targets::of_object(&resource, object), false)));
+            }
+            Query::Named(..) if args.selector.is_some() => {
+                return Err(CtlError::plain("name cannot be provided when a selector is specified"));
             }
             Query::Named(resource, names) => {
                 for name in names {
                     match named(session, &resource, &name).await {
-                        Ok(targets) => found.extend(targets),
+                        Ok(targets) => found.extend(targets.into_iter().map(|target| {
+                            let by_prefix = target.name != name;
+                            (target, by_prefix)
+                        })),
                         Err(error) => failures.push(error),
                     }
                 }
@@ -232,6 +250,9 @@ pub(super) fn render(subject: &Subject, now: Timestamp) -> String {
         ("", "Node") => node::describe(&mut page, subject),
         ("", "Service") => self::core::service(&mut page, subject),
         ("", "Namespace") => return self::core::namespace(page, subject),
+        ("", "Endpoints") => network::endpoints(&mut page, object),
+        ("discovery.k8s.io", "EndpointSlice") => network::slice(&mut page, object),
+        ("scheduling.k8s.io", "PriorityClass") => network::priority_class(&mut page, object),
         ("", "ConfigMap") => self::core::config_map(&mut page, object),
         ("", "Secret") => return self::core::secret(page, object),
         ("", "ServiceAccount") => self::core::service_account(&mut page, object),
@@ -249,5 +270,5 @@ pub(super) fn render(subject: &Subject, now: Timestamp) -> String {
 pub fn pod_template(template: &Value) -> String {
     let mut page = Page::new(Timestamp::UNIX_EPOCH);
     template::describe(&mut page, template);
-    page.finish()
+    page.unaligned()
 }

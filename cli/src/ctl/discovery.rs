@@ -142,12 +142,35 @@ impl Discovery {
 
     /// As [`Discovery::find`], or kubectl's complaint.
     pub fn need(&self, name: &str) -> Result<Arc<Resource>> {
-        self.find(name).ok_or_else(|| CtlError::plain(format!("the server doesn't have a resource type {name:?}")))
+        let found = self.find(name).ok_or_else(|| {
+            let first = name.split('.').next().unwrap_or(name);
+            CtlError::plain(format!("the server doesn't have a resource type {first:?}"))
+        })?;
+        self.hint_at_others(name, &found);
+        Ok(found)
+    }
+
+    /// Warns where a short name means other resources too.
+    fn hint_at_others(&self, name: &str, found: &Resource) {
+        let name = name.to_lowercase();
+        if !found.short_names.contains(&name) || found.plural == name || found.singular == name {
+            return;
+        }
+        let same = |entry: &&Arc<Resource>| {
+            entry.preferred && entry.short_names.contains(&name) && entry.qualified() != found.qualified()
+        };
+        if let Some(other) = self.resources.iter().find(same) {
+            super::api::warn(&format!(
+                "short name {name:?} could also match lower priority resource {}",
+                other.qualified()
+            ));
+        }
     }
 
     /// As [`Discovery::need`], but a category (`all`) stands for all its members.
     pub fn expand(&self, name: &str) -> Result<Vec<Arc<Resource>>> {
         if let Some(resource) = self.find(name) {
+            self.hint_at_others(name, &resource);
             return Ok(vec![resource]);
         }
         let members: Vec<Arc<Resource>> = self

@@ -15,8 +15,10 @@ pub enum CtlError {
     Transport(Box<kube::Error>),
     /// Anything found out here; printed after `error: `.
     Plain(String),
-    /// Wrong arguments; printed with a hint at the help.
+    /// Wrong arguments; printed with a hint at the verb's help.
     Usage(String),
+    /// Printed as it is, without `error: `.
+    Bare(String),
     /// Standard output is gone or a file failed.
     Io(std::io::Error),
     /// Several targets failed, each for itself.
@@ -29,6 +31,37 @@ impl CtlError {
     /// Shorthand for [`CtlError::Plain`].
     pub fn plain(text: impl Into<String>) -> CtlError {
         CtlError::Plain(text.into())
+    }
+
+    /// Shorthand for [`CtlError::Bare`].
+    pub fn bare(text: impl Into<String>) -> CtlError {
+        CtlError::Bare(text.into())
+    }
+
+    /// Shorthand for [`CtlError::Usage`].
+    pub fn usage(text: impl Into<String>) -> CtlError {
+        CtlError::Usage(text.into())
+    }
+
+    /// As [`CtlError::gather`], but several failures that are not the server's go without `error: `.
+    pub fn gather_bare(failures: Vec<CtlError>) -> Result<()> {
+        if failures.len() < 2 {
+            return CtlError::gather(failures);
+        }
+        let bare = |error: CtlError| match error {
+            CtlError::Plain(text) => CtlError::Bare(text),
+            other => other,
+        };
+        Err(CtlError::Many(failures.into_iter().map(bare).collect()))
+    }
+
+    /// What happened, without what kubectl puts before it.
+    pub fn reason_text(&self) -> String {
+        match self {
+            CtlError::Status(status) => status["message"].as_str().unwrap_or_default().to_owned(),
+            CtlError::Plain(text) | CtlError::Usage(text) | CtlError::Bare(text) => text.clone(),
+            other => other.text().trim_end().to_owned(),
+        }
     }
 
     /// The reason of a `Status`, or nothing.
@@ -47,6 +80,15 @@ impl CtlError {
     /// Whether the server says that the object changed in between.
     pub fn is_conflict(&self) -> bool {
         self.reason() == "Conflict"
+    }
+
+    /// Whether another master, or the same one a little later, may do better.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            CtlError::Io(error) => error.kind() != std::io::ErrorKind::BrokenPipe,
+            CtlError::Transport(_) => true,
+            other => other.reason() == "ServiceUnavailable",
+        }
     }
 
     /// Says during what a `Status` came, the way kubectl does for files.
@@ -81,7 +123,10 @@ impl CtlError {
             CtlError::Status(status) => status_text(status),
             CtlError::Transport(error) => transport_text(error),
             CtlError::Plain(text) => format!("error: {text}\n"),
-            CtlError::Usage(text) => format!("error: {text}\nSee 'trictl --help' for help and examples\n"),
+            CtlError::Usage(text) => {
+                format!("error: {text}\nSee '{} -h' for help and examples\n", super::flags::path())
+            }
+            CtlError::Bare(text) => format!("{text}\n"),
             CtlError::Io(error) if error.kind() == std::io::ErrorKind::BrokenPipe => String::new(),
             CtlError::Io(error) => format!("error: {error}\n"),
             CtlError::Many(errors) => errors.iter().map(CtlError::text).collect(),

@@ -13,10 +13,13 @@ use super::session::Session;
 #[derive(Debug, Clone, Default, Args)]
 pub struct ExplainArgs {
     /// TYPE[.fieldPath]
-    pub path: String,
+    pub words: Vec<String>,
     /// Show all fields below, without their descriptions
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    #[arg(long)]
     pub recursive: bool,
+    /// Format of the page: plaintext or plaintext-openapiv2 (the same here)
+    #[arg(long, default_value = "plaintext")]
+    pub output: String,
     /// Use this group and version
     #[arg(long)]
     pub api_version: Option<String>,
@@ -24,18 +27,31 @@ pub struct ExplainArgs {
 
 /// Runs the verb.
 pub async fn run(session: &Session, args: &ExplainArgs) -> Result<()> {
+    let path = match args.words.as_slice() {
+        [path] => path.as_str(),
+        [] => {
+            return Err(CtlError::plain(
+                "You must specify the type of resource to explain. Use \"trictl api-resources\" for a complete list of \
+                 supported resources.",
+            ));
+        }
+        _ => return Err(CtlError::plain("We accept only this format: explain RESOURCE")),
+    };
+    if !matches!(args.output.as_str(), "plaintext" | "plaintext-openapiv2") {
+        return Err(CtlError::plain(format!("unrecognized format: {}", args.output)));
+    }
     let discovery = session.discovery().await?;
-    let (name, fields) = match args.path.split_once('.') {
+    let (name, fields) = match path.split_once('.') {
         Some((name, fields)) => (name, fields.split('.').filter(|field| !field.is_empty()).collect()),
-        None => (args.path.as_str(), Vec::new()),
+        None => (path, Vec::new()),
     };
     let resource = match &args.api_version {
-        None => discovery.need(name)?,
+        None => discovery.need(name).map_err(|error| CtlError::bare(error.reason_text()))?,
         Some(version) => {
-            let kind = discovery.need(name)?.kind.clone();
-            discovery
-                .by_kind(version, &kind)
-                .ok_or_else(|| CtlError::plain(format!("couldn't find resource for {kind:?} in {version:?}")))?
+            let known = discovery.need(name)?;
+            discovery.by_kind(version, &known.kind).ok_or_else(|| {
+                CtlError::plain(format!("couldn't find resource for \"{version}, Resource={}\"", known.plural))
+            })?
         }
     };
     let path = match resource.group.as_str() {
@@ -137,7 +153,7 @@ fn type_name(schemas: &Value, schema: &Value) -> String {
 fn named_scalar(name: &str, schema: &Value) -> String {
     let short = name.rsplit('.').next().unwrap_or(name);
     match (short, schema["type"].as_str()) {
-        ("Quantity" | "IntOrString" | "FieldsV1", _) | (_, None) => short.to_owned(),
+        ("Quantity" | "IntOrString" | "FieldsV1" | "RawExtension", _) | (_, None) => short.to_owned(),
         (_, Some(scalar)) => scalar.to_owned(),
     }
 }
@@ -166,18 +182,25 @@ fn list(schemas: &Value, schema: &Value, recursive: bool, depth: usize, above: &
     }
 }
 
+/// Breaks lines at 80 columns where there are spaces; spaces inside a line stay as they are.
 fn wrap(text: &str, indent: usize, out: &mut String) {
     for paragraph in text.split('\n') {
         let mut line = String::new();
-        for word in paragraph.split_whitespace() {
-            if !line.is_empty() && line.len() + word.len() + 1 > 80 - indent {
+        let mut gap = String::new();
+        for piece in paragraph.split_inclusive(' ') {
+            let word = piece.trim_end_matches(' ');
+            if word.is_empty() {
+                gap.push_str(piece);
+                continue;
+            }
+            if !line.is_empty() && line.len() + gap.len() + word.len() > 80 - indent {
                 out.push_str(&format!("{:indent$}{line}\n", ""));
                 line.clear();
+                gap.clear();
             }
-            if !line.is_empty() {
-                line.push(' ');
-            }
+            line.push_str(&gap);
             line.push_str(word);
+            gap = piece[word.len()..].to_owned();
         }
         out.push_str(&format!("{:indent$}{line}\n", ""));
     }

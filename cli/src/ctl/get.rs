@@ -1,6 +1,7 @@
 //! `trictl get`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use super::errors::{CtlError, Result};
 use super::manifest::Files;
 use super::print::jsonpath::{Path, compare};
 use super::print::table::{self, Aligner, Look};
-use super::print::{Format, emit};
+use super::print::{Format, Formats, PrintFlags, Printer, emit};
 use super::session::Session;
 use super::targets::{self, Query, Selection, Target};
 
@@ -24,9 +25,8 @@ pub struct GetArgs {
     pub words: Vec<String>,
     #[command(flatten)]
     pub files: Files,
-    /// Output format: wide, json, yaml, name, jsonpath=..., custom-columns=...
-    #[arg(short, long)]
-    pub output: Option<String>,
+    #[command(flatten)]
+    pub print: PrintFlags,
     /// List the objects of all namespaces
     #[arg(short = 'A', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub all_namespaces: bool,
@@ -54,9 +54,6 @@ pub struct GetArgs {
     /// Show the kind in front of names
     #[arg(long)]
     pub show_kind: bool,
-    /// Keep managedFields in JSON and YAML
-    #[arg(long)]
-    pub show_managed_fields: bool,
     /// Do not print heads
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub no_headers: bool,
@@ -66,9 +63,12 @@ pub struct GetArgs {
     /// Objects that are not there are no error
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub ignore_not_found: bool,
-    /// Objects per page
+    /// Objects per page; 0 is all at once
     #[arg(long, default_value_t = 500)]
-    pub chunk_size: u32,
+    pub chunk_size: i64,
+    /// Have the server return the appropriate table output; without it, names and ages
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub server_print: bool,
     /// Raw URI to request
     #[arg(long)]
     pub raw: Option<String>,
@@ -84,6 +84,7 @@ impl GetArgs {
             fields: self.field_selector.clone(),
             all_namespaces: self.all_namespaces,
             all: false,
+            chunk: Some(self.chunk_size),
         }
     }
 }
@@ -98,29 +99,65 @@ struct Group {
 /// Runs the verb.
 pub async fn run(session: &Session, args: &GetArgs) -> Result<()> {
     if let Some(path) = &args.raw {
-        let bytes = session.api.bytes(&Call::get(path.clone()).accept("application/json, */*")).await?;
-        return emit(&String::from_utf8_lossy(&bytes));
+        return raw(session, args, path).await;
     }
-    let format = Format::parse(args.output.as_deref())?;
-    let (groups, several, mut failures) = groups(session, args).await?;
+    let printer = args.print.printer(Formats::Tables)?;
+    if args.words.is_empty() && args.files.is_empty() {
+        return Err(CtlError::bare(
+            "You must specify the type of resource to get. Use \"trictl api-resources\" for a complete list of \
+             supported resources.\n\nerror: Required resource not specified.\nUse \"trictl explain <resource>\" for a \
+             detailed description of that resource (e.g. trictl explain pods).\nSee 'trictl get -h' for help and \
+             examples",
+        ));
+    }
+    let (groups, failures) = groups(session, args).await?;
+    if args.subresource.is_some() && groups.iter().any(|group| group.listed) {
+        return Err(CtlError::plain("subresource cannot be used when bulk resources are specified"));
+    }
     if args.watch || args.watch_only {
-        return watch::run(session, args, &format, groups).await;
+        return watch::run(session, args, &printer, groups).await;
     }
-    let outcome = if format.is_table() {
-        tables(session, args, &format, &groups, several, &mut failures).await
+    show(session, args, &printer, &groups, failures).await
+}
+
+async fn show(
+    session: &Session,
+    args: &GetArgs,
+    printer: &Printer,
+    groups: &[Group],
+    mut failures: Vec<CtlError>,
+) -> Result<()> {
+    let outcome = if printer.is_table() {
+        tables(session, args, printer, groups, &mut failures).await
     } else {
-        objects(session, args, &format, &groups, &mut failures).await
+        objects(session, args, printer, groups, &mut failures).await
     };
-    if let Err(error) = outcome {
-        failures.push(error);
-    }
+    failures.extend(outcome.err());
     CtlError::gather(failures)
 }
 
-async fn groups(session: &Session, args: &GetArgs) -> Result<(Vec<Group>, bool, Vec<CtlError>)> {
+async fn raw(session: &Session, args: &GetArgs, path: &str) -> Result<()> {
+    if !args.words.is_empty() || !args.files.is_empty() {
+        return Err(CtlError::plain("arguments may not be passed when --raw is specified"));
+    }
+    if !path.starts_with('/') {
+        return Err(CtlError::plain(format!(
+            "--raw must be a valid URL path: parse {path:?}: invalid URI for request"
+        )));
+    }
+    let bytes = session.api.bytes(&Call::get(path).accept("application/json, */*")).await?;
+    emit(&String::from_utf8_lossy(&bytes))
+}
+
+async fn groups(session: &Session, args: &GetArgs) -> Result<(Vec<Group>, Vec<CtlError>)> {
     let selection = args.selection();
     let mut groups: Vec<Group> = Vec::new();
     if !args.files.is_empty() {
+        if !args.words.is_empty() {
+            return Err(CtlError::plain(
+                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
+            ));
+        }
         let (found, failures) = targets::from_files(session, &args.files).await?;
         for target in found {
             let call = Call::get(with_subresource(target.path(), args));
@@ -129,18 +166,10 @@ async fn groups(session: &Session, args: &GetArgs) -> Result<(Vec<Group>, bool, 
                 _ => groups.push(Group { resource: target.resource.clone(), calls: vec![call], listed: false }),
             }
         }
-        let several = groups.len() > 1;
-        return Ok((groups, several, failures));
-    }
-    if args.words.is_empty() {
-        return Err(CtlError::Plain(
-            "You must specify the type of resource to get. Use \"trictl api-resources\" for a complete list of \
-             supported resources.\n\nerror: Required resource not specified."
-                .to_owned(),
-        ));
+        return Ok((groups, failures));
     }
     let discovery = session.discovery().await?;
-    let (queries, several) = targets::parse(&discovery, &args.words)?;
+    let (queries, _) = targets::parse(&discovery, &args.words)?;
     for query in queries {
         groups.push(match query {
             Query::Every(resource) => {
@@ -162,7 +191,7 @@ async fn groups(session: &Session, args: &GetArgs) -> Result<(Vec<Group>, bool, 
             }
         });
     }
-    Ok((groups, several, Vec::new()))
+    Ok((groups, Vec::new()))
 }
 
 fn with_subresource(path: String, args: &GetArgs) -> String {
@@ -172,9 +201,9 @@ fn with_subresource(path: String, args: &GetArgs) -> String {
     }
 }
 
-fn look(args: &GetArgs, format: &Format, resource: &Resource, several: bool) -> Look {
+fn look(args: &GetArgs, printer: &Printer, resource: &Resource, several: bool) -> Look {
     Look {
-        wide: matches!(format, Format::Wide),
+        wide: matches!(printer.format, Format::Wide),
         namespace: args.all_namespaces && resource.namespaced,
         labels: args.show_labels,
         label_columns: args.label_columns.clone(),
@@ -186,21 +215,29 @@ fn look(args: &GetArgs, format: &Format, resource: &Resource, several: bool) -> 
 async fn tables(
     session: &Session,
     args: &GetArgs,
-    format: &Format,
+    printer: &Printer,
     groups: &[Group],
-    several: bool,
     failures: &mut Vec<CtlError>,
 ) -> Result<()> {
-    let mut printed = false;
+    let mut answers = Vec::new();
     for group in groups {
-        let look = look(args, format, &group.resource, several);
-        let (columns, mut rows) = table_of(session, args, group, failures).await;
+        let failed = failures.len();
+        let (columns, rows) = table_of(session, args, group, failures).await;
+        // What failed does not count as a kind that was asked for.
+        if group.listed && failures.len() == failed || !rows.is_empty() {
+            answers.push((group, columns, rows));
+        }
+    }
+    let several = answers.iter().any(|(group, ..)| group.resource != answers[0].0.resource);
+    let mut printed = false;
+    for (group, columns, mut rows) in answers {
         if let Some(path) = &args.sort_by {
             sort(&mut rows, &Path::relaxed(path)?, |row| &row["object"]);
         }
         if rows.is_empty() {
             continue;
         }
+        let look = look(args, printer, &group.resource, several);
         let mut lines = Vec::with_capacity(rows.len() + 1);
         if !look.no_headers {
             lines.push(table::heads(&columns, &look));
@@ -211,14 +248,18 @@ async fn tables(
         printed = true;
     }
     if !printed && failures.is_empty() && !args.ignore_not_found {
-        let namespaced = groups.iter().any(|group| group.resource.namespaced);
-        if args.all_namespaces || !namespaced {
-            eprintln!("No resources found");
-        } else {
-            eprintln!("No resources found in {} namespace.", session.namespace);
-        }
+        nothing_found(session, args.all_namespaces || !groups.iter().any(|group| group.resource.namespaced));
     }
     Ok(())
+}
+
+/// Says that there is nothing.
+pub fn nothing_found(session: &Session, everywhere: bool) {
+    if everywhere {
+        eprintln!("No resources found");
+    } else {
+        eprintln!("No resources found in {} namespace.", session.namespace);
+    }
 }
 
 /// Columns and rows of a group, gathered over its calls and their pages.
@@ -232,17 +273,24 @@ async fn table_of(
     for call in &group.calls {
         let mut next = String::new();
         loop {
-            let mut call = call.clone().accept(TABLES);
+            let mut call = call.clone();
+            if args.server_print {
+                call = call.accept(TABLES);
+            }
             if group.listed {
                 call = call.query("limit", args.chunk_size).query_some("continue", Some(&next));
             }
             // Sorting needs more than the metadata that tables carry.
-            if args.sort_by.is_some() {
+            if args.sort_by.is_some() && args.server_print {
                 call = call.query("includeObject", "Object");
             }
             let answer = match session.api.json(&call).await {
                 Ok(answer) => answer,
                 Err(error) if error.is_not_found() && args.ignore_not_found => break,
+                Err(error) if group.listed => {
+                    failures.push(targets::while_listing(error, &group.resource, &args.selection()));
+                    break;
+                }
                 Err(error) => {
                     failures.push(error);
                     break;
@@ -301,7 +349,7 @@ fn natural(left: &Value, right: &Value) -> std::cmp::Ordering {
 async fn objects(
     session: &Session,
     args: &GetArgs,
-    format: &Format,
+    printer: &Printer,
     groups: &[Group],
     failures: &mut Vec<CtlError>,
 ) -> Result<()> {
@@ -317,9 +365,7 @@ async fn objects(
             match objects {
                 Ok(objects) => found.extend(objects.into_iter().map(|mut object| {
                     targets::stamp(&mut object, &group.resource);
-                    if !args.show_managed_fields {
-                        hide_managed_fields(&mut object);
-                    }
+                    printer.tidy(&mut object);
                     (group.resource.clone(), object)
                 })),
                 Err(error) if error.is_not_found() && args.ignore_not_found => {}
@@ -334,14 +380,14 @@ async fn objects(
             natural(&key(left).unwrap_or_default(), &key(right).unwrap_or_default())
         });
     }
-    if matches!(format, Format::Name) {
+    if matches!(printer.format, Format::Name) {
         let lines: Vec<String> =
             found.into_iter().map(|(resource, object)| targets::of_object(&resource, object).label() + "\n").collect();
         return emit(&lines.concat());
     }
     if single {
         return match found.first() {
-            Some((resource, object)) => emit(&rendered(args, format, object, &resource.label())?),
+            Some((resource, object)) => emit(&rendered(args, printer, object, &resource.label())?),
             None => Ok(()),
         };
     }
@@ -350,36 +396,40 @@ async fn objects(
         return Ok(());
     }
     let list = json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}});
-    emit(&rendered(args, format, &list, "list")?)
+    emit(&rendered(args, printer, &list, "list")?)
 }
 
-fn rendered(args: &GetArgs, format: &Format, object: &Value, label: &str) -> Result<String> {
-    let text = format.render(object, label)?;
-    match format {
-        Format::Columns(_) if args.no_headers => {
-            Ok(text.split_once('\n').map(|(_, rest)| rest).unwrap_or("").to_owned())
-        }
-        _ => Ok(text),
+fn rendered(args: &GetArgs, printer: &Printer, object: &Value, label: &str) -> Result<String> {
+    let mut printer = printer.clone();
+    if let Format::Columns(columns) = &mut printer.format {
+        columns.bare = args.no_headers;
     }
+    printer.render(object, label)
 }
 
-/// managedFields are for machines.
-pub fn hide_managed_fields(object: &mut Value) {
-    if let Some(metadata) = object["metadata"].as_object_mut() {
-        metadata.remove("managedFields");
+/// How many documents verbs have printed: from the second on, YAML separates them.
+static DOCUMENTS: AtomicUsize = AtomicUsize::new(0);
+
+/// Prints one object as a document of its own.
+pub fn emit_document(printer: &Printer, object: &Value, label: &str) -> Result<()> {
+    let first = DOCUMENTS.fetch_add(1, Ordering::Relaxed) == 0;
+    let text = printer.render(object, label)?;
+    match printer.format {
+        Format::Yaml if !first => emit(&format!("---\n{text}")),
+        _ => emit(&text),
     }
 }
 
 /// Prints one object the way other verbs' `-o` asks for; tables become `kind/name done`.
-pub fn show_result(target: &Target, object: &Value, format: &Format, done: &str) -> Result<()> {
-    match format {
+pub fn show_result(target: &Target, object: &Value, printer: &Printer, done: &str) -> Result<()> {
+    match printer.format {
         Format::Table | Format::Wide => emit(&format!("{} {done}\n", target.label())),
         Format::Name => emit(&format!("{}\n", target.label())),
         _ => {
             let mut object = object.clone();
             targets::stamp(&mut object, &target.resource);
-            hide_managed_fields(&mut object);
-            emit(&format.render(&object, &target.resource.label())?)
+            printer.tidy(&mut object);
+            emit_document(printer, &object, &target.resource.label())
         }
     }
 }

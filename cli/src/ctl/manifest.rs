@@ -26,7 +26,7 @@ pub struct Files {
     /// Process directories recursively
     #[arg(short = 'R', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub recursive: bool,
-    /// Process a kustomization directory (not supported)
+    /// Process a kustomization directory
     #[arg(short = 'k', long, value_name = "DIR")]
     pub kustomize: Option<String>,
 }
@@ -39,10 +39,14 @@ impl Files {
 
     /// All objects, lists taken apart, with the errors of those that cannot be read.
     pub fn read(&self) -> Result<(Vec<Document>, Vec<CtlError>)> {
-        if self.kustomize.is_some() {
-            return Err(CtlError::plain("kustomizations (-k) are not supported: render them and use -f -"));
-        }
         let (mut documents, mut failures) = (Vec::new(), Vec::new());
+        if let Some(folder) = &self.kustomize {
+            if !self.filename.is_empty() {
+                return Err(CtlError::plain("only one of -f or -k can be specified"));
+            }
+            let objects = super::kustomize::build(Path::new(folder))?;
+            documents.extend(objects.into_iter().map(|object| Document { object, source: folder.clone() }));
+        }
         for name in &self.filename {
             match read_source(name, self.recursive) {
                 Ok(found) => {
@@ -93,7 +97,7 @@ fn read_source(name: &str, recursive: bool) -> Result<Vec<Result<Document>>> {
 
 fn read_file(path: &Path) -> Result<Vec<Result<Document>>> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| CtlError::plain(format!("error reading {}: {error}", path.display())))?;
+        .map_err(|error| CtlError::plain(format!("open {}: {}", path.display(), super::print::os_reason(&error))))?;
     Ok(parse(&text, &path.display().to_string()))
 }
 
@@ -121,7 +125,7 @@ pub fn parse(text: &str, source: &str) -> Vec<Result<Document>> {
             Ok(Value::Null) => continue,
             Ok(value) => value,
             Err(error) => {
-                let reason = format!("error parsing {source}: error converting YAML to JSON: yaml: {error}");
+                let reason = format!("error parsing {source}: error converting YAML to JSON: {}", yaml_reason(&error));
                 documents.push(Err(CtlError::plain(reason)));
                 // What follows a syntax error cannot be told apart any more.
                 break;
@@ -129,17 +133,33 @@ pub fn parse(text: &str, source: &str) -> Vec<Result<Document>> {
         };
         flatten(value, source, &mut documents);
     }
-    if documents.is_empty() {
-        documents.push(Err(CtlError::plain(format!("no objects in {source}"))));
-    }
     documents
 }
 
+/// A parser's complaint in the words of Go's, which counts lines from zero except while it reads tokens.
+fn yaml_reason(error: &serde_norway::Error) -> String {
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or(&text);
+    let parsing = reason.starts_with("did not find expected");
+    let line = error.location().map_or(0, |location| location.line());
+    match if parsing { line.saturating_sub(1) } else { line } {
+        0 => format!("yaml: {reason}"),
+        line => format!("yaml: line {line}: {reason}"),
+    }
+}
+
 fn flatten(object: Value, source: &str, documents: &mut Vec<Result<Document>>) {
-    if let Some(missing) = ["kind", "apiVersion"].into_iter().find(|field| !object[*field].is_string()) {
-        let shown = if missing == "kind" { "Kind" } else { "apiVersion" };
-        let reason = format!("unable to decode {source:?}: Object '{shown}' is missing in '{object}'");
-        documents.push(Err(CtlError::plain(reason)));
+    let missing: Vec<String> = ["apiVersion", "kind"]
+        .into_iter()
+        .filter(|field| !object[*field].is_string())
+        .map(|field| format!("{field} not set"))
+        .collect();
+    if !missing.is_empty() {
+        let what = if missing.len() > 1 { format!("[{}]", missing.join(", ")) } else { missing.concat() };
+        documents.push(Err(CtlError::plain(format!(
+            "error validating {source:?}: error validating data: {what}; if you choose to ignore these errors, turn \
+             validation off with --validate=false"
+        ))));
         return;
     }
     let is_list = object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) && object["items"].is_array();
@@ -184,7 +204,7 @@ mod tests {
         assert!(text("a: [").starts_with("error: error parsing f.yaml: error converting YAML to JSON: yaml: "));
         assert_eq!(
             text("apiVersion: v1\n"),
-            "error: unable to decode \"f.yaml\": Object 'Kind' is missing in '{\"apiVersion\":\"v1\"}'\n"
+            "error: error validating \"f.yaml\": error validating data: kind not set; if you choose to ignore these errors, turn validation off with --validate=false\n"
         );
         assert_eq!(read_source("/no/such", false).unwrap_err().text(), "error: the path \"/no/such\" does not exist\n");
     }

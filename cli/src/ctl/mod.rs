@@ -10,34 +10,44 @@ mod cp;
 mod create;
 mod delete;
 mod describe;
+mod diff;
 mod discovery;
 mod edit;
 mod errors;
+mod events;
 mod exec;
 mod explain;
+mod flags;
 mod generate;
 mod get;
+mod kustomize;
+mod label;
 mod logs;
 mod manifest;
 mod mutate;
+mod nodes;
+mod patch;
 mod pods;
 mod port_forward;
 mod print;
 mod rollout;
 mod run;
+mod scale;
 mod session;
+mod set;
 mod targets;
 pub mod time;
+mod token;
 mod wait;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::change::Pairs;
-use self::errors::Result;
+use self::errors::{CtlError, Result};
+use self::label::Pairs;
 use self::session::{Global, Session};
 
 /// trictl controls a Trireme cluster, or any other Kubernetes.
@@ -50,40 +60,47 @@ struct Cli {
     verb: Verb,
 }
 
+/// In kubectl's order, which is that of its suggestions.
 #[derive(Subcommand)]
 enum Verb {
-    /// Display one or many resources
-    Get(Box<get::GetArgs>),
-    /// Show details of one or many resources
-    Describe(describe::DescribeArgs),
     /// Create objects from a file, from standard input, or from flags
     Create(Box<create::CreateArgs>),
-    /// Apply a configuration to objects by file or standard input
-    Apply(apply::ApplyArgs),
-    /// Replace objects by file or standard input
-    Replace(create::ReplaceArgs),
-    /// Delete objects by file, name or selector
-    Delete(delete::DeleteArgs),
+    /// Make a service for the pods of a workload
+    Expose(Box<run::ExposeArgs>),
+    /// Run an image in a pod
+    Run(Box<run::RunArgs>),
+    /// Set specific features on objects
+    Set {
+        /// What to set
+        #[command(subcommand)]
+        verb: Box<set::Set>,
+    },
+    /// Get the documentation of a resource
+    Explain(explain::ExplainArgs),
+    /// Display one or many resources
+    Get(Box<get::GetArgs>),
     /// Edit an object
-    Edit(edit::EditArgs),
-    /// Change fields of objects with a patch
-    Patch(change::PatchArgs),
-    /// Update the labels of objects
-    Label(change::PairsArgs),
-    /// Update the annotations of objects
-    Annotate(change::PairsArgs),
-    /// Set a new size for a workload
-    Scale(change::ScaleArgs),
-    /// Mark nodes as unschedulable
-    Cordon(change::CordonArgs),
-    /// Mark nodes as schedulable
-    Uncordon(change::CordonArgs),
+    Edit(Box<edit::EditArgs>),
+    /// Delete objects by file, name or selector
+    Delete(Box<delete::DeleteArgs>),
     /// Manage the rollout of a deployment
     Rollout {
         /// What to do
         #[command(subcommand)]
-        verb: rollout::Rollout,
+        verb: Box<rollout::Rollout>,
     },
+    /// Set a new size for a workload
+    Scale(Box<scale::ScaleArgs>),
+    /// Print where the control plane is
+    ClusterInfo(cluster::InfoArgs),
+    /// Mark nodes as unschedulable
+    Cordon(nodes::CordonArgs),
+    /// Mark nodes as schedulable
+    Uncordon(nodes::CordonArgs),
+    /// Update the taints on nodes
+    Taint(Box<nodes::TaintArgs>),
+    /// Show details of one or many resources
+    Describe(describe::DescribeArgs),
     /// Print the logs of containers
     #[command(visible_alias = "log")]
     Logs(logs::LogsArgs),
@@ -91,50 +108,62 @@ enum Verb {
     Exec(exec::ExecArgs),
     /// Attach to a process that is already running inside an existing container
     Attach(attach::AttachArgs),
-    /// Copy files and directories to and from containers
-    Cp(cp::CpArgs),
     /// Forward one or more local ports to a pod
     PortForward(port_forward::PortForwardArgs),
-    /// Run an image in a pod
-    Run(run::RunArgs),
-    /// Make a service for the pods of a workload
-    Expose(run::ExposeArgs),
+    /// Copy files and directories to and from containers
+    Cp(cp::CpArgs),
+    /// List events
+    Events(Box<events::EventsArgs>),
+    /// Diff the live version against a would-be applied version
+    Diff(Box<diff::DiffArgs>),
+    /// Apply a configuration to objects by file or standard input
+    Apply(Box<apply::ApplyArgs>),
+    /// Change fields of objects with a patch
+    Patch(Box<patch::PatchArgs>),
+    /// Replace objects by file or standard input
+    Replace(Box<create::ReplaceArgs>),
     /// Wait for a condition of objects
-    Wait(wait::WaitArgs),
-    /// Get the documentation of a resource
-    Explain(explain::ExplainArgs),
+    Wait(Box<wait::WaitArgs>),
+    /// Build a kustomization directory
+    Kustomize {
+        /// DIR
+        folder: Option<std::path::PathBuf>,
+    },
+    /// Update the labels of objects
+    Label(Box<label::PairsArgs>),
+    /// Update the annotations of objects
+    Annotate(Box<label::PairsArgs>),
+    /// Print a completion script for a shell
+    Completion {
+        /// bash, zsh, fish, elvish or powershell
+        words: Vec<String>,
+    },
     /// Print the resources that the server supports
     ApiResources(cluster::ResourcesArgs),
     /// Print the group versions that the server supports
-    ApiVersions,
-    /// Print where the control plane is
-    ClusterInfo,
-    /// Print the versions of client and server
-    Version(cluster::VersionArgs),
+    ApiVersions(cluster::NoWords),
     /// Modify kubeconfig files
     Config {
         /// What to do
         #[command(subcommand)]
-        verb: config::Config,
+        verb: Box<config::Config>,
     },
-    /// Print a completion script for a shell
-    Completion {
-        /// bash, zsh, fish, elvish or powershell
-        shell: clap_complete::Shell,
-    },
+    /// Print the versions of client and server
+    Version(cluster::VersionArgs),
+    /// Print the flags that every command takes
+    Options,
 }
 
 /// Runs `trictl` with the arguments after the program's name, on a runtime of its own.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let words = std::iter::once(OsString::from("trictl")).chain(args);
-    let cli = match Cli::try_parse_from(words) {
+    let words: Vec<OsString> = std::iter::once(OsString::from("trictl")).chain(args).collect();
+    let command = flags::prepare(Cli::command());
+    let parsed = command.clone().try_get_matches_from(&words).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            // Help is no mistake.
-            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return not_understood(&error, command, &words),
     };
+    flags::remember(&command, &words);
     if cli.global.verbosity >= 6 {
         let _ = tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
@@ -152,10 +181,40 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     // A read of standard input may still be blocked: it is not waited for.
     runtime.shutdown_background();
     match outcome {
+        Ok(()) if cli.global.warnings_as_errors && api::warnings() > 0 => {
+            let count = api::warnings();
+            eprintln!("error: {count} warning{} received", if count > 1 { "s" } else { "" });
+            ExitCode::FAILURE
+        }
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = std::io::stderr().write_all(error.text().as_bytes());
             ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Help is no mistake; everything else is complained about in kubectl's words.
+fn not_understood(error: &clap::Error, mut command: clap::Command, words: &[OsString]) -> ExitCode {
+    use clap::error::ErrorKind;
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        // A verb that has subcommands and got none shows its help.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            if words.len() < 2 {
+                let _ = write!(std::io::stdout(), "{}", error.render());
+                return ExitCode::SUCCESS;
+            }
+            let _ = write!(std::io::stderr(), "{}", error.render());
+            ExitCode::FAILURE
+        }
+        _ => {
+            command.build();
+            let _ = std::io::stderr().write_all(flags::complaint(error, &command, words).as_bytes());
+            ExitCode::FAILURE
         }
     }
 }
@@ -165,9 +224,16 @@ async fn dispatch(cli: &Cli) -> Result<()> {
     match &cli.verb {
         Verb::Version(args) => return cluster::version(global, args).await,
         Verb::Config { verb } => return config::run(global, verb),
-        Verb::Completion { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "trictl", &mut std::io::stdout());
-            return Ok(());
+        Verb::Completion { words } => return completion(words),
+        Verb::Kustomize { folder } => {
+            let folder = folder.as_deref().unwrap_or(std::path::Path::new("."));
+            let texts: Vec<String> = kustomize::build(folder)?.iter().map(print::yaml::document).collect();
+            return print::emit(&texts.join("---\n"));
+        }
+        Verb::Options => {
+            let text = Cli::command().render_help().to_string();
+            let flags = text.split_once("Global options:\n").map_or("", |(_, rest)| rest);
+            return print::emit(&format!("The following options can be passed to any command:\n\n{flags}"));
         }
         _ => {}
     }
@@ -177,15 +243,18 @@ async fn dispatch(cli: &Cli) -> Result<()> {
         Verb::Describe(args) => describe::run(&session, args).await,
         Verb::Create(args) => create::run(&session, args).await,
         Verb::Apply(args) => apply::run(&session, args).await,
+        Verb::Diff(args) => diff::run(&session, args).await,
         Verb::Replace(args) => create::replace(&session, args).await,
         Verb::Delete(args) => delete::run(&session, args).await,
         Verb::Edit(args) => edit::run(&session, args).await,
-        Verb::Patch(args) => change::patch(&session, args).await,
-        Verb::Label(args) => change::pairs(&session, args, Pairs::Labels).await,
-        Verb::Annotate(args) => change::pairs(&session, args, Pairs::Annotations).await,
-        Verb::Scale(args) => change::scale(&session, args).await,
-        Verb::Cordon(args) => change::cordon(&session, args, true).await,
-        Verb::Uncordon(args) => change::cordon(&session, args, false).await,
+        Verb::Patch(args) => patch::patch(&session, args).await,
+        Verb::Label(args) => label::pairs(&session, args, Pairs::Labels).await,
+        Verb::Annotate(args) => label::pairs(&session, args, Pairs::Annotations).await,
+        Verb::Scale(args) => scale::scale(&session, args).await,
+        Verb::Cordon(args) => nodes::cordon(&session, args, true).await,
+        Verb::Uncordon(args) => nodes::cordon(&session, args, false).await,
+        Verb::Taint(args) => nodes::taint(&session, args).await,
+        Verb::Set { verb } => set::run(&session, verb).await,
         Verb::Rollout { verb } => rollout::run(&session, verb).await,
         Verb::Logs(args) => logs::run(&session, args).await,
         Verb::Exec(args) => exec::run(&session, args).await,
@@ -195,13 +264,32 @@ async fn dispatch(cli: &Cli) -> Result<()> {
         Verb::Run(args) => run::run(&session, args).await,
         Verb::Expose(args) => run::expose(&session, args).await,
         Verb::Wait(args) => wait::run(&session, args).await,
+        Verb::Events(args) => events::run(&session, args).await,
         Verb::Explain(args) => explain::run(&session, args).await,
         Verb::ApiResources(args) => cluster::resources(&session, args).await,
-        Verb::ApiVersions => cluster::versions(&session).await,
-        Verb::ClusterInfo => cluster::info(&session).await,
+        Verb::ApiVersions(args) => cluster::versions(&session, args).await,
+        Verb::ClusterInfo(args) => match &args.verb {
+            Some(cluster::InfoVerb::Dump(args)) => cluster::dump(&session, args).await,
+            None => cluster::info(&session).await,
+        },
         // Handled above: they work without a cluster.
-        Verb::Version(_) | Verb::Config { .. } | Verb::Completion { .. } => Ok(()),
+        Verb::Version(_) | Verb::Config { .. } | Verb::Completion { .. } | Verb::Kustomize { .. } | Verb::Options => {
+            Ok(())
+        }
     }
+}
+
+/// Prints a shell's completion script.
+fn completion(words: &[String]) -> Result<()> {
+    let shell = match words {
+        [] => return Err(CtlError::usage("Shell not specified.")),
+        [shell] => shell,
+        _ => return Err(CtlError::usage("Too many arguments. Expected only the shell type.")),
+    };
+    let known = <clap_complete::Shell as clap::ValueEnum>::from_str(shell, false);
+    let known = known.map_err(|_| CtlError::usage(format!("Unsupported shell type {shell:?}.")))?;
+    clap_complete::generate(known, &mut flags::prepare(Cli::command()), "trictl", &mut std::io::stdout());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -211,12 +299,12 @@ mod tests {
     use super::*;
 
     fn parses(line: &str) -> bool {
-        Cli::try_parse_from(std::iter::once("trictl").chain(line.split(' '))).is_ok()
+        flags::prepare(Cli::command()).try_get_matches_from(std::iter::once("trictl").chain(line.split(' '))).is_ok()
     }
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        flags::prepare(Cli::command()).debug_assert();
     }
 
     #[test]
@@ -262,7 +350,7 @@ mod tests {
         ] {
             assert!(parses(line), "{line}");
         }
-        for line in ["", "frobnicate", "get --nope", "scale deploy/web"] {
+        for line in ["", "frobnicate", "get --nope", "get --watch=x"] {
             assert!(!parses(line), "{line}");
         }
     }

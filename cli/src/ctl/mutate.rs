@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::api::Call;
 use super::errors::{CtlError, Result};
-use super::print::Format;
+use super::print::{Formats, PrintFlags, Printer};
 use super::session::Session;
 use super::targets::Target;
 
@@ -18,7 +18,7 @@ pub const MERGE: &str = "application/merge-patch+json";
 pub const JSON_PATCH: &str = "application/json-patch+json";
 
 /// How far a change goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DryRun {
     /// All the way.
     #[default]
@@ -29,30 +29,63 @@ pub enum DryRun {
     Server,
 }
 
-/// `--dry-run` and `-o`.
-#[derive(Debug, Clone, Default, Args)]
-pub struct Mode {
-    /// Only show what would happen: client (nothing is sent) or server (nothing is stored)
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value = "none")]
-    pub dry_run: DryRun,
-    /// Output format: json, yaml, name, jsonpath=..., custom-columns=...
-    #[arg(short, long)]
-    pub output: Option<String>,
-}
+/// What `--dry-run` without a value stands for, until its warning is printed.
+const UNSAID: &str = "unchanged";
 
-impl Mode {
-    /// What `-o` asks for.
-    pub fn format(&self) -> Result<Format> {
-        Format::parse(self.output.as_deref())
+impl DryRun {
+    /// Reads the flag's value.
+    pub fn parse(text: &str) -> std::result::Result<DryRun, String> {
+        match text {
+            "none" | "false" => Ok(DryRun::None),
+            "client" => Ok(DryRun::Client),
+            UNSAID => {
+                eprintln!("W --dry-run is deprecated and can be replaced with --dry-run=client.");
+                Ok(DryRun::Client)
+            }
+            "server" => Ok(DryRun::Server),
+            other => Err(super::flags::bare(format!(
+                "Invalid dry-run value ({other}). Must be \"none\", \"server\", or \"client\"."
+            ))),
+        }
     }
 
     /// `created`, with the kind of dry run.
-    pub fn done(&self, word: &str) -> String {
-        match self.dry_run {
+    pub fn done(self, word: &str) -> String {
+        match self {
             DryRun::None => word.to_owned(),
             DryRun::Client => format!("{word} (dry run)"),
             DryRun::Server => format!("{word} (server dry run)"),
         }
+    }
+}
+
+/// `--dry-run`, `-o` and what goes with it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Mode {
+    /// Only show what would happen: none, client (nothing is sent) or server (nothing is stored)
+    #[arg(long, value_parser = DryRun::parse, num_args = 0..=1, require_equals = true, default_missing_value = "unchanged", default_value = "none")]
+    pub dry_run: DryRun,
+    #[command(flatten)]
+    pub print: PrintFlags,
+    /// Name of the manager used to track field ownership
+    #[arg(long)]
+    pub field_manager: Option<String>,
+}
+
+impl Mode {
+    /// What `-o` asks for.
+    pub fn printer(&self) -> Result<Printer> {
+        self.print.printer(Formats::Objects)
+    }
+
+    /// `--field-manager`, or what kubectl says without it.
+    pub fn manager<'a>(&'a self, usual: &'a str) -> &'a str {
+        self.field_manager.as_deref().unwrap_or(usual)
+    }
+
+    /// `created`, with the kind of dry run.
+    pub fn done(&self, word: &str) -> String {
+        self.dry_run.done(word)
     }
 
     /// Whether nothing is sent.
@@ -90,7 +123,7 @@ impl Validate {
             "strict" | "true" => Ok("Strict"),
             "warn" => Ok("Warn"),
             "ignore" | "false" => Ok("Ignore"),
-            other => Err(CtlError::Usage(format!(
+            other => Err(CtlError::plain(format!(
                 "invalid - validate option {other:?}; must be one of: strict (or true), warn, ignore (or false)"
             ))),
         }
@@ -106,7 +139,9 @@ pub async fn patch(
     mode: &Mode,
     manager: &str,
 ) -> Result<Value> {
-    let call = Call::new(Method::PATCH, target.path()).query("fieldManager", manager).body_as(content_type, body);
+    let call = Call::new(Method::PATCH, target.path())
+        .query("fieldManager", mode.manager(manager))
+        .body_as(content_type, body);
     session.api.json(&mode.mark(call)).await
 }
 

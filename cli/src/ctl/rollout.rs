@@ -5,18 +5,20 @@ mod progress;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use http::Method;
 use serde_json::{Value, json};
 
 use self::progress::{Progress, progress};
+use super::api::Call;
 use super::errors::{CtlError, Result};
+use super::flags;
 use super::get::show_result;
 use super::manifest::Files;
-use super::mutate::{self, JSON_PATCH, Mode, STRATEGIC};
+use super::mutate::{DryRun, JSON_PATCH, STRATEGIC};
 use super::pods::selector_of;
-use super::print::emit;
+use super::print::{Formats, PrintFlags, emit};
 use super::session::Session;
 use super::targets::{self, Selection, Target};
-use super::time;
 
 /// Manage the rollout of a deployment.
 #[derive(Debug, Clone, Subcommand)]
@@ -24,15 +26,15 @@ pub enum Rollout {
     /// Show how far a rollout is, and wait for its end
     Status(StatusArgs),
     /// Start all pods anew, a few at a time
-    Restart(OnArgs),
+    Restart(ChangeArgs),
     /// Show earlier revisions
     History(HistoryArgs),
     /// Go back to an earlier revision
     Undo(UndoArgs),
     /// Stop rolling out changes
-    Pause(OnArgs),
+    Pause(ChangeArgs),
     /// Go on rolling out changes
-    Resume(OnArgs),
+    Resume(ChangeArgs),
 }
 
 /// Which workloads.
@@ -42,11 +44,21 @@ pub struct OnArgs {
     pub words: Vec<String>,
     #[command(flatten)]
     pub files: Files,
-    #[command(flatten)]
-    pub mode: Mode,
     /// Label selector
     #[arg(short = 'l', long)]
     pub selector: Option<String>,
+}
+
+/// `rollout restart`, `pause` and `resume`
+#[derive(Debug, Clone, Args)]
+pub struct ChangeArgs {
+    #[command(flatten)]
+    pub on: OnArgs,
+    #[command(flatten)]
+    pub print: PrintFlags,
+    /// Name of the manager used to track field ownership
+    #[arg(long, default_value = "kubectl-rollout")]
+    pub field_manager: String,
 }
 
 /// `rollout status`
@@ -58,8 +70,11 @@ pub struct StatusArgs {
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub watch: bool,
     /// How long to wait; 0 is without limit
-    #[arg(long, default_value = "0s")]
-    pub timeout: String,
+    #[arg(long, default_value = "0s", value_parser = flags::seconds)]
+    pub timeout: f64,
+    /// Only this revision will do; 0 is the last
+    #[arg(long, default_value_t = 0)]
+    pub revision: i64,
 }
 
 /// `rollout history`
@@ -67,6 +82,8 @@ pub struct StatusArgs {
 pub struct HistoryArgs {
     #[command(flatten)]
     pub on: OnArgs,
+    #[command(flatten)]
+    pub print: PrintFlags,
     /// Show the pod template of this revision
     #[arg(long, default_value_t = 0)]
     pub revision: i64,
@@ -77,11 +94,17 @@ pub struct HistoryArgs {
 pub struct UndoArgs {
     #[command(flatten)]
     pub on: OnArgs,
+    #[command(flatten)]
+    pub print: PrintFlags,
+    /// Only show what would happen: none, client or server
+    #[arg(long, value_parser = DryRun::parse, num_args = 0..=1, require_equals = true, default_missing_value = "unchanged", default_value = "none")]
+    pub dry_run: DryRun,
     /// The revision to go back to; 0 is the one before
     #[arg(long, default_value_t = 0)]
     pub to_revision: i64,
 }
 
+const CAUSE: &str = "kubernetes.io/change-cause";
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// Runs the verb.
@@ -90,10 +113,23 @@ pub async fn run(session: &Session, verb: &Rollout) -> Result<()> {
         Rollout::Status(args) => &args.on,
         Rollout::History(args) => &args.on,
         Rollout::Undo(args) => &args.on,
-        Rollout::Restart(args) | Rollout::Pause(args) | Rollout::Resume(args) => args,
+        Rollout::Restart(args) | Rollout::Pause(args) | Rollout::Resume(args) => &args.on,
     };
-    let selection = Selection { labels: on.selector.clone(), ..Selection::default() };
+    if on.words.is_empty() && on.files.is_empty() {
+        return Err(CtlError::plain("required resource not specified"));
+    }
+    if let Rollout::History(HistoryArgs { revision, .. }) | Rollout::Status(StatusArgs { revision, .. }) = verb
+        && *revision < 0
+    {
+        return Err(CtlError::plain(format!("revision must be a positive integer: {revision}")));
+    }
+    // A type alone means all its objects here.
+    let bare = on.words.len() == 1 && !on.words[0].contains('/') && on.selector.is_none();
+    let selection = Selection { labels: on.selector.clone(), all: bare, ..Selection::default() };
     let (found, mut failures) = targets::resolve(session, &on.words, &on.files, &selection).await?;
+    if found.is_empty() && failures.is_empty() {
+        eprintln!("No resources found in {} namespace.", session.namespace);
+    }
     for target in found {
         let outcome = match verb {
             Rollout::Status(args) => status(session, args, &target).await,
@@ -103,19 +139,31 @@ pub async fn run(session: &Session, verb: &Rollout) -> Result<()> {
             Rollout::Pause(args) => pause(session, args, &target, true).await,
             Rollout::Resume(args) => pause(session, args, &target, false).await,
         };
-        if let Err(error) = outcome {
-            failures.push(error);
-        }
+        failures.extend(outcome.err());
     }
     CtlError::gather(failures)
 }
 
 async fn status(session: &Session, args: &StatusArgs, target: &Target) -> Result<()> {
-    let timeout = time::duration(&args.timeout).map_err(CtlError::Usage)?;
-    let deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
+    let deadline = (args.timeout > 0.0).then(|| Instant::now() + Duration::from_secs_f64(args.timeout));
     let mut last = String::new();
     loop {
-        let object = target.fetch(session).await?;
+        let object = match target.fetch(session).await {
+            Ok(object) => object,
+            // The connection broke in the middle; another master goes on.
+            Err(error) if error.is_passing() && !last.is_empty() => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let running = revision(&object);
+        if args.revision > 0 && running != args.revision {
+            return Err(CtlError::plain(format!(
+                "desired revision ({}) is different from the running revision ({running})",
+                args.revision
+            )));
+        }
         let (text, done) = match progress(&object) {
             Progress::Waiting(text) => (text, false),
             Progress::Done(text) => (text, true),
@@ -135,56 +183,44 @@ async fn status(session: &Session, args: &StatusArgs, target: &Target) -> Result
     }
 }
 
-fn need_deployment(target: &Target, verb: &str) -> Result<()> {
-    match (target.resource.group.as_str(), target.resource.kind.as_str()) {
-        ("apps", "Deployment") => Ok(()),
-        _ => Err(CtlError::plain(format!("{} {verb} is not supported", target.resource.qualified()))),
-    }
+fn is_deployment(target: &Target) -> bool {
+    target.resource.group == "apps" && target.resource.kind == "Deployment"
 }
 
-async fn restart(session: &Session, args: &OnArgs, target: &Target) -> Result<()> {
-    if target.resource.group != "apps" || target.resource.kind == "ReplicaSet" {
-        return Err(CtlError::plain(format!("{} restarting is not supported", target.resource.qualified())));
-    }
+async fn restart(session: &Session, args: &ChangeArgs, target: &Target) -> Result<()> {
     let object = target.fetch(session).await?;
+    let name = format!("{} {:?}", target.resource.qualified(), target.name);
+    if !matches!(target.resource.kind.as_str(), "Deployment" | "DaemonSet" | "StatefulSet") {
+        return Err(CtlError::plain(format!("{name} restarting is not supported")));
+    }
     if object["spec"]["paused"] == true {
-        return Err(CtlError::plain(format!(
-            "{} {:?} can't restart paused deployment (run rollout resume first)",
-            target.resource.qualified(),
-            target.name
-        )));
+        return Err(CtlError::plain(format!("{name} can't restart paused deployment (run rollout resume first)")));
     }
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let body = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
-    change(session, args, target, STRATEGIC, &body, "restarted").await
+    change(session, args, target, &body, "restarted").await
 }
 
-async fn pause(session: &Session, args: &OnArgs, target: &Target, paused: bool) -> Result<()> {
-    need_deployment(target, if paused { "pausing" } else { "resuming" })?;
+async fn pause(session: &Session, args: &ChangeArgs, target: &Target, paused: bool) -> Result<()> {
     let object = target.fetch(session).await?;
-    let word = if paused { "paused" } else { "resumed" };
+    let name = format!("{} {:?}", target.resource.qualified(), target.name);
+    if !is_deployment(target) {
+        let doing = if paused { "pausing" } else { "resuming" };
+        return Err(CtlError::plain(format!("{name} {doing} is not supported")));
+    }
     if object["spec"]["paused"].as_bool().unwrap_or_default() == paused {
         let state = if paused { "is already paused" } else { "is not paused" };
-        return Err(CtlError::plain(format!("{} {:?} {state}", target.resource.qualified(), target.name)));
+        return Err(CtlError::plain(format!("{name} {state}")));
     }
     let body = json!({"spec": {"paused": if paused { json!(true) } else { Value::Null }}});
-    change(session, args, target, STRATEGIC, &body, word).await
+    change(session, args, target, &body, if paused { "paused" } else { "resumed" }).await
 }
 
-async fn change(
-    session: &Session,
-    args: &OnArgs,
-    target: &Target,
-    kind: &'static str,
-    body: &Value,
-    word: &str,
-) -> Result<()> {
-    let result = if args.mode.client_only() {
-        target.fetch(session).await?
-    } else {
-        mutate::patch(session, target, kind, body, &args.mode, "kubectl-rollout").await?
-    };
-    show_result(target, &result, &args.mode.format()?, &args.mode.done(word))
+async fn change(session: &Session, args: &ChangeArgs, target: &Target, body: &Value, word: &str) -> Result<()> {
+    let call =
+        Call::new(Method::PATCH, target.path()).query("fieldManager", &args.field_manager).body_as(STRATEGIC, body);
+    let result = session.api.json(&call).await?;
+    show_result(target, &result, &args.print.printer(Formats::Objects)?, word)
 }
 
 fn revision(object: &Value) -> i64 {
@@ -207,13 +243,27 @@ async fn revisions(session: &Session, target: &Target) -> Result<(Value, Vec<Val
 }
 
 async fn history(session: &Session, args: &HistoryArgs, target: &Target) -> Result<()> {
-    need_deployment(target, "history viewing")?;
+    let printer = args.print.printer(Formats::Objects)?;
+    if !is_deployment(target) {
+        target.fetch(session).await?;
+        return Err(CtlError::plain(format!("no history viewer has been implemented for {:?}", kind_of(target))));
+    }
     let (_, sets) = revisions(session, target).await?;
+    let wanted = |set: &&Value| args.revision == 0 || revision(set) == args.revision;
+    if !printer.is_table() {
+        if args.revision > 0 && !sets.iter().any(|set| wanted(&set)) {
+            return Err(CtlError::plain("unable to find the specified revision"));
+        }
+        let resource = session.discovery().await?.need("replicasets.apps")?;
+        for set in sets.iter().filter(wanted) {
+            show_result(&targets::of_object(&resource, set.clone()), set, &printer, "")?;
+        }
+        return Ok(());
+    }
     if args.revision > 0 {
-        let set = sets.iter().find(|set| revision(set) == args.revision);
+        let set = sets.iter().find(wanted);
         let set = set.ok_or_else(|| CtlError::plain("unable to find the specified revision"))?;
-        let text = super::describe::pod_template(&set["spec"]["template"]);
-        return emit(&format!("{} with revision #{}\n{text}", target.label(), args.revision));
+        return emit(&format!("{} with revision #{}\n{}\n", target.label(), args.revision, template_of(set)));
     }
     if sets.is_empty() {
         return emit(&format!("{} \nNo rollout history found.\n", target.label()));
@@ -221,21 +271,46 @@ async fn history(session: &Session, args: &HistoryArgs, target: &Target) -> Resu
     let rows: String = sets
         .iter()
         .map(|set| {
-            let cause = set["metadata"]["annotations"]["kubernetes.io/change-cause"].as_str().unwrap_or("<none>");
+            let cause = set["metadata"]["annotations"][CAUSE].as_str().unwrap_or("<none>");
             format!("{:<8}  {cause}\n", revision(set))
         })
         .collect();
     emit(&format!("{} \nREVISION  CHANGE-CAUSE\n{rows}\n", target.label()))
 }
 
+/// `Kind`, or `Kind.group`.
+fn kind_of(target: &Target) -> String {
+    match target.resource.group.as_str() {
+        "" => target.resource.kind.clone(),
+        group => format!("{}.{group}", target.resource.kind),
+    }
+}
+
+/// A revision's pod template, with the cause of the change among its annotations.
+fn template_of(set: &Value) -> String {
+    let mut template = set["spec"]["template"].clone();
+    let cause = &set["metadata"]["annotations"][CAUSE];
+    if !cause.is_null() {
+        template["metadata"]["annotations"][CAUSE] = cause.clone();
+    }
+    super::describe::pod_template(&template)
+}
+
 async fn undo(session: &Session, args: &UndoArgs, target: &Target) -> Result<()> {
-    need_deployment(target, "rollback")?;
+    let printer = args.print.printer(Formats::Objects)?;
+    if !is_deployment(target) {
+        target.fetch(session).await?;
+        let (kind, group) = (&target.resource.kind, &target.resource.group);
+        return Err(CtlError::plain(format!(
+            "error retrieving rollbacker for {:?}, no visitor method exists for {{{group} {kind}}}",
+            kind_of(target)
+        )));
+    }
     let (deployment, sets) = revisions(session, target).await?;
     if deployment["spec"]["paused"] == true {
-        return Err(CtlError::plain(format!(
-            "you cannot rollback a paused deployment; resume it first with 'trictl rollout resume {}' and try again",
-            target.label()
-        )));
+        return Err(CtlError::plain(
+            "you cannot rollback a paused deployment; resume it first with 'trictl rollout resume' and try again",
+        ));
     }
     let wanted = match args.to_revision {
         0 if sets.len() < 2 => return Err(CtlError::plain(format!("no rollout history found for {}", target.label()))),
@@ -246,20 +321,27 @@ async fn undo(session: &Session, args: &UndoArgs, target: &Target) -> Result<()>
         .iter()
         .find(|set| revision(set) == wanted)
         .ok_or_else(|| CtlError::plain(format!("unable to find specified revision {wanted} in history")))?;
+    if args.dry_run == DryRun::Client {
+        let done = format!("{} (dry run)", template_of(set));
+        return show_result(target, &deployment, &printer, &done);
+    }
     let mut template = set["spec"]["template"].clone();
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
         labels.remove("pod-template-hash");
     }
     if template == deployment["spec"]["template"] {
-        return emit(&format!(
-            "{} skipped rollback (current template already matches revision {wanted})\n",
-            target.label()
-        ));
+        let done = format!("skipped rollback (current template already matches revision {wanted})");
+        return show_result(target, &deployment, &printer, &done);
     }
     // The test makes sure that nobody changed the template in between.
     let body = json!([
         {"op": "test", "path": "/metadata/resourceVersion", "value": deployment["metadata"]["resourceVersion"]},
         {"op": "replace", "path": "/spec/template", "value": template},
     ]);
-    change(session, &args.on, target, JSON_PATCH, &body, "rolled back").await
+    let mut call = Call::new(Method::PATCH, target.path()).query("fieldManager", "kubectl-rollout");
+    if args.dry_run == DryRun::Server {
+        call = call.query("dryRun", "All");
+    }
+    let result = session.api.json(&call.body_as(JSON_PATCH, &body)).await?;
+    show_result(target, &result, &printer, &args.dry_run.done("rolled back"))
 }

@@ -5,24 +5,27 @@ mod attached;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::create::{How, create_generated};
+use super::change::patched;
+use super::create::{How, Making, create_generated};
 use super::errors::{CtlError, Result};
+use super::flags::boolean;
+use super::generate::typed;
 use super::manifest::Files;
-use super::mutate::DryRun;
+use super::mutate::{DryRun, JSON_PATCH, MERGE, STRATEGIC};
 use super::session::Session;
 use super::targets::{self, Selection};
 
 /// Run an image in a pod.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {
-    /// Name of the pod
-    pub name: String,
-    /// Image to run
+    /// NAME
+    pub names: Vec<String>,
+    /// The image for the container to run
     #[arg(long)]
-    pub image: String,
-    /// Port that the container serves on
-    #[arg(long)]
-    pub port: Option<i32>,
+    pub image: Option<String>,
+    /// Port that the container exposes
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub port: String,
     /// NAME=VALUE, any number of times
     #[arg(long)]
     pub env: Vec<String>,
@@ -41,30 +44,36 @@ pub struct RunArgs {
     /// The words after -- replace the image's entry point, not only its arguments
     #[arg(long)]
     pub command: bool,
+    /// Run the container in privileged mode
+    #[arg(long)]
+    pub privileged: bool,
+    /// Create a service for the pod's port too
+    #[arg(long)]
+    pub expose: bool,
+    /// An inline JSON override of the object
+    #[arg(long)]
+    pub overrides: Option<String>,
+    /// How to override: merge, strategic or json
+    #[arg(long, default_value = "merge")]
+    pub override_type: String,
     /// Keep the container's standard input open, and attach to it
-    #[arg(short = 'i', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    #[arg(short = 'i', long)]
     pub stdin: bool,
     /// Give the container a terminal
-    #[arg(short = 't', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    #[arg(short = 't', long)]
     pub tty: bool,
     /// Wait for the pod and attach to it; the default is whether -i is given
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, hide_possible_values = true)]
+    #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub attach: Option<bool>,
     /// Delete the pod after the session
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    #[arg(long)]
     pub rm: bool,
     /// With -i, leave the container's input open after the session
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    #[arg(long)]
     pub leave_stdin_open: bool,
     /// No prompts
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    #[arg(short, long)]
     pub quiet: bool,
-    /// Run the container in privileged mode
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
-    pub privileged: bool,
-    /// Make a service for the pod too; needs --port
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
-    pub expose: bool,
     /// How long to wait for the pod
     #[arg(long, default_value = "1m0s")]
     pub pod_running_timeout: String,
@@ -79,15 +88,54 @@ impl RunArgs {
     fn attaches(&self) -> bool {
         self.attach.unwrap_or(self.stdin)
     }
+
+    /// Name of the pod.
+    fn name(&self) -> &str {
+        self.names.first().map(String::as_str).unwrap_or_default()
+    }
 }
 
 /// Runs `run`.
 pub async fn run(session: &Session, args: &RunArgs) -> Result<()> {
+    if args.image.is_none() {
+        return Err(CtlError::plain("required flag(s) \"image\" not set"));
+    }
+    if args.names.is_empty() {
+        return Err(CtlError::usage("NAME is required for run"));
+    }
+    refusals(args)?;
+    if !["Always", "OnFailure", "Never"].contains(&args.restart.as_str()) {
+        return Err(CtlError::usage(format!("invalid restart policy: {}", args.restart)));
+    }
+    let image = args.image.as_deref().unwrap_or_default();
+    if image.is_empty()
+        || image.contains(char::is_whitespace)
+        || image.chars().any(char::is_uppercase) && !image.contains(':')
+    {
+        return Err(CtlError::plain(format!("Invalid image name {image:?}: invalid reference format")));
+    }
+    let making = Making { manager: "kubectl-run", done: "created", refusal: "" };
+    let pod = overridden(pod(args)?, args.overrides.as_deref(), &args.override_type)?;
+    let service = if args.expose { Some(service_of(args, &pod)?) } else { None };
+    if args.attaches() {
+        return attached::run(session, args, pod, service).await;
+    }
+    if let Some(service) = service {
+        create_generated(session, service, &args.how, &making).await?;
+        if args.how.mode.client_only() && args.how.mode.print.output.as_deref() == Some("yaml") {
+            super::print::emit("---\n")?;
+        }
+    }
+    create_generated(session, pod, &args.how, &making).await
+}
+
+/// Flags that do not go together.
+fn refusals(args: &RunArgs) -> Result<()> {
     let plain = |text: &str| Err(CtlError::plain(text));
     if args.tty && !args.stdin {
         return plain("-i/--stdin is required for containers with -t/--tty=true");
     }
-    if args.expose && args.port.is_none() {
+    if args.expose && args.port.is_empty() {
         return plain("--port must be set when exposing a service");
     }
     if args.rm && !args.attaches() {
@@ -98,25 +146,39 @@ pub async fn run(session: &Session, args: &RunArgs) -> Result<()> {
             "--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)",
         );
     }
-    let pod = pod(args)?;
-    let service = if args.expose { Some(service_of(args, &pod)) } else { None };
-    if args.attaches() {
-        return attached::run(session, args, pod, service).await;
-    }
-    if let Some(service) = service {
-        create_generated(session, service, &args.how).await?;
-    }
-    create_generated(session, pod, &args.how).await
+    Ok(())
 }
 
 /// The service of `--expose`.
-fn service_of(args: &RunArgs, pod: &Value) -> Value {
-    let port = args.port.unwrap_or_default();
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": args.name},
-        "spec": {"selector": pod["metadata"]["labels"],
-                 "ports": [{"port": port, "protocol": "TCP", "targetPort": port}]},
-    })
+fn service_of(args: &RunArgs, pod: &Value) -> Result<Value> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let port = port_number(&args.port)?;
+    let mut service = typed("v1", "Service", name);
+    service["spec"] = json!({
+        "ports": [{"protocol": "TCP", "port": port, "targetPort": port}],
+        "selector": pod["metadata"]["labels"],
+    });
+    service["status"] = json!({"loadBalancer": {}});
+    Ok(service)
+}
+
+fn port_number(text: &str) -> Result<i64> {
+    text.parse().map_err(|_| CtlError::plain(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
+}
+
+/// The object with `--overrides`.
+fn overridden(object: Value, overrides: Option<&str>, kind: &str) -> Result<Value> {
+    let Some(text) = overrides else { return Ok(object) };
+    let patch: Value =
+        serde_norway::from_str(text).map_err(|error| CtlError::plain(format!("invalid --overrides: {error}")))?;
+    let kind = match kind {
+        "merge" => MERGE,
+        "strategic" => STRATEGIC,
+        "json" => JSON_PATCH,
+        other => return Err(CtlError::plain(format!("invalid override type: {other:?}"))),
+    };
+    let target = targets::of_object(&targets::guess(&object).into(), object.clone());
+    patched(&target, &object, kind, &patch)
 }
 
 fn pairs(words: &[String], what: &str) -> Result<Map<String, Value>> {
@@ -128,27 +190,26 @@ fn pairs(words: &[String], what: &str) -> Result<Map<String, Value>> {
 }
 
 fn pod(args: &RunArgs) -> Result<Value> {
-    if !["Always", "OnFailure", "Never"].contains(&args.restart.as_str()) {
-        return Err(CtlError::plain(format!("invalid restart policy: {}", args.restart)));
-    }
+    let name = args.name();
     let labels = if args.labels.is_empty() {
-        Map::from_iter([("run".to_owned(), Value::from(args.name.clone()))])
+        Map::from_iter([("run".to_owned(), Value::from(name))])
     } else {
         pairs(&args.labels, "label")?
     };
-    let mut container = json!({"name": args.name, "image": args.image, "resources": {}});
+    let mut container = json!({"name": name, "image": args.image});
     if !args.words.is_empty() {
         container[if args.command { "command" } else { "args" }] = json!(args.words);
     }
-    if let Some(port) = args.port {
-        container["ports"] = json!([{"containerPort": port}]);
-    }
-    if let Some(policy) = &args.image_pull_policy {
-        container["imagePullPolicy"] = json!(policy);
+    if !args.port.is_empty() {
+        container["ports"] = json!([{"containerPort": port_number(&args.port)?}]);
     }
     let env = pairs(&args.env, "env")?;
     if !env.is_empty() {
         container["env"] = env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    }
+    container["resources"] = json!({});
+    if let Some(policy) = &args.image_pull_policy {
+        container["imagePullPolicy"] = json!(policy);
     }
     if args.stdin {
         container["stdin"] = json!(true);
@@ -160,14 +221,14 @@ fn pod(args: &RunArgs) -> Result<Value> {
     if args.privileged {
         container["securityContext"] = json!({"privileged": true});
     }
-    let mut metadata = json!({"name": args.name, "labels": labels});
+    let mut object = typed("v1", "Pod", name);
+    object["metadata"]["labels"] = Value::Object(labels);
     if !args.annotations.is_empty() {
-        metadata["annotations"] = Value::Object(pairs(&args.annotations, "annotation")?);
+        object["metadata"]["annotations"] = Value::Object(pairs(&args.annotations, "annotation")?);
     }
-    Ok(json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
-        "spec": {"containers": [container], "dnsPolicy": "ClusterFirst", "restartPolicy": args.restart},
-    }))
+    object["spec"] = json!({"containers": [container], "restartPolicy": args.restart, "dnsPolicy": "ClusterFirst"});
+    object["status"] = json!({});
+    Ok(object)
 }
 
 /// Make a service for the pods of a workload.
@@ -198,6 +259,24 @@ pub struct ExposeArgs {
     /// Labels of the service
     #[arg(short = 'l', long, value_delimiter = ',')]
     pub labels: Vec<String>,
+    /// Labels that select the pods, instead of the object's own
+    #[arg(long)]
+    pub selector: Option<String>,
+    /// An external address
+    #[arg(long)]
+    pub external_ip: Option<String>,
+    /// Address for a load balancer
+    #[arg(long)]
+    pub load_balancer_ip: Option<String>,
+    /// None or ClientIP
+    #[arg(long)]
+    pub session_affinity: Option<String>,
+    /// An inline JSON override of the object
+    #[arg(long)]
+    pub overrides: Option<String>,
+    /// How to override: merge, strategic or json
+    #[arg(long, default_value = "merge")]
+    pub override_type: String,
     #[command(flatten)]
     pub how: How,
 }
@@ -209,7 +288,9 @@ pub async fn expose(session: &Session, args: &ExposeArgs) -> Result<()> {
     for target in found {
         let object = target.fetch(session).await?;
         let service = service(args, &target.name, &target.resource.kind, &object)?;
-        create_generated(session, service, &args.how).await.map_err(|error| error.during("exposing", None))?;
+        let service = overridden(service, args.overrides.as_deref(), &args.override_type)?;
+        let making = Making { manager: "kubectl-expose", done: "exposed", refusal: "" };
+        create_generated(session, service, &args.how, &making).await?;
     }
     Ok(())
 }
@@ -221,23 +302,66 @@ fn service(args: &ExposeArgs, name: &str, kind: &str, object: &Value) -> Result<
         "Service" | "ReplicationController" => &spec["selector"],
         _ => &spec["selector"]["matchLabels"],
     };
+    if !matches!(kind, "Pod" | "Service" | "ReplicationController" | "Deployment" | "ReplicaSet") {
+        return Err(CtlError::plain(format!("cannot expose a {kind}")));
+    }
+    let given = args.selector.as_ref().map(|text| {
+        let words: Vec<String> = text.split(',').map(str::to_owned).collect();
+        pairs(&words, "selector").map(Value::Object)
+    });
+    let given = given.transpose()?;
+    let selector = given.as_ref().unwrap_or(selector);
     if selector.as_object().is_none_or(Map::is_empty) {
         return Err(CtlError::plain(format!(
             "couldn't retrieve selectors via --selector flag or introspection: {kind} {name:?} has none"
         )));
     }
+    let entries = service_ports(args, kind, spec)?;
+    let mut labels = object["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+    if !args.labels.is_empty() {
+        labels = pairs(&args.labels, "label")?;
+    }
+    let mut service = typed("v1", "Service", args.name.as_deref().unwrap_or(name));
+    if !labels.is_empty() {
+        service["metadata"]["labels"] = Value::Object(labels);
+    }
+    service["spec"] = json!({"ports": entries, "selector": selector});
+    let fields = [
+        ("clusterIP", &args.cluster_ip),
+        ("type", &args.r#type),
+        ("sessionAffinity", &args.session_affinity),
+        ("loadBalancerIP", &args.load_balancer_ip),
+    ];
+    for (field, value) in fields {
+        if let Some(value) = value {
+            service["spec"][field] = json!(value);
+        }
+    }
+    if let Some(address) = &args.external_ip {
+        service["spec"]["externalIPs"] = json!([address]);
+    }
+    service["status"] = json!({"loadBalancer": {}});
+    Ok(service)
+}
+
+/// The service's ports: the one asked for, or those that the object declares.
+fn service_ports(args: &ExposeArgs, kind: &str, spec: &Value) -> Result<Vec<Value>> {
     let pod_spec = if kind == "Pod" { spec } else { &spec["template"]["spec"] };
     let containers = pod_spec["containers"].as_array().into_iter().flatten();
-    let declared: Vec<i64> = containers
-        .flat_map(|container| container["ports"].as_array().into_iter().flatten())
-        .filter_map(|port| port["containerPort"].as_i64())
+    let of_service = spec["ports"].as_array().into_iter().flatten().filter_map(|port| port["port"].as_i64());
+    let declared: Vec<i64> = of_service
+        .chain(
+            containers
+                .flat_map(|container| container["ports"].as_array().into_iter().flatten())
+                .filter_map(|port| port["containerPort"].as_i64()),
+        )
         .collect();
     let ports: Vec<i64> = args.port.map_or(declared, |port| vec![i64::from(port)]);
     if ports.is_empty() {
         return Err(CtlError::plain("couldn't find port via --port flag or introspection"));
     }
     let several = ports.len() > 1;
-    let entries: Vec<Value> = ports
+    Ok(ports
         .into_iter()
         .enumerate()
         .map(|(index, port)| {
@@ -245,29 +369,16 @@ fn service(args: &ExposeArgs, name: &str, kind: &str, object: &Value) -> Result<
                 Some(text) => text.parse::<i64>().map(Value::from).unwrap_or_else(|_| Value::from(text.clone())),
                 None => Value::from(port),
             };
-            let mut entry = json!({"port": port, "protocol": args.protocol, "targetPort": target});
+            let mut entry = json!({});
             if several {
                 entry["name"] = Value::from(format!("port-{}", index + 1));
             }
+            entry["protocol"] = json!(args.protocol);
+            entry["port"] = json!(port);
+            entry["targetPort"] = target;
             entry
         })
-        .collect();
-    let mut labels = object["metadata"]["labels"].as_object().cloned().unwrap_or_default();
-    if !args.labels.is_empty() {
-        labels = pairs(&args.labels, "label")?;
-    }
-    let mut service = json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": args.name.clone().unwrap_or_else(|| name.to_owned()), "labels": labels},
-        "spec": {"selector": selector, "ports": entries},
-    });
-    if let Some(kind) = &args.r#type {
-        service["spec"]["type"] = json!(kind);
-    }
-    if let Some(address) = &args.cluster_ip {
-        service["spec"]["clusterIP"] = json!(address);
-    }
-    Ok(service)
+        .collect())
 }
 
 #[cfg(test)]
@@ -279,8 +390,8 @@ mod tests {
     #[test]
     fn a_pod_from_flags() {
         let args = RunArgs {
-            name: "x".into(),
-            image: "busybox".into(),
+            names: vec!["x".into()],
+            image: Some("busybox".into()),
             env: vec!["A=b=c".into()],
             words: vec!["sleep".into(), "1".into()],
             restart: "Never".into(),
@@ -290,17 +401,6 @@ mod tests {
         assert_eq!(pod["metadata"]["labels"], json!({"run": "x"}));
         assert_eq!(pod["spec"]["containers"][0]["args"], json!(["sleep", "1"]));
         assert_eq!(pod["spec"]["containers"][0]["env"], json!([{"name": "A", "value": "b=c"}]));
-    }
-
-    #[test]
-    fn a_pod_to_attach_to() {
-        let args = RunArgs { name: "x".into(), stdin: true, tty: true, restart: "Never".into(), ..RunArgs::default() };
-        let made = pod(&args).unwrap();
-        let container = &made["spec"]["containers"][0];
-        assert!(container["stdin"] == true && container["stdinOnce"] == true && container["tty"] == true);
-        assert!(args.attaches() && !RunArgs { attach: Some(false), ..args.clone() }.attaches());
-        let open = pod(&RunArgs { leave_stdin_open: true, ..args }).unwrap();
-        assert_eq!(open["spec"]["containers"][0]["stdinOnce"], false);
     }
 
     #[test]

@@ -52,12 +52,51 @@ pub struct Global {
     /// Do not verify the server's certificate
     #[arg(long, global = true)]
     pub insecure_skip_tls_verify: bool,
+    /// Username to impersonate for the operation
+    #[arg(long = "as", global = true, value_name = "NAME")]
+    pub impersonate: Option<String>,
+    /// UID to impersonate for the operation
+    #[arg(long, global = true, value_name = "UID")]
+    pub as_uid: Option<String>,
+    /// Group to impersonate for the operation, any number of times
+    #[arg(long, global = true, value_name = "GROUP")]
+    pub as_group: Vec<String>,
+    /// Not used: nothing is kept between calls
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Not used: requests are not compressed
+    #[arg(long, global = true)]
+    pub disable_compression: bool,
+    /// Require the server's version to match the client's
+    #[arg(long, global = true)]
+    pub match_server_version: bool,
+    /// Username for basic authentication (which no Kubernetes serves any more)
+    #[arg(long, global = true, value_name = "NAME", hide = true)]
+    pub username: Option<String>,
+    /// Password for basic authentication
+    #[arg(long, global = true, value_name = "PASSWORD", hide = true)]
+    pub password: Option<String>,
+    /// Not used: there is no profiler
+    #[arg(long, global = true, hide = true)]
+    pub profile: Option<String>,
+    /// Not used: there is no profiler
+    #[arg(long, global = true, hide = true)]
+    pub profile_output: Option<PathBuf>,
+    /// Not used: logs are written at once
+    #[arg(long, global = true, hide = true)]
+    pub log_flush_frequency: Option<String>,
+    /// Not used: use -v
+    #[arg(long, global = true, hide = true)]
+    pub vmodule: Option<String>,
+    /// Treat warnings received from the server as errors and exit with a non-zero exit code
+    #[arg(long, global = true)]
+    pub warnings_as_errors: bool,
     /// How long to wait for a single request's answer (1s, 2m); 0 is without limit
     #[arg(long, global = true, value_name = "DURATION", default_value = "0")]
     pub request_timeout: String,
     /// Log verbosity; from 6 on connections are logged to standard error
     #[arg(short = 'v', long = "v", global = true, value_name = "LEVEL", default_value_t = 0)]
-    pub verbosity: u8,
+    pub verbosity: i64,
 }
 
 impl Global {
@@ -96,14 +135,13 @@ impl Session {
     /// Reads kubeconfigs and prepares a connection; nothing is contacted yet.
     pub fn open(global: &Global) -> Result<Session> {
         let resolved = resolve(global)?;
-        let timeout = time::duration(&global.request_timeout)
-            .or_else(|error| global.request_timeout.parse().map(std::time::Duration::from_secs).map_err(|_| error))
-            .map_err(|error| CtlError::Usage(format!("invalid argument for \"--request-timeout\": {error}")))?;
+        let timeout = request_timeout(&global.request_timeout)?;
+        let impersonation = impersonation(global, &resolved)?;
         let namespace = resolved.namespace.clone();
         let (client, masters) =
             masters::connect(resolved.masters).map_err(|error| CtlError::plain(error.to_string()))?;
         Ok(Session {
-            api: Api::new(client, Some(timeout).filter(|timeout| !timeout.is_zero())),
+            api: Api::new(client, Some(timeout).filter(|timeout| !timeout.is_zero()), impersonation),
             namespace,
             namespace_given: global.namespace.is_some(),
             masters,
@@ -118,16 +156,72 @@ impl Session {
     }
 }
 
+/// `--request-timeout`: a duration, or seconds.
+pub fn request_timeout(text: &str) -> Result<std::time::Duration> {
+    time::duration(text).or_else(|_| text.parse().map(std::time::Duration::from_secs)).map_err(|_| {
+        CtlError::plain(
+            "Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a \
+             corresponding time unit (e.g. 1s | 2m | 3h)",
+        )
+    })
+}
+
+/// The headers of `--as` and its companions.
+fn impersonation(global: &Global, resolved: &Resolved) -> Result<Vec<(&'static str, String)>> {
+    let mut headers = Vec::new();
+    headers.extend(global.impersonate.iter().map(|name| ("Impersonate-User", name.clone())));
+    headers.extend(global.as_uid.iter().map(|uid| ("Impersonate-Uid", uid.clone())));
+    headers.extend(global.as_group.iter().map(|group| ("Impersonate-Group", group.clone())));
+    if global.impersonate.is_none() && !headers.is_empty() {
+        let context = load(global)?.contexts.into_iter().find(|entry| Some(&entry.name) == resolved.context.as_ref());
+        let user = global.user.clone().or(context.map(|entry| entry.context.user)).unwrap_or_default();
+        return Err(CtlError::bare(format!(
+            "Error in configuration: requesting uid, groups or user-extra for {} without impersonating a user",
+            user
+        )));
+    }
+    Ok(headers)
+}
+
 /// The context in use, resolved.
 pub fn resolve(global: &Global) -> Result<Resolved> {
+    if let Some(path) = global.kubeconfig.as_deref().filter(|path| !path.exists()) {
+        return Err(CtlError::plain(format!("stat {}: no such file or directory", path.display())));
+    }
     let config = load(global)?;
+    files_exist(global, &config)?;
     config.resolve(&global.overrides()).map_err(|error| match error {
         // What people without a kubeconfig see from kubectl.
-        KubeconfigError::Nothing => CtlError::plain(
-            "no kubeconfig names a cluster: set KUBECONFIG, or give --kubeconfig or --server".to_owned(),
+        KubeconfigError::Nothing => CtlError::bare(
+            "The connection to the server localhost:8080 was refused - did you specify the right host or port?\n\
+             No kubeconfig names a cluster: set KUBECONFIG, or give --kubeconfig or --server",
         ),
+        KubeconfigError::NoCluster { name, .. } => CtlError::plain(format!("cluster {name:?} does not exist")),
+        KubeconfigError::NoUser { name, .. } => CtlError::plain(format!("auth info {name:?} does not exist")),
         other => CtlError::plain(other.to_string()),
     })
+}
+
+/// Files that flags name have to be there.
+fn files_exist(global: &Global, config: &Kubeconfig) -> Result<()> {
+    let context = global.context.as_ref().or(config.current_context.as_ref());
+    let context = config.contexts.iter().find(|entry| Some(&entry.name) == context);
+    let cluster = global.cluster.clone().or(context.map(|entry| entry.context.cluster.clone())).unwrap_or_default();
+    let user = global.user.clone().or(context.map(|entry| entry.context.user.clone())).unwrap_or_default();
+    let files = [
+        ("certificate-authority", &global.certificate_authority, &cluster),
+        ("client-cert", &global.client_certificate, &user),
+        ("client-key", &global.client_key, &user),
+    ];
+    for (name, path, of) in files {
+        if let Some(path) = path.as_ref().filter(|path| !path.exists()) {
+            let path = path.display();
+            return Err(CtlError::bare(format!(
+                "Error in configuration: unable to read {name} {path} for {of} due to open {path}: no such file or directory"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The merged kubeconfigs.

@@ -60,6 +60,8 @@ pub struct Selection {
     pub all_namespaces: bool,
     /// `--all`, for verbs that do not take a bare type.
     pub all: bool,
+    /// Objects per page; none is 500.
+    pub chunk: Option<i64>,
 }
 
 impl Selection {
@@ -78,13 +80,18 @@ pub enum Query {
     Every(Arc<Resource>),
 }
 
+/// What verbs say that were given neither words nor files.
+pub const NOTHING: &str = "You must provide one or more resources by argument or filename.\nExample resource \
+                           specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> \
+                           <name>'\n   '<resource>'";
+
 /// Understands `TYPE[,TYPE…] [NAME…]` and `TYPE/NAME…`. The flag tells whether several types were asked for.
 pub fn parse(discovery: &Discovery, words: &[String]) -> Result<(Vec<Query>, bool)> {
     if words.iter().any(|word| word.contains('/')) {
         return parse_slashed(discovery, words);
     }
     let Some((types, names)) = words.split_first() else {
-        return Err(CtlError::plain("you must specify one or more resources by argument or filename"));
+        return Err(CtlError::plain(NOTHING));
     };
     let mut resources = Vec::new();
     for name in types.split(',').filter(|name| !name.is_empty()) {
@@ -104,10 +111,11 @@ fn parse_slashed(discovery: &Discovery, words: &[String]) -> Result<(Vec<Query>,
     for word in words {
         let (kind, name) = match word.split_once('/') {
             Some((kind, name)) if !kind.is_empty() && !name.is_empty() && !name.contains('/') => (kind, name),
+            Some((_, name)) if name.contains('/') => {
+                return Err(CtlError::plain("arguments in resource/name form may not have more than one slash"));
+            }
             Some(_) => {
-                return Err(CtlError::plain(format!(
-                    "arguments in resource/name form must have a single resource and name: {word:?}"
-                )));
+                return Err(CtlError::plain("arguments in resource/name form must have a single resource and name"));
             }
             None => {
                 return Err(CtlError::plain(
@@ -142,6 +150,34 @@ pub async fn from_files(session: &Session, files: &Files) -> Result<(Vec<Target>
         }
     }
     Ok((targets, failures))
+}
+
+/// The targets of files without asking the server what it serves.
+pub fn offline(session: &Session, files: &Files) -> Result<(Vec<Target>, Vec<CtlError>)> {
+    let (documents, failures) = files.read()?;
+    let targets = documents.into_iter().map(|document| {
+        let resource = Arc::new(guess(&document.object));
+        let mut target = of_object(&resource, document.object);
+        target.namespace = Some(session.namespace.clone());
+        target
+    });
+    Ok((targets.collect(), failures))
+}
+
+/// A resource as its object's kind suggests it.
+pub fn guess(object: &Value) -> Resource {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    let built_in = trireme_api::Catalogue::builtin().by_kind(group, version, text("kind"));
+    Resource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: text("kind").to_owned(),
+        singular: text("kind").to_lowercase(),
+        plural: format!("{}s", text("kind").to_lowercase()),
+        namespaced: built_in.is_none_or(|resource| resource.scope == trireme_api::catalogue::Scope::Namespaced),
+        ..Resource::default()
+    }
 }
 
 /// Finds resource and namespace of an object.
@@ -187,10 +223,16 @@ pub async fn resolve(
     if !files.is_empty() {
         if !words.is_empty() {
             return Err(CtlError::plain(
-                "when paths, URLs, or stdin is provided as input, you may not specify a resource by arguments as well",
+                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
             ));
         }
         return from_files(session, files).await;
+    }
+    if words.is_empty() {
+        return Err(CtlError::plain(NOTHING));
+    }
+    if selection.all && selection.labels.as_ref().is_some_and(|labels| !labels.is_empty()) {
+        return Err(CtlError::plain("setting 'all' parameter but found a non empty selector. "));
     }
     let discovery = session.discovery().await?;
     let (queries, _) = parse(&discovery, words)?;
@@ -240,17 +282,42 @@ pub fn scope(session: &Session, resource: &Resource, selection: &Selection) -> S
     resource.path(namespace)
 }
 
+/// Adds to the server's complaint about a list what was looked for.
+pub fn while_listing(error: CtlError, resource: &Resource, selection: &Selection) -> CtlError {
+    match error {
+        CtlError::Status(mut status) if matches!(status["reason"].as_str(), Some("BadRequest" | "NotFound")) => {
+            let gvr = format!("{}/{}, Resource={}", resource.group, resource.version, resource.plural);
+            let message = status["message"].as_str().unwrap_or_default();
+            let (labels, fields) = (selection.labels.as_deref(), selection.fields.as_deref());
+            let text = match (labels.unwrap_or_default(), fields.unwrap_or_default()) {
+                ("", "") => format!("Unable to list {gvr:?}: {message}"),
+                (labels, fields) => format!(
+                    "Unable to find {gvr:?} that match label selector {labels:?}, field selector {fields:?}: {message}"
+                ),
+            };
+            status["message"] = Value::from(text);
+            CtlError::Status(status)
+        }
+        other => other,
+    }
+}
+
 /// All objects of a type that the selection matches, page by page.
 pub async fn list(session: &Session, resource: &Resource, selection: &Selection) -> Result<Vec<Value>> {
+    list_at(session, resource, &scope(session, resource, selection), selection).await
+}
+
+/// As [`list`], of a path.
+pub async fn list_at(session: &Session, resource: &Resource, path: &str, selection: &Selection) -> Result<Vec<Value>> {
     let mut objects = Vec::new();
     let mut next = String::new();
     loop {
-        let call = Call::get(scope(session, resource, selection))
+        let call = Call::get(path)
             .query_some("labelSelector", selection.labels.as_deref())
             .query_some("fieldSelector", selection.fields.as_deref())
-            .query("limit", 500)
+            .query("limit", selection.chunk.unwrap_or(500))
             .query_some("continue", Some(&next));
-        let mut page = session.api.json(&call).await?;
+        let mut page = session.api.json(&call).await.map_err(|error| while_listing(error, resource, selection))?;
         if let Some(items) = page["items"].as_array_mut() {
             for mut item in std::mem::take(items) {
                 stamp(&mut item, resource);

@@ -1,6 +1,8 @@
 //! `trictl apply`: three-way merges against what was applied last.
 
 pub mod diff;
+mod last;
+mod prune;
 pub mod shape;
 #[cfg(test)]
 mod tests;
@@ -12,9 +14,11 @@ use serde_json::{Map, Value, json};
 use self::shape::Shape;
 use super::api::Call;
 use super::errors::{CtlError, Result};
+use super::flags;
 use super::get::show_result;
 use super::manifest::Files;
-use super::mutate::{MERGE, Mode, STRATEGIC, Validate};
+use super::mutate::{DryRun, MERGE, Mode, STRATEGIC, Validate};
+use super::print::Format;
 use super::session::Session;
 use super::targets::{self, Target};
 
@@ -24,7 +28,11 @@ const MANAGER: &str = "kubectl-client-side-apply";
 
 /// Apply a configuration to objects by file or standard input.
 #[derive(Debug, Clone, Default, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ApplyArgs {
+    /// None is expected
+    #[arg(hide = true)]
+    pub words: Vec<String>,
     #[command(flatten)]
     pub files: Files,
     #[command(flatten)]
@@ -40,53 +48,140 @@ pub struct ApplyArgs {
     /// Delete and create anew what cannot be patched
     #[arg(long)]
     pub force: bool,
-    /// Grace period of deletions with --force
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    /// With --server-side: take over fields of others
+    #[arg(long)]
+    pub force_conflicts: bool,
+    /// Grace period of deletions with --force and --prune
+    #[arg(long, default_value_t = -1, hide_default_value = true)]
     pub grace_period: i64,
-    /// Not supported: use client-side apply
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    /// What becomes of dependents of deleted objects: background, foreground or orphan
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "background", default_value = "background")]
+    pub cascade: String,
+    /// How long to wait for deletions; 0 is without limit
+    #[arg(long, default_value = "0s", value_parser = flags::seconds)]
+    pub timeout: f64,
+    /// Wait until deleted objects are gone
+    #[arg(long)]
+    pub wait: bool,
+    /// The types' schemas tell how lists are merged (they always do)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub openapi_patch: bool,
+    /// Let the server merge
+    #[arg(long)]
     pub server_side: bool,
-    /// Not supported
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    /// Delete objects that were applied before and are not in the files
+    #[arg(long)]
     pub prune: bool,
-    /// Name of the manager of the fields
-    #[arg(long, default_value = MANAGER)]
-    pub field_manager: String,
+    /// Kinds that may be pruned: group/version/kind
+    #[arg(long)]
+    pub prune_allowlist: Vec<String>,
+    /// With --prune: all objects that were applied before, not only those of a selector
+    #[arg(long)]
+    pub all: bool,
+    /// Apply to this subresource
+    #[arg(long)]
+    pub subresource: Option<String>,
+    /// What is kept of earlier applies
+    #[command(subcommand)]
+    pub verb: Option<last::LastApplied>,
 }
 
 /// Runs the verb.
 pub async fn run(session: &Session, args: &ApplyArgs) -> Result<()> {
-    if args.server_side {
-        return Err(CtlError::plain(
-            "--server-side is not supported yet: leave it out to apply from the client's side",
-        ));
+    if let Some(verb) = &args.verb {
+        return last::run(session, verb).await;
     }
-    if args.prune {
-        return Err(CtlError::plain("--prune is not supported: delete what is no longer wanted by name or label"));
+    if !args.words.is_empty() {
+        return Err(CtlError::usage(format!("Unexpected args: [{}]", args.words.join(" "))));
     }
     if args.files.is_empty() {
         return Err(CtlError::plain("must specify one of -f and -k"));
     }
+    if args.force_conflicts && !args.server_side {
+        return Err(CtlError::plain("--force-conflicts only works with --server-side"));
+    }
+    if args.mode.client_only() && args.server_side {
+        return Err(CtlError::plain(
+            "--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)",
+        ));
+    }
+    if args.prune && args.selector.is_none() && !args.all {
+        return Err(CtlError::plain(
+            "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all \
+             flag. If you did not mean to prune all resources, specify a label selector",
+        ));
+    }
     let (found, mut failures) = targets::from_files(session, &args.files).await?;
+    let mut applied = Vec::new();
+    let mut seen = false;
     for target in found {
-        if !selected(args, &target)? {
+        if !super::create::selected(args.selector.as_deref(), &target)? {
             continue;
         }
-        if let Err(error) = apply_one(session, args, &target).await {
-            failures.push(error);
+        seen = true;
+        let outcome = match args.server_side {
+            true => server_side(session, args, &target).await,
+            false => apply_one(session, args, &target).await,
+        };
+        match outcome {
+            Ok(result) => applied.push(result),
+            Err(error) => failures.push(error),
         }
     }
-    CtlError::gather(failures)
+    if !seen && failures.is_empty() {
+        return Err(CtlError::plain("no objects passed to apply"));
+    }
+    show_all(args, &applied)?;
+    CtlError::gather(failures)?;
+    if args.prune { prune::run(session, args, &applied).await } else { Ok(()) }
 }
 
-fn selected(args: &ApplyArgs, target: &Target) -> Result<bool> {
-    let Some(text) = &args.selector else { return Ok(true) };
-    let selector =
-        trireme_api::selector::LabelSelector::parse(text).map_err(|error| CtlError::plain(error.to_string()))?;
-    Ok(target.object.as_ref().is_some_and(|object| selector.matches_object(object)))
+/// An object that was applied.
+struct Applied {
+    target: Target,
+    object: Value,
+    done: String,
 }
 
-async fn apply_one(session: &Session, args: &ApplyArgs, target: &Target) -> Result<()> {
+/// Prints the results: several objects are one list, unless they were printed as they came.
+fn show_all(args: &ApplyArgs, applied: &[Applied]) -> Result<()> {
+    let printer = args.mode.printer()?;
+    if printer.is_table() || matches!(printer.format, Format::Name) || applied.len() < 2 {
+        return applied.iter().try_for_each(|one| show_result(&one.target, &one.object, &printer, &one.done));
+    }
+    let items: Vec<Value> = applied
+        .iter()
+        .map(|one| {
+            let mut object = one.object.clone();
+            targets::stamp(&mut object, &one.target.resource);
+            object
+        })
+        .collect();
+    let mut list = json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {}});
+    printer.tidy(&mut list);
+    super::print::emit(&printer.render(&list, "list")?)
+}
+
+async fn server_side(session: &Session, args: &ApplyArgs, target: &Target) -> Result<Applied> {
+    let object = target.object.as_ref().unwrap_or(&Value::Null);
+    let manager = args.mode.manager("kubectl");
+    let mut call = Call::new(Method::PATCH, target.path())
+        .query("fieldManager", manager)
+        .query("fieldValidation", args.validate.level()?)
+        .body_as("application/apply-patch+yaml", object);
+    if args.force_conflicts {
+        call = call.query("force", "true");
+    }
+    let result = session.api.json(&args.mode.mark(call)).await.map_err(|error| match error.reason() {
+        "UnsupportedMediaType" => {
+            CtlError::bare(format!("Server-side apply not available on the server: ({})", error.reason_text()))
+        }
+        _ => error,
+    })?;
+    Ok(Applied { target: target.clone(), object: result, done: args.mode.done("serverside-applied") })
+}
+
+async fn apply_one(session: &Session, args: &ApplyArgs, target: &Target) -> Result<Applied> {
     let source = target.source.as_deref();
     if target.name.is_empty() {
         return Err(CtlError::plain(format!(
@@ -111,38 +206,49 @@ async fn apply_one(session: &Session, args: &ApplyArgs, target: &Target) -> Resu
     patch(session, args, target, &modified, current).await
 }
 
-async fn create(session: &Session, args: &ApplyArgs, target: &Target, modified: &Value) -> Result<()> {
-    let format = args.mode.format()?;
-    let mut result = modified.clone();
+async fn create(session: &Session, args: &ApplyArgs, target: &Target, modified: &Value) -> Result<Applied> {
+    let mut object = modified.clone();
     if !args.mode.client_only() {
         let call = Call::new(Method::POST, target.collection())
-            .query("fieldManager", &args.field_manager)
+            .query("fieldManager", args.mode.manager(MANAGER))
             .query("fieldValidation", args.validate.level()?)
             .body(modified);
         let sent = session.api.json(&args.mode.mark(call)).await;
-        result = sent.map_err(|error| error.during("creating", target.source.as_deref()))?;
+        object = sent.map_err(|error| error.during("creating", target.source.as_deref()))?;
     }
-    show_result(target, &result, &format, &args.mode.done("created"))
+    Ok(Applied { target: target.clone(), object, done: args.mode.done("created") })
 }
 
 /// Patches until nobody else gets in between, a few times at most.
-async fn patch(session: &Session, args: &ApplyArgs, target: &Target, modified: &Value, current: Value) -> Result<()> {
-    let format = args.mode.format()?;
+async fn patch(
+    session: &Session,
+    args: &ApplyArgs,
+    target: &Target,
+    modified: &Value,
+    current: Value,
+) -> Result<Applied> {
+    let applied = |object: Value, word: &str| Applied { target: target.clone(), object, done: args.mode.done(word) };
+    if args.mode.client_only() {
+        return Ok(applied(modified.clone(), "configured"));
+    }
     let mut current = current;
-    for round in 0.. {
-        let (body, content_type) = three_way(target, modified, &current)?;
+    let mut round = 0;
+    loop {
+        let (body, content_type) = three_way(target, modified, &current, args.overwrite)?;
         if body.as_object().is_some_and(Map::is_empty) {
-            return show_result(target, &current, &format, &args.mode.done("unchanged"));
-        }
-        if args.mode.client_only() {
-            return show_result(target, modified, &format, &args.mode.done("configured"));
+            return Ok(applied(current, "unchanged"));
         }
         let call = Call::new(Method::PATCH, target.path())
-            .query("fieldManager", &args.field_manager)
+            .query("fieldManager", args.mode.manager(MANAGER))
             .query("fieldValidation", args.validate.level()?)
             .body_as(content_type, &body);
         match session.api.json(&args.mode.mark(call)).await {
-            Ok(result) => return show_result(target, &result, &format, &args.mode.done("configured")),
+            Ok(result) => {
+                // A patch that changes nothing, such as a warning's, is no change.
+                let same = result["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"]
+                    && args.mode.dry_run == DryRun::None;
+                return Ok(applied(result, if same { "unchanged" } else { "configured" }));
+            }
             Err(error) if error.is_conflict() && round < 5 => current = target.fetch(session).await?,
             Err(error) if args.force && matches!(error.reason(), "Conflict" | "Invalid") => {
                 return replace(session, args, target, modified).await;
@@ -153,14 +259,14 @@ async fn patch(session: &Session, args: &ApplyArgs, target: &Target, modified: &
                 return Err(error.during(&what, target.source.as_deref()));
             }
         }
+        round += 1;
     }
-    Ok(())
 }
 
-async fn replace(session: &Session, args: &ApplyArgs, target: &Target, modified: &Value) -> Result<()> {
+async fn replace(session: &Session, args: &ApplyArgs, target: &Target, modified: &Value) -> Result<Applied> {
     let options = super::delete::Options {
         grace_period: Some(args.grace_period).filter(|seconds| *seconds >= 0),
-        propagation: "Background",
+        propagation: super::delete::propagation(&args.cascade)?,
         dry_run: false,
     };
     super::delete::remove(session, target, &options).await?;
@@ -169,7 +275,7 @@ async fn replace(session: &Session, args: &ApplyArgs, target: &Target, modified:
 }
 
 /// The patch from what was applied last and what is there to what is wanted, with its media type.
-fn three_way(target: &Target, modified: &Value, current: &Value) -> Result<(Value, &'static str)> {
+pub fn three_way(target: &Target, modified: &Value, current: &Value, overwrite: bool) -> Result<(Value, &'static str)> {
     let original = match current["metadata"]["annotations"][LAST_APPLIED].as_str() {
         Some(text) => serde_json::from_str(text)
             .map_err(|error| CtlError::plain(format!("the annotation {LAST_APPLIED} is not JSON: {error}")))?,
@@ -179,24 +285,68 @@ fn three_way(target: &Target, modified: &Value, current: &Value) -> Result<(Valu
         Some(shape) => {
             let patch = diff::three_way(&original, modified, current, &shape)
                 .map_err(|reason| CtlError::plain(format!("creating patch for {}: {reason}", target.label())))?;
+            if !overwrite {
+                conflicts(&original, current, &patch, target)?;
+            }
             Ok((patch, STRATEGIC))
         }
         None => Ok((diff::three_way_plain(&original, modified, current), MERGE)),
     }
 }
 
-/// The object with itself in its annotation, byte for byte as kubectl would write it.
-pub fn with_last_applied(object: &Value) -> Value {
-    let mut plain = object.clone();
-    let mut annotated = object.clone();
-    if let Some(annotations) = annotations(&mut plain) {
+/// Without --overwrite, what others changed since the last apply is not changed back.
+fn conflicts(original: &Value, current: &Value, patch: &Value, target: &Target) -> Result<()> {
+    fn clash(original: &Value, current: &Value, patch: &Value) -> bool {
+        let Some(fields) = patch.as_object() else { return false };
+        fields.iter().any(|(name, wanted)| {
+            let (before, now) = (&original[name], &current[name]);
+            match wanted {
+                Value::Object(_) => clash(before, now, wanted),
+                Value::Array(_) => false,
+                wanted => !before.is_null() && before != now && now != wanted,
+            }
+        })
+    }
+    let mut patch = patch.clone();
+    if let Some(annotations) = patch.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(LAST_APPLIED);
     }
-    let text = super::print::sorted(&plain).to_string() + "\n";
+    match clash(original, current, &patch) {
+        true => Err(CtlError::plain(format!(
+            "creating patch for {}: others changed what this would change back; use --overwrite",
+            target.label()
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// The object with itself in its annotation, byte for byte as kubectl would write it.
+pub fn with_last_applied(object: &Value) -> Value {
+    let text = if is_generated(object) {
+        // kubectl takes these down as it made them: in their order, before a namespace comes in.
+        let mut plain = object.clone();
+        if let Some(metadata) = plain["metadata"].as_object_mut() {
+            metadata.remove("namespace");
+        }
+        plain.to_string()
+    } else {
+        let mut plain = object.clone();
+        if let Some(annotations) = annotations(&mut plain) {
+            annotations.remove(LAST_APPLIED);
+        }
+        super::print::sorted(&plain).to_string()
+    };
+    let mut annotated = object.clone();
     if let Some(annotations) = annotations(&mut annotated) {
-        annotations.insert(LAST_APPLIED.to_owned(), Value::from(text));
+        annotations.insert(LAST_APPLIED.to_owned(), Value::from(text + "\n"));
     }
     annotated
+}
+
+/// Whether the object was made here from flags: those carry a time of creation that is null.
+fn is_generated(object: &Value) -> bool {
+    object["metadata"].get("creationTimestamp").is_some_and(Value::is_null)
+        && object.as_object().and_then(|map| map.keys().next()).is_some_and(|key| key == "kind")
 }
 
 fn annotations(object: &mut Value) -> Option<&mut Map<String, Value>> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::print::table::labels;
 use super::super::time;
 use super::Subject;
-use super::writer::{Page, items, or_none, plain, some};
+use super::writer::{Page, items, plain, some};
 
 /// A service.
 pub fn service(page: &mut Page, subject: &Subject) {
@@ -18,13 +18,10 @@ pub fn service(page: &mut Page, subject: &Subject) {
     page.field(0, "Type", &plain(&spec["type"]));
     page.field_some(0, "IP Family Policy", &spec["ipFamilyPolicy"]);
     let list = |value: &Value| items(value).map(plain).collect::<Vec<_>>().join(",");
-    if some(&spec["ipFamilies"]) {
-        page.field(0, "IP Families", &list(&spec["ipFamilies"]));
-    }
-    page.field(0, "IP", &or_none(&spec["clusterIP"]));
-    if some(&spec["clusterIPs"]) {
-        page.field(0, "IPs", &list(&spec["clusterIPs"]));
-    }
+    let or_nothing = |value: &Value| if some(value) { list(value) } else { "<none>".to_owned() };
+    page.field(0, "IP Families", &or_nothing(&spec["ipFamilies"]));
+    page.field(0, "IP", &plain(&spec["clusterIP"]));
+    page.field(0, "IPs", &or_nothing(&spec["clusterIPs"]));
     if some(&spec["externalIPs"]) {
         page.field(0, "External IPs", &list(&spec["externalIPs"]));
     }

@@ -38,6 +38,7 @@ fn fields(page: &mut Page, value: &Value, level: usize) {
                     }
                 }
             }
+            Value::Null => page.field(level, &name, "<nil>"),
             other => page.field(level, &name, &plain(other)),
         }
     }

@@ -26,9 +26,9 @@ pub fn describe(page: &mut Page, template: &Value) {
         pairs.sort();
         pairs
     };
-    page.multiline("  ", "Labels", "  ", pairs(&template["metadata"]["labels"], "="));
+    page.multiline("", "  Labels", "\t", pairs(&template["metadata"]["labels"], "="));
     if template["metadata"]["annotations"].is_object() {
-        page.multiline("  ", "Annotations", "  ", pairs(&template["metadata"]["annotations"], ": "));
+        page.multiline("", "  Annotations", "\t", pairs(&template["metadata"]["annotations"], ": "));
     }
     let spec = &template["spec"];
     page.field_some(1, "Service Account", &spec["serviceAccountName"]);
@@ -85,12 +85,8 @@ pub fn containers(page: &mut Page, containers: &Containers<'_>) {
 fn ports(page: &mut Page, ports: &Value) {
     let shown = |field: &str| -> Vec<String> {
         let text = |port: &Value| {
-            let name = match port["name"].as_str() {
-                Some(name) if field == "containerPort" => format!(" ({name})"),
-                _ => String::new(),
-            };
             let protocol = port["protocol"].as_str().unwrap_or("TCP");
-            format!("{}/{protocol}{name}", port[field].as_i64().unwrap_or_default())
+            format!("{}/{protocol}", port[field].as_i64().unwrap_or_default())
         };
         items(ports).map(text).collect()
     };
@@ -130,7 +126,6 @@ fn state(page: &mut Page, name: &str, state: &Value) {
     } else {
         page.field(2, name, "Waiting");
         page.field_some(3, "Reason", &state["waiting"]["reason"]);
-        page.field_some(3, "Message", &state["waiting"]["message"]);
     }
 }
 
@@ -183,7 +178,11 @@ fn environment(page: &mut Page, spec: &Value, pod: Option<&Value>) {
                 false => ("Secret", &source["secretRef"]),
             };
             let optional = reference["optional"] == true;
-            page.line(3, &format!("{}\t{kind}\tOptional: {optional}", plain(&reference["name"])));
+            let prefix = match source["prefix"].as_str().filter(|prefix| !prefix.is_empty()) {
+                Some(prefix) => format!(" with prefix '{prefix}'"),
+                None => String::new(),
+            };
+            page.line(3, &format!("{}\t{kind}{prefix}\tOptional: {optional}", plain(&reference["name"])));
         }
     }
     if !some(&spec["env"]) {
@@ -192,15 +191,16 @@ fn environment(page: &mut Page, spec: &Value, pod: Option<&Value>) {
     }
     page.line(2, "Environment:");
     for variable in items(&spec["env"]) {
-        page.line(3, &format!("{}:\t{}", plain(&variable["name"]), variable_value(variable, pod)));
+        page.line(3, &format!("{}:\t{}", plain(&variable["name"]), variable_value(variable, spec, pod)));
     }
 }
 
-fn variable_value(variable: &Value, pod: Option<&Value>) -> String {
+fn variable_value(variable: &Value, spec: &Value, pod: Option<&Value>) -> String {
     let from = &variable["valueFrom"];
     let key_of = |kind: &str, reference: &Value| {
         let (key, name) = (plain(&reference["key"]), plain(&reference["name"]));
-        format!("<set to the key '{key}' of {kind} '{name}'>\tOptional: {}", reference["optional"] == true)
+        let of = if kind == "secret" { "in" } else { "of" };
+        format!("<set to the key '{key}' {of} {kind} '{name}'>\tOptional: {}", reference["optional"] == true)
     };
     if from["fieldRef"].is_object() {
         let reference = &from["fieldRef"];
@@ -213,9 +213,23 @@ fn variable_value(variable: &Value, pod: Option<&Value>) -> String {
         key_of("secret", &from["secretKeyRef"])
     } else if from["resourceFieldRef"].is_object() {
         let reference = &from["resourceFieldRef"];
-        format!("{} ({})", plain(&reference["containerName"]), plain(&reference["resource"]))
+        let resource = plain(&reference["resource"]);
+        format!("{} ({resource})", resource_value(spec, &resource, &reference["divisor"]))
     } else {
         plain(&variable["value"]).replace('\n', "\n      \t")
+    }
+}
+
+/// `limits.cpu` of a container in units of the divisor, rounded up.
+fn resource_value(spec: &Value, resource: &str, divisor: &Value) -> String {
+    let (kind, name) = resource.split_once('.').unwrap_or((resource, ""));
+    let amount = plain(&spec["resources"][kind][name]);
+    let read =
+        |text: &str| trireme_api::quantity::Quantity::parse(text).ok().map(|quantity| quantity.milli_value() as f64);
+    let unit = read(&plain(divisor)).filter(|unit| *unit > 0.0).unwrap_or(1000.0);
+    match read(&amount) {
+        Some(amount) => format!("{}", (amount / unit).ceil()),
+        None => "0".to_owned(),
     }
 }
 

@@ -162,6 +162,7 @@ Labels:            <none>
 Annotations:       <none>
 Selector:          app=web
 Type:              ClusterIP
+IP Families:       <none>
 IP:                10.96.0.9
 IPs:               10.96.0.9
 Port:              <unset>  80/TCP

@@ -44,6 +44,11 @@ impl Page {
         self.text.push_str(text);
     }
 
+    /// The text with its tabs.
+    pub fn unaligned(self) -> String {
+        self.text
+    }
+
     /// The aligned text.
     pub fn finish(self) -> String {
         align(&self.text)

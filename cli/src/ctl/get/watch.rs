@@ -3,39 +3,41 @@
 use std::time::{Duration, Instant};
 
 use futures::AsyncBufReadExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::api::{Call, TABLES};
 use super::super::errors::{CtlError, Result};
 use super::super::print::table::{self, Aligner, Look};
-use super::super::print::{Format, emit};
+use super::super::print::{Format, Printer, emit, sorted};
 use super::super::session::Session;
 use super::super::targets;
-use super::{GetArgs, Group, array, as_table, hide_managed_fields, look};
+use super::{GetArgs, Group, array, as_table, look};
 
 /// For how long a broken watch is taken up again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Prints what the list holds, then every change, until interrupted.
-pub(super) async fn run(session: &Session, args: &GetArgs, format: &Format, groups: Vec<Group>) -> Result<()> {
+pub(super) async fn run(session: &Session, args: &GetArgs, printer: &Printer, groups: Vec<Group>) -> Result<()> {
     let [group] = groups.as_slice() else {
         return Err(CtlError::plain("you may only specify a single resource type"));
     };
     let [call] = group.calls.as_slice() else {
-        return Err(CtlError::plain("watch is only supported on individual resources and resource collections"));
+        super::show(session, args, printer, &groups, Vec::new()).await?;
+        return Err(CtlError::plain("you may only watch a single resource or type of resource at a time"));
     };
     let call = if group.listed { call.clone() } else { single(session, args, group)? };
     let mut view = View {
         args,
-        format,
+        printer: watching(args, printer),
         group,
-        look: look(args, format, &group.resource, false),
+        look: look(args, printer, &group.resource, false),
         columns: Vec::new(),
         aligner: Aligner::default(),
         heads_shown: false,
+        documents: 0,
         alive: Instant::now(),
     };
-    let call = if format.is_table() { call.accept(TABLES) } else { call };
+    let call = if printer.is_table() && args.server_print { call.accept(TABLES) } else { call };
     let first = session.api.json(&call).await?;
     let mut version = first["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
     if !group.listed && items(&first).is_empty() && !args.ignore_not_found {
@@ -53,21 +55,12 @@ pub(super) async fn run(session: &Session, args: &GetArgs, format: &Format, grou
         match follow(session, &call, &mut version, &mut view).await {
             Ok(()) => {}
             // The connection broke; another master goes on from the same version.
-            Err(error) if is_passing(&error) && view.alive.elapsed() < PATIENCE => {
+            Err(error) if error.is_passing() && view.alive.elapsed() < PATIENCE => {
                 tracing::debug!(?error, "watch interrupted");
             }
             Err(error) => return Err(error),
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// Whether another master, or the same one a little later, may do better.
-fn is_passing(error: &CtlError) -> bool {
-    match error {
-        CtlError::Io(error) => error.kind() != std::io::ErrorKind::BrokenPipe,
-        CtlError::Transport(_) => true,
-        other => other.reason() == "ServiceUnavailable",
     }
 }
 
@@ -125,19 +118,34 @@ async fn follow(session: &Session, call: &Call, version: &mut String, view: &mut
 
 struct View<'a> {
     args: &'a GetArgs,
-    format: &'a Format,
+    printer: Printer,
     group: &'a Group,
     look: Look,
     columns: Vec<Value>,
     aligner: Aligner,
     heads_shown: bool,
+    documents: usize,
     /// When a watch was last known to work.
     alive: Instant,
 }
 
+/// Heads of chosen columns stand above the first object only.
+fn watching(args: &GetArgs, printer: &Printer) -> Printer {
+    let mut printer = printer.clone();
+    if let Format::Columns(columns) = &mut printer.format {
+        columns.bare = args.no_headers;
+    }
+    printer
+}
+
+/// Kinds of events, of one width.
+fn padded(event: &str) -> String {
+    format!("{event:<8}")
+}
+
 impl View<'_> {
     fn show(&mut self, event: &str, object: &Value) -> Result<()> {
-        if self.format.is_table() { self.show_table(event, object) } else { self.show_objects(object) }
+        if self.printer.is_table() { self.show_table(event, object) } else { self.show_objects(event, object) }
     }
 
     fn show_table(&mut self, event: &str, object: &Value) -> Result<()> {
@@ -153,7 +161,8 @@ impl View<'_> {
             let heads = table::heads(&self.columns, &self.look);
             lines.push(self.with_event("EVENT", heads));
         }
-        lines.extend(rows.iter().map(|row| self.with_event(event, table::row(&self.columns, row, &self.look))));
+        lines
+            .extend(rows.iter().map(|row| self.with_event(&padded(event), table::row(&self.columns, row, &self.look))));
         emit(&self.aligner.render(&lines))
     }
 
@@ -164,22 +173,40 @@ impl View<'_> {
         row
     }
 
-    fn show_objects(&self, object: &Value) -> Result<()> {
+    fn show_objects(&mut self, event: &str, object: &Value) -> Result<()> {
         let objects = match object["items"].as_array() {
             Some(items) => items.clone(),
             None => vec![object.clone()],
         };
         for mut object in objects {
             targets::stamp(&mut object, &self.group.resource);
-            if !self.args.show_managed_fields {
-                hide_managed_fields(&mut object);
-            }
-            let mut text = self.format.render(&object, &self.group.resource.label())?;
-            if matches!(self.format, Format::Yaml) {
+            self.printer.tidy(&mut object);
+            let mut text = match self.args.output_watch_events {
+                true => self.as_event(event, object)?,
+                false => self.printer.render(&object, &self.group.resource.label())?,
+            };
+            if matches!(self.printer.format, Format::Yaml) && self.documents > 0 {
                 text.insert_str(0, "---\n");
             }
+            if let Format::Columns(columns) = &mut self.printer.format {
+                columns.bare = true;
+            }
+            self.documents += 1;
             emit(&text)?;
         }
         Ok(())
+    }
+
+    /// The object inside what happened to it; JSON takes one line.
+    fn as_event(&self, event: &str, object: Value) -> Result<String> {
+        if matches!(self.printer.format, Format::Name) {
+            let name = self.printer.render(&object, &self.group.resource.label())?;
+            return Ok(format!("{} {name}", padded(event)));
+        }
+        let event = json!({"type": event, "object": sorted(&object)});
+        match self.printer.format {
+            Format::Json => Ok(format!("{event}\n")),
+            _ => self.printer.render(&event, "event"),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::super::errors::{CtlError, Result};
+use super::gotemplate::go_value;
 use super::jsonpath::Path;
 use super::table::aligned;
 
@@ -10,6 +11,8 @@ use super::table::aligned;
 #[derive(Debug, Clone)]
 pub struct Columns {
     columns: Vec<(String, Path)>,
+    /// Whether heads are left out.
+    pub bare: bool,
 }
 
 impl Columns {
@@ -24,7 +27,7 @@ impl Columns {
             };
             columns.push((head.to_owned(), Path::relaxed(path)?));
         }
-        Ok(Columns { columns })
+        Ok(Columns { columns, bare: false })
     }
 
     /// Parses a file: one line of heads, one line of paths.
@@ -41,7 +44,7 @@ impl Columns {
         }
         let pairs = heads.into_iter().zip(paths);
         let columns = pairs.map(|(head, path)| Ok((head.to_owned(), Path::relaxed(path)?))).collect::<Result<_>>()?;
-        Ok(Columns { columns })
+        Ok(Columns { columns, bare: false })
     }
 
     /// The heads.
@@ -53,7 +56,7 @@ impl Columns {
     pub fn row(&self, object: &Value) -> Vec<String> {
         let cell = |path: &Path| {
             let found = path.find(object);
-            let texts: Vec<String> = found.into_iter().map(plain).collect();
+            let texts: Vec<String> = found.into_iter().map(go_value).collect();
             if texts.is_empty() { "<none>".to_owned() } else { texts.join(",") }
         };
         self.columns.iter().map(|(_, path)| cell(path)).collect()
@@ -61,7 +64,7 @@ impl Columns {
 
     /// A table of one object or of a list's items.
     pub fn render(&self, object: &Value) -> Result<String> {
-        let mut rows = vec![self.heads()];
+        let mut rows = if self.bare { Vec::new() } else { vec![self.heads()] };
         match object["items"].as_array().filter(|_| object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")))
         {
             Some(items) => rows.extend(items.iter().map(|item| self.row(item))),
@@ -92,21 +95,6 @@ fn split_commas(text: &str) -> Vec<String> {
         }
     }
     parts
-}
-
-/// Values as Go prints them with `%v`.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "<nil>".to_owned(),
-        Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let mut pairs: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
-            pairs.sort();
-            format!("map[{}]", pairs.join(" "))
-        }
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

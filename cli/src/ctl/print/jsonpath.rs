@@ -16,6 +16,8 @@ pub(super) enum Piece {
     Path(Path),
     /// `{range .items[*]}…{end}`
     Range(Path, Vec<Piece>),
+    /// `{end}` without a range, which only filling the template complains about
+    StrayEnd,
 }
 
 /// One step of a path.
@@ -66,6 +68,7 @@ pub struct Path {
 /// A template of texts and paths.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template {
+    source: String,
     pieces: Vec<Piece>,
 }
 
@@ -75,32 +78,66 @@ impl Template {
         let pieces = Parser::new(text)
             .template()
             .map_err(|reason| CtlError::plain(format!("error parsing jsonpath {text}, {reason}")))?;
-        Ok(Template { pieces })
+        Ok(Template { source: text.to_owned(), pieces })
     }
 
-    /// Fills the template from a value.
-    pub fn render(&self, root: &Value) -> Result<String> {
+    /// The text that was parsed.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Fills the template from a value; without `lenient`, what is missing is an error.
+    pub fn render(&self, root: &Value, lenient: bool) -> std::result::Result<String, String> {
         let mut out = String::new();
-        render(&self.pieces, root, root, &mut out);
+        render(&self.pieces, root, root, lenient, &mut |found| {
+            match found {
+                Found::Text(text) => out.push_str(text),
+                Found::Values(values) => {
+                    out.push_str(&values.into_iter().map(text_of).collect::<Vec<_>>().join(" "));
+                }
+            };
+        })?;
         Ok(out)
+    }
+
+    /// All values that the template finds; its texts are left out.
+    pub fn collect(&self, root: &Value, lenient: bool) -> std::result::Result<Vec<Value>, String> {
+        let mut all = Vec::new();
+        render(&self.pieces, root, root, lenient, &mut |found| {
+            if let Found::Values(values) = found {
+                all.extend(values.into_iter().cloned());
+            }
+        })?;
+        Ok(all)
     }
 }
 
-fn render(pieces: &[Piece], root: &Value, here: &Value, out: &mut String) {
+/// What a piece of a template gives.
+enum Found<'a> {
+    Text(&'a str),
+    Values(Vec<&'a Value>),
+}
+
+fn render(
+    pieces: &[Piece],
+    root: &Value,
+    here: &Value,
+    lenient: bool,
+    out: &mut dyn FnMut(Found<'_>),
+) -> std::result::Result<(), String> {
     for piece in pieces {
         match piece {
-            Piece::Text(text) => out.push_str(text),
-            Piece::Path(path) => {
-                let texts: Vec<String> = path.find_from(root, here).into_iter().map(text_of).collect();
-                out.push_str(&texts.join(" "));
-            }
+            Piece::Text(text) => out(Found::Text(text)),
+            Piece::Path(path) => out(Found::Values(walk(&path.steps, root, vec![here], lenient)?)),
             Piece::Range(path, body) => {
-                for item in path.find_from(root, here) {
-                    render(body, root, item, out);
+                for item in walk(&path.steps, root, vec![here], lenient)? {
+                    render(body, root, item, lenient, out)?;
                 }
             }
+            Piece::StrayEnd => return Err("not in range, nothing to end".to_owned()),
         }
     }
+    Ok(())
 }
 
 /// A value as jsonpath prints it: texts bare, everything else as JSON.
@@ -135,22 +172,50 @@ impl Path {
     }
 
     fn find_from<'a>(&self, root: &'a Value, here: &'a Value) -> Vec<&'a Value> {
-        walk(&self.steps, root, vec![here])
+        walk(&self.steps, root, vec![here], true).unwrap_or_default()
     }
 }
 
-fn walk<'a>(steps: &[Step], root: &'a Value, mut found: Vec<&'a Value>) -> Vec<&'a Value> {
+fn walk<'a>(
+    steps: &[Step],
+    root: &'a Value,
+    mut found: Vec<&'a Value>,
+    lenient: bool,
+) -> std::result::Result<Vec<&'a Value>, String> {
     for step in steps {
         let mut next = Vec::new();
         for value in found {
-            take(step, root, value, &mut next);
+            take(step, root, value, lenient, &mut next)?;
         }
-        found = next;
+        match step {
+            Step::Field(name) if next.is_empty() && !lenient => return Err(format!("{name} is not found")),
+            _ => found = next,
+        }
     }
-    found
+    Ok(found)
 }
 
-fn take<'a>(step: &Step, root: &'a Value, value: &'a Value, next: &mut Vec<&'a Value>) {
+fn index(value: &Value, index: i64) -> std::result::Result<Option<&Value>, String> {
+    let items = match value {
+        Value::Array(items) => items,
+        Value::Null => return Ok(None),
+        Value::Object(_) => return Err("map[string]interface {} is not array or slice".to_owned()),
+        Value::String(_) => return Err("string is not array or slice".to_owned()),
+        _ => return Err("interface {} is not array or slice".to_owned()),
+    };
+    let length = items.len() as i64;
+    let at = if index < 0 { index + length } else { index };
+    let found = usize::try_from(at).ok().and_then(|at| items.get(at));
+    found.map(Some).ok_or_else(|| format!("array index out of bounds: index {at}, length {length}"))
+}
+
+fn take<'a>(
+    step: &Step,
+    root: &'a Value,
+    value: &'a Value,
+    lenient: bool,
+    next: &mut Vec<&'a Value>,
+) -> std::result::Result<(), String> {
     match step {
         Step::Root => next.push(root),
         Step::Field(name) => next.extend(value.get(name.as_str())),
@@ -163,12 +228,7 @@ fn take<'a>(step: &Step, root: &'a Value, value: &'a Value, next: &mut Vec<&'a V
             Value::Array(items) => next.extend(items),
             _ => {}
         },
-        Step::Index(index) => {
-            if let Value::Array(items) = value {
-                let at = if *index < 0 { index + items.len() as i64 } else { *index };
-                next.extend(usize::try_from(at).ok().and_then(|at| items.get(at)));
-            }
-        }
+        Step::Index(at) => next.extend(index(value, *at)?),
         Step::Slice(from, to, step) => {
             if let Value::Array(items) = value {
                 let bound = |bound: i64| (if bound < 0 { bound + items.len() as i64 } else { bound }).max(0) as usize;
@@ -180,7 +240,7 @@ fn take<'a>(step: &Step, root: &'a Value, value: &'a Value, next: &mut Vec<&'a V
         Step::Descend => descend(value, next),
         Step::Union(paths) => {
             for path in paths {
-                next.extend(walk(path, root, vec![value]));
+                next.extend(walk(path, root, vec![value], lenient)?);
             }
         }
         Step::Filter(left, comparison) => {
@@ -189,6 +249,7 @@ fn take<'a>(step: &Step, root: &'a Value, value: &'a Value, next: &mut Vec<&'a V
             }
         }
     }
+    Ok(())
 }
 
 fn descend<'a>(value: &'a Value, next: &mut Vec<&'a Value>) {
@@ -248,7 +309,7 @@ mod tests {
     }
 
     fn eval(template: &str) -> String {
-        Template::parse(template).unwrap().render(&data()).unwrap()
+        Template::parse(template).unwrap().render(&data(), true).unwrap()
     }
 
     #[test]
@@ -284,9 +345,20 @@ mod tests {
 
     #[test]
     fn mistakes_are_reported() {
-        for bad in ["{.a", "{range .items[*]}x", "{.a[}", "{end}", "{.a[?(@.x==]}", "{\"x}"] {
+        for bad in ["{.a", "{.a[}", "{.a[?(@.x==]}", "{\"x}"] {
             assert!(Template::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_missing() {
+        let fails = |template: &str| Template::parse(template).unwrap().render(&data(), false).unwrap_err();
+        assert_eq!(fails("{.nope}"), "nope is not found");
+        assert_eq!(fails("{.items[7].n}"), "array index out of bounds: index 7, length 2");
+        assert_eq!(fails("{end}"), "not in range, nothing to end");
+        assert_eq!(eval("{range .nope}x"), "");
+        let found = Template::parse("{.items[*].n}{'x'}").unwrap().collect(&data(), true).unwrap();
+        assert_eq!(found, [json!(1), json!(2)]);
     }
 
     #[test]

@@ -41,8 +41,15 @@ impl Parser {
 
     /// A template up to the end of the text.
     pub fn template(&mut self) -> Parsed<Vec<Piece>> {
-        let (pieces, ending) = self.pieces()?;
-        if ending == Ending::End { Err("not in range, nothing to end".to_owned()) } else { Ok(pieces) }
+        let mut all = Vec::new();
+        loop {
+            let (pieces, ending) = self.pieces()?;
+            all.extend(pieces);
+            if ending == Ending::Text {
+                return Ok(all);
+            }
+            all.push(Piece::StrayEnd);
+        }
     }
 
     /// A path that is the whole text.
@@ -113,10 +120,8 @@ impl Parser {
                     self.spaces();
                     let path = self.path(&['}'])?;
                     self.close()?;
-                    let (body, ending) = self.pieces()?;
-                    if ending != Ending::End {
-                        return Err("unterminated range".to_owned());
-                    }
+                    // A missing end is no mistake: the rest of the template is the body.
+                    let (body, _) = self.pieces()?;
                     pieces.push(Piece::Range(path, body));
                     return Ok(Ending::Text);
                 }
@@ -233,6 +238,9 @@ impl Parser {
         let mut parts = Vec::new();
         loop {
             self.spaces();
+            if matches!(self.peek(), None | Some('}')) {
+                return Err("unterminated array".to_owned());
+            }
             parts.push(self.selector()?);
             self.spaces();
             if self.eat("]") {

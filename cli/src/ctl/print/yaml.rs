@@ -61,7 +61,10 @@ fn node(value: &Value, depth: usize, out: &mut String, place: Place) {
             let text = match leaf {
                 Value::Object(_) => "{}".to_owned(),
                 Value::Array(_) => "[]".to_owned(),
-                Value::String(text) => scalar(text, depth),
+                Value::String(text) => {
+                    let column = out.len() - out.rfind('\n').map_or(0, |end| end + 1);
+                    folded(scalar(text, depth), column, depth)
+                }
                 other => other.to_string(),
             };
             out.push_str(&text);
@@ -81,6 +84,36 @@ fn scalar(text: &str, depth: usize) -> String {
         return format!("'{}'", text.replace('\'', "''"));
     }
     text.to_owned()
+}
+
+/// Column from which on the encoder breaks lines at spaces.
+const WIDTH: usize = 80;
+
+/// Breaks what is no literal block at single spaces behind the width, as the encoder does.
+fn folded(text: String, column: usize, depth: usize) -> String {
+    if text.contains('\n') || column + text.len() <= WIDTH {
+        return text;
+    }
+    let chars: Vec<char> = text.chars().collect();
+    let double = text.starts_with('"');
+    let (mut out, mut column, mut after_space) = (String::new(), column, false);
+    for (at, c) in chars.iter().enumerate() {
+        let next_is_space = chars.get(at + 1) == Some(&' ');
+        let inside = !text.starts_with(['"', '\'']) || (at > 1 && at + 2 < chars.len());
+        if *c == ' ' && !after_space && column > WIDTH && inside && (double || !next_is_space) {
+            out.push('\n');
+            indent(depth, &mut out);
+            column = depth;
+            if double && next_is_space {
+                out.push('\\');
+            }
+        } else {
+            out.push(*c);
+            column += 1;
+        }
+        after_space = *c == ' ';
+    }
+    out
 }
 
 fn literal_allowed(text: &str) -> bool {
@@ -192,6 +225,13 @@ mod tests {
         let value = json!({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": [{"name": "a", "args": ["-c", "x"],
             "env": []}], "x": {}}, "data": {"t": "true", "n": "10", "e": "", "script": "a\nb\n", "d": "2026-01-02T03:04:05Z"}});
         let expected = "apiVersion: v1\ndata:\n  d: \"2026-01-02T03:04:05Z\"\n  e: \"\"\n  \"n\": \"10\"\n  script: |\n    a\n    b\n  t: \"true\"\nkind: Pod\nspec:\n  containers:\n  - args:\n    - -c\n    - x\n    env: []\n    name: a\n  x: {}\n";
+        assert_eq!(document(&value), expected);
+    }
+
+    #[test]
+    fn long_lines_are_broken_behind_column_80() {
+        let value = json!({"a": {"message": format!("{}: {} {}", "x".repeat(60), "y".repeat(20), "z z".repeat(3))}});
+        let expected = format!("a:\n  message: '{}: {}\n    z zz zz z'\n", "x".repeat(60), "y".repeat(20));
         assert_eq!(document(&value), expected);
     }
 

@@ -19,7 +19,11 @@ pub fn progress(object: &Value) -> Progress {
         "Deployment" => deployment(object),
         "DaemonSet" => daemon_set(object),
         "StatefulSet" => stateful_set(object),
-        kind => Progress::Failed(format!("no status viewer has been implemented for {kind}")),
+        kind => {
+            let version = object["apiVersion"].as_str().unwrap_or_default();
+            let group = version.split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
+            Progress::Failed(format!("no status viewer has been implemented for {kind}{group}"))
+        }
     }
 }
 

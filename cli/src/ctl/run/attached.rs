@@ -46,7 +46,7 @@ async fn session_of(
         made.push(service);
     }
     let timeout = time::duration(&args.pod_running_timeout).map_err(CtlError::Usage)?;
-    let (deadline, name) = (Instant::now() + timeout, args.name.as_str());
+    let (deadline, name) = (Instant::now() + timeout, args.name());
     let object = wait(session, &target, deadline, |pod| is_completed(pod) || is_running(pod)).await?;
     if is_completed(&object) {
         logs(session, &target, name).await?;

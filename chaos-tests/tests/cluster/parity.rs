@@ -1,0 +1,201 @@
+//! `trictl` beside the newest `kubectl`: the same command lines have to give the same output and the same exit code.
+//!
+//! The command lines are in `parity/*.txt`, one a line, as a shell runs them, with `K` for the client. What cannot be
+//! the same twice (ages, uids, versions of objects) is made the same before comparing. A line that is meant to differ
+//! follows a line `#! reason`; it fails the test when it does not differ any more.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use trireme_chaos_tests::plain::plain;
+use trireme_chaos_tests::{Cluster, Outcome, eventually, run, run_for};
+
+const SETUP: &str = include_str!("parity/setup.yaml");
+const READS: &str = include_str!("parity/reads.txt");
+const CHANGES: &str = include_str!("parity/changes.txt");
+const VERBS: &str = include_str!("parity/verbs.txt");
+
+/// Longest time that one line may take.
+const LINE: Duration = Duration::from_secs(90);
+
+/// A client with a namespace, a home and a kubeconfig of its own.
+struct Side {
+    program: PathBuf,
+    namespace: &'static str,
+    home: PathBuf,
+}
+
+impl Side {
+    fn new(cluster: &Cluster, program: PathBuf, namespace: &'static str) -> Result<Side> {
+        let home = cluster.dir.join(format!("home-{namespace}"));
+        fs::create_dir_all(&home)?;
+        fs::copy(cluster.root().join("kubeconfig-master-1"), home.join("kubeconfig"))?;
+        fs::write(home.join("setup.yaml"), SETUP)?;
+        cluster.kubectl(&["create", "namespace", namespace])?.ok()?;
+        Ok(Side { program, namespace, home })
+    }
+
+    /// Both clients, ready to go.
+    fn both(cluster: &Cluster) -> Result<[Side; 2]> {
+        Ok([
+            Side::new(cluster, cluster.newest().path.clone(), "own-k")?,
+            Side::new(cluster, cluster.root().join("bin/trictl"), "own-t")?,
+        ])
+    }
+
+    fn run(&self, line: &str) -> Result<[String; 3]> {
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", &format!("K() {{ \"$K\" \"$@\"; }}; {line}")])
+            .env("K", &self.program)
+            .env("NS", self.namespace)
+            .env("HOME", &self.home)
+            .env("KUBECONFIG", self.home.join("kubeconfig"))
+            .current_dir(&self.home);
+        let outcome = run_for(&mut command, LINE)?;
+        let same = |text: &str| {
+            let text = text.replace(&self.home.display().to_string(), "HOME").replace(self.namespace, "own-X");
+            let name = self.program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            plain(&text.replace(&name, "kubectl"))
+        };
+        Ok([same(&outcome.out), same(&outcome.err), format!("{:?}", outcome.code)])
+    }
+}
+
+/// A line with the reason why it may differ.
+struct Line<'a> {
+    text: &'a str,
+    reason: Option<&'a str>,
+}
+
+fn lines(table: &str) -> Vec<Line<'_>> {
+    let mut reason = None;
+    let mut lines = Vec::new();
+    for text in table.lines().map(str::trim_end) {
+        if let Some(found) = text.strip_prefix("#!") {
+            reason = Some(found.trim());
+        } else if !text.is_empty() && !text.starts_with("# ") {
+            lines.push(Line { text, reason: reason.take() });
+        }
+    }
+    lines
+}
+
+/// Runs a line with both clients at the same time; the answer is how they differ.
+fn compare(sides: &[Side; 2], line: &str) -> Result<Option<String>> {
+    let [left, right] = sides;
+    let (left, right) = std::thread::scope(|scope| {
+        let left = scope.spawn(|| left.run(line));
+        let right = right.run(line);
+        (left.join().unwrap_or_else(|_| Err(anyhow::anyhow!("panicked"))), right)
+    });
+    let (left, right) = (left?, right?);
+    if left == right {
+        return Ok(None);
+    }
+    let mut text = format!("=== {line}\n");
+    for (name, (left, right)) in ["stdout", "stderr", "exit code"].iter().zip(left.iter().zip(&right)) {
+        if left != right {
+            text.push_str(&format!("--- kubectl's {name}\n{left}\n+++ trictl's {name}\n{right}\n"));
+        }
+    }
+    Ok(Some(text))
+}
+
+/// Compares every line of a table; `again` takes up lines that differ once more, since the cluster moves on.
+fn table(sides: &[Side; 2], table: &str, again: usize) -> Result<()> {
+    let mut wrong = Vec::new();
+    for line in lines(table) {
+        let mut difference = compare(sides, line.text)?;
+        for _ in 0..again {
+            if difference.is_none() || line.reason.is_some() {
+                break;
+            }
+            difference = compare(sides, line.text)?;
+        }
+        match (difference, line.reason) {
+            (Some(difference), None) => wrong.push(difference),
+            (None, Some(reason)) => wrong.push(format!("=== {}\ndoes not differ any more: {reason}\n", line.text)),
+            _ => {}
+        }
+    }
+    ensure!(wrong.is_empty(), "{} lines differ:\n{}", wrong.len(), wrong.join("\n"));
+    Ok(())
+}
+
+fn clean(cluster: &Cluster) -> Result<()> {
+    let namespaces = ["own-k", "own-t", "own-k-x", "own-t-x", "parity"];
+    let mut words = vec!["delete", "--ignore-not-found", "namespace"];
+    words.extend(namespaces);
+    run_for(cluster.command(&cluster.newest().path, None).args(words), Duration::from_secs(120))?.ok()?;
+    let classes = ["delete", "--ignore-not-found", "priorityclass/parity", "runtimeclass/parity"];
+    cluster.kubectl(&classes)?.ok()?;
+    Ok(())
+}
+
+/// Runs a part of this on a clean slate, and cleans up whatever happens.
+fn with_sides(cluster: &Cluster, part: impl FnOnce(&[Side; 2]) -> Result<()>) -> Result<()> {
+    clean(cluster)?;
+    let outcome = Side::both(cluster).and_then(|sides| part(&sides));
+    clean(cluster)?;
+    outcome
+}
+
+/// What only looks.
+pub fn reads(cluster: &Cluster) -> Result<()> {
+    with_sides(cluster, |sides| {
+        cluster.apply(SETUP)?.ok()?;
+        let settled = |name: &str, phase: &str| -> Result<()> {
+            let pod = cluster.json(&["get", "pod", name, "-n", "parity"])?;
+            ensure!(pod["status"]["phase"] == phase, "{name} is {}", pod["status"]["phase"]);
+            Ok(())
+        };
+        eventually(Duration::from_secs(60), || settled("loner", "Running").and_then(|()| settled("done", "Failed")))?;
+        let rollout = ["rollout", "status", "deploy/web", "-n", "parity", "--timeout=60s"];
+        cluster.kubectl(&rollout)?.ok()?;
+        table(sides, READS, 2)
+    })
+}
+
+/// What changes objects and files, in the order of the table, each client in its own namespace.
+pub fn changes(cluster: &Cluster) -> Result<()> {
+    with_sides(cluster, |sides| table(sides, CHANGES, 0))
+}
+
+/// The flags that a program's help names.
+fn flags(program: &Path, verb: &str) -> Result<BTreeSet<String>> {
+    let Outcome { out, .. } = run(Command::new(program).args(verb.split(' ')).arg("--help"))?;
+    let mut flags = BTreeSet::new();
+    for line in out.lines().map(str::trim_start).filter(|line| line.starts_with('-')) {
+        for word in line.split([' ', ',', '=', ':', '[']).filter(|word| !word.is_empty()).take(2) {
+            if word.starts_with('-') {
+                flags.insert(word.to_owned());
+            }
+        }
+    }
+    Ok(flags)
+}
+
+/// Every flag of every verb that both have.
+pub fn every_flag(cluster: &Cluster) -> Result<()> {
+    let (kubectl, trictl) = (&cluster.newest().path, cluster.root().join("bin/trictl"));
+    let mut missing = Vec::new();
+    for line in lines(VERBS) {
+        let (verb, but) = line.text.split_once(" -- ").unwrap_or((line.text, ""));
+        let but: BTreeSet<&str> = but.split(' ').collect();
+        let wanted = flags(kubectl, verb).with_context(|| verb.to_owned())?;
+        let known = flags(&trictl, verb)?;
+        ensure!(!wanted.is_empty() && !known.is_empty(), "{verb}: no flags");
+        let lacking: Vec<&String> =
+            wanted.iter().filter(|flag| !known.contains(*flag) && !but.contains(flag.as_str())).collect();
+        if !lacking.is_empty() {
+            missing.push(format!("{verb}: {lacking:?}"));
+        }
+    }
+    ensure!(missing.is_empty(), "kubectl's flags that trictl lacks:\n{}", missing.join("\n"));
+    Ok(())
+}
