@@ -52,9 +52,11 @@ impl std::fmt::Debug for PeerTls {
 pub struct Timing {
     /// How often the leader tells the others that it lives.
     pub heartbeat: Duration,
-    /// Shortest silence after which a member stands for election.
+    /// Shortest silence after which a member stands for election; also the leader's lease: how long the others elect
+    /// nobody else after they heard of it, and how long it may act without having heard of a quorum. The lease ends
+    /// early for a leader whose process is known to be dead.
     pub election_min: Duration,
-    /// Longest such silence; also how long a leader may act without having heard of a quorum.
+    /// Longest such silence.
     pub election_max: Duration,
     /// How long a write may take before it is answered with `Unavailable { maybe_applied: true }`.
     pub write_timeout: Duration,
@@ -65,9 +67,9 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(50),
-            election_min: Duration::from_millis(150),
-            election_max: Duration::from_millis(300),
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(900),
             write_timeout: Duration::from_secs(7),
             read_timeout: Duration::from_secs(5),
         }

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use openraft::alias::{CommittedLeaderIdOf, EntryOf, LogIdOf, StoredMembershipOf, VoteOf};
-use openraft::raft::{TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest};
+use openraft::raft::{
+    StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest,
+};
 use openraft::vote::{RaftLeaderId, RaftVote};
 use openraft::{EntryPayload, Membership};
 
 use super::TypeConfig;
 use crate::command::Proposal;
-use crate::network::wire::{TransferMessage, TransferReply, VoteMessage};
+use crate::network::wire::{AppendReply, TransferMessage, TransferReply, VoteMessage};
 use crate::storage::log::{LogEntry, Payload};
 use crate::storage::records::{LogPosition, MemberInfo, MembersRecord, VoteRecord};
 
@@ -31,6 +34,14 @@ pub(crate) fn vote_record(vote: &VoteOf<TypeConfig>) -> VoteRecord {
 pub(crate) fn vote(record: VoteRecord) -> VoteOf<TypeConfig> {
     let leader = <LeaderId as RaftLeaderId>::new(record.term, record.node);
     VoteOf::<TypeConfig>::from_leader_id(leader, record.committed)
+}
+
+pub(crate) fn append_reply(result: StreamAppendResult<TypeConfig>) -> AppendReply {
+    match result {
+        Ok(matched) => AppendReply::Matched(matched.as_ref().map(position)),
+        Err(StreamAppendError::Conflict(at)) => AppendReply::Conflict(position(&at)),
+        Err(StreamAppendError::HigherVote(vote)) => AppendReply::HigherVote(vote_record(&vote)),
+    }
 }
 
 pub(crate) fn members_record(at: Option<LogPosition>, membership: &Membership<u64, MemberInfo>) -> MembersRecord {

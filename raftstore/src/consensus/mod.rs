@@ -33,9 +33,13 @@ pub(crate) fn raft_config(config: &Config, lineage: &str) -> Result<Arc<RaftConf
     let limits = &config.limits;
     let raft = RaftConfig {
         cluster_name: lineage.to_owned(),
-        heartbeat_interval: timing.heartbeat.as_millis() as u64,
-        election_timeout_min: timing.election_min.as_millis() as u64,
-        election_timeout_max: timing.election_max.as_millis() as u64,
+        // Heartbeats and elections have clocks of our own (store/election.rs): openraft's would wake every member a
+        // hundred times a second.
+        enable_tick: false,
+        // What is left of these: how long a heartbeat may take, how long a vote may take, and the leader's lease.
+        heartbeat_interval: (timing.heartbeat * 2).min(timing.election_min / 2).as_millis() as u64,
+        election_timeout_min: timing.election_min.as_millis() as u64 - 1,
+        election_timeout_max: timing.election_min.as_millis() as u64,
         // Pre-vote keeps a member that was cut off from forcing an election when it returns.
         enable_pre_vote: Some(true),
         // A leader that comes back has to be elected anew: its own first entry is then after everything that it

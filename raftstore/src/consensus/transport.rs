@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -20,7 +21,9 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{TypeConfig, convert};
@@ -39,6 +42,9 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Messages of replication under way on one stream.
 const IN_FLIGHT: usize = 64;
+
+/// After so many heartbeats in a row without an answer, the next one uses a new connection.
+const MISSED: u32 = 3;
 
 /// Half the pause after the first failure to open a stream of replication; doubled with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(5);
@@ -62,8 +68,16 @@ pub(crate) struct PeerLink {
     lane: Lane,
     metrics: Metrics,
     vote_timeout: Duration,
-    /// Streams of replication in a row that could not be opened.
+    /// Streams of replication in a row that could not be opened, or heartbeats in a row without an answer.
     failures: u32,
+    /// The stream of heartbeats, if one is open and nothing is unanswered on it.
+    pulse: Option<Pulse>,
+}
+
+/// A stream that carries one heartbeat after another: a request for each would cost several times as much.
+struct Pulse {
+    heartbeats: mpsc::Sender<Bytes>,
+    replies: FrameReader<Incoming>,
 }
 
 impl Transport {
@@ -75,6 +89,7 @@ impl Transport {
             metrics: self.metrics.clone(),
             vote_timeout: self.vote_timeout,
             failures: 0,
+            pulse: None,
         }
     }
 }
@@ -109,6 +124,53 @@ impl PeerLink {
         let asked = self.peers.call(&self.target, Lane::Control, path, &message, self.vote_timeout);
         let reply: VoteReply = asked.await.map_err(rpc_error)?;
         Ok(VoteResponse::new(convert::vote(reply.vote), reply.last.map(convert::log_id), reply.granted))
+    }
+
+    /// Sends a heartbeat and waits for its answer. If it is dropped meanwhile, the next one opens a new stream.
+    async fn beat(
+        &mut self,
+        request: &AppendEntriesRequest<TypeConfig>,
+    ) -> Result<StreamAppendResult<TypeConfig>, Error> {
+        if self.failures >= MISSED {
+            self.peers.forget(&self.target, self.lane);
+            self.failures = 0;
+        }
+        self.failures += 1;
+        let message = frame(&encode_request(request));
+        loop {
+            let held = self.pulse.take();
+            let fresh = held.is_none();
+            let mut pulse = match held {
+                Some(pulse) => pulse,
+                None => self.open_pulse().await.map_err(rpc_error)?,
+            };
+            let sent = pulse.heartbeats.send(message.clone()).await.is_ok();
+            let why = match pulse.replies.next().await {
+                Some(Ok(reply)) if sent => {
+                    let reply = codec::decode::<AppendReply>(&reply);
+                    let reply = reply.map_err(|e| RPCError::Network(NetworkError::from_string(e)))?;
+                    self.failures = 0;
+                    // After any other answer the other side reads no further.
+                    if matches!(reply, AppendReply::Matched(_)) {
+                        self.pulse = Some(pulse);
+                    }
+                    return Ok(append_result(reply));
+                }
+                Some(Err(error)) => error.to_string(),
+                _ => "the stream of heartbeats ended".to_owned(),
+            };
+            if fresh {
+                return Err(RPCError::Network(NetworkError::from_string(why)));
+            }
+        }
+    }
+
+    async fn open_pulse(&self) -> Result<Pulse, PeerError> {
+        let (heartbeats, queue) = mpsc::channel(1);
+        let frames = ReceiverStream::new(queue).map(|message| Ok::<_, std::io::Error>(Frame::data(message)));
+        let body = StreamBody::new(frames).boxed_unsync();
+        let response = self.peers.send(&self.target, self.lane, path::APPEND, body).await?;
+        Ok(Pulse { heartbeats, replies: FrameReader::new(response.into_body()) })
     }
 
     async fn open_append<S>(&self, input: S) -> Result<AppendReplies, Error>
@@ -233,6 +295,14 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            if self.lane == Lane::Control {
+                let mut input = input;
+                let reply = match input.next().await {
+                    Some(heartbeat) => Some(Ok(self.beat(&heartbeat).await?)),
+                    None => None,
+                };
+                return Ok(Box::pin(futures::stream::iter(reply)) as BoxStream<'s, _>);
+            }
             let replies = match self.open_append(input).await {
                 Ok(replies) => replies,
                 Err(error) => {

@@ -5,6 +5,7 @@
 
 pub(crate) mod frames;
 pub(crate) mod peers;
+mod pulse;
 pub(crate) mod server;
 pub(crate) mod snapshots;
 pub(crate) mod tls;
@@ -16,3 +17,5 @@ const LINEAGE_HEADER: &str = "trireme-lineage";
 const FROM_HEADER: &str = "trireme-from";
 /// Header with the id of the member that is meant.
 const TO_HEADER: &str = "trireme-to";
+/// Header with the kind of traffic that the request belongs to.
+const LANE_HEADER: &str = "trireme-lane";

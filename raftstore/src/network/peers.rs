@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
-use super::{FROM_HEADER, LINEAGE_HEADER, TO_HEADER};
+use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, TO_HEADER};
 use crate::codec;
 use crate::types::MemberId;
 
@@ -41,6 +41,18 @@ pub(crate) enum Lane {
     Snapshot,
     /// Writes, reads and membership on the way to the leader.
     Forward,
+}
+
+impl Lane {
+    /// How a request tells which lane it is on.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Append => "append",
+            Self::Snapshot => "snapshot",
+            Self::Forward => "forward",
+        }
+    }
 }
 
 /// Why a request got no answer.
@@ -117,6 +129,22 @@ impl Peers {
         }
     }
 
+    /// Whether the process that listened on the address is gone: its host answers that nobody listens. Silence is no
+    /// proof of anything, nor is a connection that comes about.
+    pub(crate) async fn refuses(&self, target: &Target) -> bool {
+        // The kernel closes a dying process's files one after another, so the first answer may come too early.
+        for pause in [0, 2, 5, 15, 40] {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let connecting = TcpStream::connect(&target.address);
+            match tokio::time::timeout(Duration::from_millis(100), connecting).await {
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => return true,
+                Ok(Ok(_)) => {}
+                _ => return false,
+            }
+        }
+        false
+    }
+
     /// Sends a request with a body of any kind; returns once the answer begins.
     pub(crate) async fn send(
         &self,
@@ -133,6 +161,7 @@ impl Peers {
             .header(LINEAGE_HEADER, &self.inner.lineage)
             .header(FROM_HEADER, self.inner.id)
             .header(TO_HEADER, target.id)
+            .header(LANE_HEADER, lane.name())
             .body(body);
         let not_sent = |reason: String| PeerError::NotSent { address: address.clone(), reason };
         let request = request.map_err(|e| not_sent(e.to_string()))?;
@@ -152,24 +181,37 @@ impl Peers {
         Err(PeerError::Refused { address: address.clone(), status, reason })
     }
 
+    /// Gives the connection up: it does not answer any more, and a new one may.
+    pub(crate) fn forget(&self, target: &Target, lane: Lane) {
+        self.inner.slots.lock().remove(&(target.address.clone(), lane));
+    }
+
     async fn connection(&self, target: &Target, lane: Lane) -> Result<SendRequest<Body>, PeerError> {
         let key = (target.address.clone(), lane);
         let slot = self.inner.slots.lock().entry(key).or_default().clone();
+        if let Ok(held) = slot.0.try_lock()
+            && let Some(sender) = held.as_ref().filter(|s| !s.is_closed())
+        {
+            return Ok(sender.clone());
+        }
+        // A task of its own: who asked may have less patience than a handshake takes on a busy machine, and the next
+        // one should find it done.
+        let (peers, address) = (self.clone(), target.address.clone());
+        let connecting = self.inner.runtime.spawn(async move { peers.connected(&slot, &address).await });
+        let not_sent = |reason: String| PeerError::NotSent { address: target.address.clone(), reason };
+        connecting.await.unwrap_or_else(|e| Err(e.to_string())).map_err(not_sent)
+    }
+
+    async fn connected(&self, slot: &Slot, address: &str) -> Result<SendRequest<Body>, String> {
         let mut held = slot.0.lock().await;
         if let Some(sender) = held.as_ref().filter(|s| !s.is_closed()) {
             return Ok(sender.clone());
         }
         *held = None;
-        let connecting = tokio::time::timeout(self.inner.connect_timeout, self.connect(&target.address));
-        let sender = match connecting.await {
-            Ok(Ok(sender)) => sender,
-            Ok(Err(error)) => {
-                return Err(PeerError::NotSent { address: target.address.clone(), reason: error.to_string() });
-            }
-            Err(_) => {
-                let reason = format!("no connection within {:?}", self.inner.connect_timeout);
-                return Err(PeerError::NotSent { address: target.address.clone(), reason });
-            }
+        let timeout = self.inner.connect_timeout;
+        let sender = match tokio::time::timeout(timeout, self.connect(address)).await {
+            Ok(connected) => connected.map_err(|e| e.to_string())?,
+            Err(_) => return Err(format!("no connection within {timeout:?}")),
         };
         *held = Some(sender.clone());
         Ok(sender)
@@ -186,8 +228,8 @@ impl Peers {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(2 * WINDOW)
             .max_frame_size(1 << 20)
-            // A peer that vanished without closing is noticed by its silence.
-            .keep_alive_interval(Duration::from_secs(1))
+            // A peer that vanished without closing is noticed by its silence. Heartbeats notice sooner.
+            .keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(2))
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(tls))

@@ -26,8 +26,9 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::frames::{FrameReader, frame};
+use super::peers::Lane;
 use super::wire::*;
-use super::{FROM_HEADER, LINEAGE_HEADER, TO_HEADER, snapshots};
+use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, TO_HEADER, snapshots};
 use crate::codec;
 use crate::consensus::{TypeConfig, convert};
 use crate::machine::FEATURE_LEVEL;
@@ -106,8 +107,8 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) ->
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(2 * WINDOW)
         .max_frame_size(1 << 20)
-        .keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(4))
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
         .serve_connection(TokioIo::new(tls), TowerToHyperService::new(router))
         .await
         .map_err(std::io::Error::other)
@@ -160,14 +161,15 @@ const FOR_MEMBERS: [&str; 6] =
     [path::FORWARD, path::READ_INDEX, path::MEMBERS, path::ADD_MEMBER, path::REMOVE_MEMBER, path::UPDATE_MEMBER];
 
 async fn append(State(node): Shared, request: Request) -> Answer {
+    let heartbeats = request.headers().get(LANE_HEADER).is_some_and(|lane| lane == Lane::Control.name());
     let reader = FrameReader::new(request.into_body());
+    if heartbeats {
+        let body = super::pulse::replies(node, reader).map(|reply| reply.map(|r| frame(&codec::encode(&r))));
+        return Ok(Body::from_stream(body).into_response());
+    }
     let requests = append_requests(reader);
     let replies = node.raft.stream_append(requests).map(|result| match result {
-        Ok(Ok(matched)) => Ok(AppendReply::Matched(matched.as_ref().map(convert::position))),
-        Ok(Err(openraft::raft::StreamAppendError::Conflict(at))) => Ok(AppendReply::Conflict(convert::position(&at))),
-        Ok(Err(openraft::raft::StreamAppendError::HigherVote(vote))) => {
-            Ok(AppendReply::HigherVote(convert::vote_record(&vote)))
-        }
+        Ok(result) => Ok(convert::append_reply(result)),
         Err(fatal) => Err(std::io::Error::other(fatal.to_string())),
     });
     let body = replies.map(|reply| reply.map(|r| frame(&codec::encode(&r))));
@@ -177,29 +179,32 @@ async fn append(State(node): Shared, request: Request) -> Answer {
 /// Messages of replication, until the stream ends or one cannot be read.
 fn append_requests(reader: FrameReader<Body>) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
     futures::stream::unfold(reader, |mut reader| async move {
-        let message: Bytes = match reader.next().await? {
-            Ok(message) => message,
-            Err(error) => {
-                tracing::debug!(%error, "replication stream");
-                return None;
-            }
-        };
-        match decode_append(&message) {
-            Ok((head, entries)) => {
-                let request = AppendEntriesRequest {
-                    vote: convert::vote(head.vote),
-                    prev_log_id: head.prev.map(convert::log_id),
-                    entries: entries.into_iter().map(convert::entry).collect(),
-                    leader_commit: head.commit.map(convert::log_id),
-                };
-                Some((request, reader))
-            }
-            Err(error) => {
-                tracing::error!(%error, "a message of replication cannot be read");
-                None
-            }
-        }
+        let request = append_request(&mut reader).await?;
+        Some((request, reader))
     })
+}
+
+/// The next message of replication, unless the stream ends or it cannot be read.
+pub(super) async fn append_request(reader: &mut FrameReader<Body>) -> Option<AppendEntriesRequest<TypeConfig>> {
+    let message: Bytes = match reader.next().await? {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::debug!(%error, "replication stream");
+            return None;
+        }
+    };
+    match decode_append(&message) {
+        Ok((head, entries)) => Some(AppendEntriesRequest {
+            vote: convert::vote(head.vote),
+            prev_log_id: head.prev.map(convert::log_id),
+            entries: entries.into_iter().map(convert::entry).collect(),
+            leader_commit: head.commit.map(convert::log_id),
+        }),
+        Err(error) => {
+            tracing::error!(%error, "a message of replication cannot be read");
+            None
+        }
+    }
 }
 
 fn vote_reply(response: VoteResponse<TypeConfig>) -> Answer {

@@ -15,21 +15,28 @@ use crate::network::peers::Lane;
 use crate::network::wire::{HelloReply, path};
 use crate::types::{Leadership, Revision, StoreError};
 
-/// How often the leader looks.
-const LEADER_TICK: Duration = Duration::from_millis(100);
 /// How often every member looks.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_secs(1);
+/// How often the leader looks while a learner catches up.
+const LEARNER_TICK: Duration = Duration::from_millis(50);
 /// Expired keys removed by one entry.
 const EXPIRY_BATCH: usize = 256;
 
 /// Chores of the leader; runs until the member stops.
 pub(crate) async fn lead(node: Arc<Node>) {
-    let mut ticks = tokio::time::interval(LEADER_TICK);
+    let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut turn = 0u64;
     let mut ages = Ages::default();
+    let (mut leadership, mut members) = (node.leadership.subscribe(), node.members_changed.subscribe());
     loop {
-        ticks.tick().await;
+        let learners = matches!(*leadership.borrow_and_update(), Leadership::Leader { .. }) && node.has_learners();
+        members.mark_unchanged();
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = leadership.changed() => {}
+            _ = members.changed() => {}
+            () = tokio::time::sleep(LEARNER_TICK), if learners => {}
+        }
         if !matches!(*node.leadership.borrow(), Leadership::Leader { .. }) {
             // Another leader may have compacted; a new reign counts anew.
             ages = Ages::default();
@@ -41,11 +48,7 @@ pub(crate) async fn lead(node: Arc<Node>) {
         {
             tracing::debug!(%error, revision, "compacting");
         }
-        // Expiry is a matter of seconds.
-        turn += 1;
-        if turn.is_multiple_of(5)
-            && let Err(error) = node.expire().await
-        {
+        if let Err(error) = node.expire().await {
             tracing::debug!(%error, "removing expired keys");
         }
         if let Err(error) = node.promote().await {

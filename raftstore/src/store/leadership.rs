@@ -1,31 +1,35 @@
 //! Whether this member leads, as far as it may act on it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::Instant as _;
+use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::{RaftMetrics, ServerState};
+use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
+use tokio::time::MissedTickBehavior;
 
 use super::node::Node;
 use crate::consensus::TypeConfig;
 use crate::types::{Leadership, StoreError};
 
+/// How often a member that does not lead looks although nothing has happened.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Follows Raft's state; runs until the member stops.
 pub(crate) async fn run(node: Arc<Node>) {
-    let mut metrics = node.raft.metrics();
+    let (mut server, mut data) = (node.raft.server_metrics(), node.raft.data_metrics());
     // Silence changes no metric, so contact to a quorum is checked by time as well.
     let mut ticks = tokio::time::interval(node.config.timing.heartbeat);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut leader, mut membership) = (None, None);
     loop {
-        tokio::select! {
-            changed = metrics.changed() => if changed.is_err() { break },
-            _ = ticks.tick() => {}
-        }
-        let (now, current, committed, members_at) = {
-            let m = metrics.borrow_and_update();
-            let members_at = *m.committed_membership_config.log_id();
-            (judge(&node, &m), m.current_leader, m.local_committed.map_or(0, |id| id.index), members_at)
+        let (now, current, committed, members_at, leads) = {
+            // These two and not the union of both, which openraft publishes after them.
+            let (s, d) = (server.borrow_and_update(), data.borrow_and_update());
+            let members_at = *s.committed_membership_config.log_id();
+            let committed = d.local_committed.map_or(0, |id| id.index);
+            (judge(&node, &s, &d), s.current_leader, committed, members_at, s.state == ServerState::Leader)
         };
         if members_at != membership {
             membership = members_at;
@@ -39,7 +43,8 @@ pub(crate) async fn run(node: Arc<Node>) {
                 node.metrics.leader_changes.inc();
             }
         }
-        node.metrics.is_leader.set(i64::from(matches!(now, Leadership::Leader { .. })));
+        let acts = matches!(now, Leadership::Leader { .. });
+        node.metrics.is_leader.set(i64::from(acts));
         node.leadership.send_if_modified(|held| {
             let changed = *held != now;
             if changed {
@@ -48,28 +53,33 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
             changed
         });
+        tokio::select! {
+            changed = server.changed() => if changed.is_err() { break },
+            // A new leader acts as soon as its first entry is applied, or a quorum answers again.
+            changed = data.changed(), if leads && !acts => if changed.is_err() { break },
+            _ = ticks.tick(), if leads => {}
+            // The metric of what is committed is looked at by people.
+            () = tokio::time::sleep(LOOK), if !leads => {}
+        }
     }
     node.leadership.send_replace(Leadership::NotLeader { leader: None });
 }
 
-fn judge(node: &Node, metrics: &RaftMetrics<TypeConfig>) -> Leadership {
-    if metrics.running_state.is_err() {
-        return Leadership::NotLeader { leader: None };
-    }
-    let deposed = Leadership::NotLeader { leader: metrics.current_leader.filter(|id| *id != node.identity.id) };
-    if metrics.state != ServerState::Leader {
+fn judge(node: &Node, server: &RaftServerMetrics<TypeConfig>, data: &RaftDataMetrics<TypeConfig>) -> Leadership {
+    let deposed = Leadership::NotLeader { leader: server.current_leader.filter(|id| *id != node.identity.id) };
+    if server.state != ServerState::Leader {
         return deposed;
     }
     // An applied entry of this very leadership means that everything from earlier ones is applied too.
-    let own = metrics.vote.leader_id;
-    let caught_up = metrics.last_applied.as_ref().is_some_and(|id| id.leader_id == own);
-    if caught_up && has_quorum(node, metrics) { Leadership::Leader { term: own.term } } else { deposed }
+    let own = server.vote.leader_id;
+    let caught_up = data.last_applied.as_ref().is_some_and(|id| id.leader_id == own);
+    if caught_up && has_quorum(node, server, data) { Leadership::Leader { term: own.term } } else { deposed }
 }
 
 /// Whether a quorum was heard of recently.
-pub(super) fn has_quorum(node: &Node, metrics: &RaftMetrics<TypeConfig>) -> bool {
-    let alone = metrics.membership_config.voter_ids().all(|id| id == node.identity.id);
-    alone || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < node.config.timing.election_max)
+fn has_quorum(node: &Node, server: &RaftServerMetrics<TypeConfig>, data: &RaftDataMetrics<TypeConfig>) -> bool {
+    let alone = server.membership_config.voter_ids().all(|id| id == node.identity.id);
+    alone || data.last_quorum_acked.is_some_and(|at| at.elapsed() < node.config.timing.election_min)
 }
 
 impl Node {

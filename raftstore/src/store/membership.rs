@@ -158,6 +158,14 @@ impl Node {
         self.change(ChangeMembers::SetNodes(BTreeMap::from([(m.id, info)])), true).await.map(drop)
     }
 
+    /// Whether a member waits to become a voter.
+    pub(crate) fn has_learners(&self) -> bool {
+        let metrics = self.raft.server_metrics();
+        let m = metrics.borrow_watched();
+        let voters: BTreeSet<u64> = m.membership_config.voter_ids().collect();
+        m.membership_config.nodes().any(|(id, _)| !voters.contains(id))
+    }
+
     /// Makes a learner that has caught up a voter.
     pub(crate) async fn promote(&self) -> Result<(), AdminError> {
         let ready = |s: &Standing| !s.voter && s.came_up && s.healthy && s.lag <= CAUGHT_UP;

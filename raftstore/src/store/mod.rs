@@ -1,6 +1,7 @@
 //! The handle through which everything above uses the store.
 
 mod background;
+pub(crate) mod election;
 mod leadership;
 mod members;
 mod membership;

@@ -11,16 +11,18 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::election::Heard;
 use super::propose::Forward;
 use super::reads::ReadWaiter;
 use crate::config::Config;
-use crate::consensus::Raft;
 use crate::consensus::machine::Machine;
+use crate::consensus::{Raft, convert};
 use crate::metrics::Metrics;
 use crate::network::peers::{Peers, Target};
 use crate::network::tls::OwnCertificate;
 use crate::storage::files::Identity;
 use crate::storage::log_writer::LogWriter;
+use crate::storage::records::VoteRecord;
 use crate::types::{Leadership, Member, MemberId, StoreError};
 
 /// Everything that requests and background work need.
@@ -34,6 +36,10 @@ pub(crate) struct Node {
     pub(crate) writer: Arc<LogWriter>,
     pub(crate) metrics: Metrics,
     pub(crate) leadership: watch::Sender<Leadership>,
+    /// When a leader was last heard of.
+    pub(crate) heard: Heard,
+    /// Leaders whose stream of heartbeats has ended.
+    pub(crate) lost: mpsc::Sender<VoteRecord>,
     /// Counts changes of membership.
     pub(crate) members_changed: watch::Sender<u64>,
     /// One permit for each write that may be pending.
@@ -61,6 +67,14 @@ impl Node {
     /// Whether this member's Raft core leads. What a leader may act on is `leadership`.
     pub(crate) fn leads(&self) -> bool {
         self.raft.server_metrics().borrow_watched().state == ServerState::Leader
+    }
+
+    /// Notes that a leader has spoken, unless it was replaced.
+    pub(crate) fn heard_from(&self, leader: &VoteRecord) {
+        let known = convert::vote_record(&self.raft.server_metrics().borrow_watched().vote);
+        if (leader.term, leader.node) >= (known.term, known.node) {
+            self.heard.now();
+        }
     }
 
     /// The leader, if one is known.
@@ -91,17 +105,19 @@ impl Node {
 
     /// Why this member's engine stopped; waits as long as it runs, and for good after an orderly end.
     pub(crate) async fn failed(&self) -> String {
-        let mut metrics = self.raft.metrics();
-        let stopped = tokio::select! {
-            stopped = metrics.wait_until(|m| m.running_state.is_err()) => stopped,
+        // Seldom changes, and ends with the engine; all metrics change with each heartbeat.
+        let mut metrics = self.raft.server_metrics();
+        let ended = async { while metrics.changed().await.is_ok() {} };
+        tokio::select! {
+            () = ended => {}
             () = self.removed.cancelled() => return "this member was removed from the group".to_owned(),
         };
         if self.stop.is_cancelled() {
             return std::future::pending().await;
         }
-        match stopped.map(|m| m.running_state) {
-            Ok(Err(error)) => error.to_string(),
-            _ => "the Raft core has ended".to_owned(),
+        match &self.raft.metrics().borrow_watched().running_state {
+            Err(error) => error.to_string(),
+            Ok(()) => "the Raft core has ended".to_owned(),
         }
     }
 

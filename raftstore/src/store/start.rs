@@ -10,8 +10,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::election::Heard;
 use super::node::{Handle, Node};
-use super::{background, leadership, propose, reads};
+use super::{background, election, leadership, propose, reads};
 use crate::config::{Config, JoinGrant};
 use crate::consensus::log_store::LogStore;
 use crate::consensus::machine::Machine;
@@ -158,6 +159,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     let raft = raft.await.map_err(|e| StoreError::Storage(Box::new(e)))?;
     let (reads, waiting) = mpsc::channel(reads::QUEUE);
     let (forwards, forwarding) = mpsc::channel(config.limits.max_pending_writes);
+    let (lost, losses) = mpsc::channel(4);
     let node = Arc::new(Node {
         runtime,
         raft,
@@ -165,6 +167,8 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         writer,
         metrics,
         leadership: watch::Sender::new(Leadership::NotLeader { leader: None }),
+        heard: Heard::new(),
+        lost,
         members_changed: watch::Sender::new(0),
         pending: Semaphore::new(config.limits.max_pending_writes),
         reads,
@@ -190,6 +194,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         // Nobody else could be elected, so there is nothing to wait for.
         node.raft.trigger().elect(false).await.map_err(|e| node.fatal(e, false))?;
     }
+    node.spawn(election::run(node.clone(), losses));
     node.spawn(leadership::run(node.clone()));
     node.spawn(reads::run(node.clone(), waiting));
     node.spawn(propose::run_forwards(node.clone(), forwarding));
