@@ -370,6 +370,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn tokens_come_from_a_file_or_the_command_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = |letter: &str| format!("abcde{letter}.0123456789abcdef@sha256:{}", "0f".repeat(32));
+        let file = dir.path().join("token");
+        std::fs::write(&file, text("f") + "\n").unwrap();
+        let url = Some("https://10.0.0.11:6443".to_owned());
+        let given =
+            |token: Option<String>, token_file: Option<PathBuf>| JoinArgs { join: url.clone(), token, token_file };
+        let id = |args: JoinArgs| args.read().unwrap().unwrap().1.id;
+        assert_eq!(id(given(Some(text("x")), None)), "abcdex");
+        assert_eq!(id(given(Some(text("x")), Some(file))), "abcdef");
+        let error = |args: JoinArgs| format!("{:#}", args.read().unwrap_err());
+        assert!(error(given(None, None)).contains("TRIREME_TOKEN or --token-file"));
+        assert!(error(given(None, Some(dir.path().join("none")))).contains("--token-file"));
+        assert!(error(given(Some("x".into()), None)).contains("cut off"));
+        assert!(JoinArgs::default().read().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_refused_attempt_leaves_no_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let fresh = Fresh::make(&data).unwrap();
+        std::fs::write(data.join("lock"), "").unwrap();
+        fresh.undo();
+        assert!(!data.exists());
+        // What was there before, or came to be there, stays.
+        let fresh = Fresh::make(&data).unwrap();
+        std::fs::write(data.join("lock"), "").unwrap();
+        std::fs::write(data.join("pki"), "").unwrap();
+        fresh.undo();
+        assert!(data.join("pki").exists() && data.join("lock").exists());
+        std::fs::remove_file(data.join("pki")).unwrap();
+        Fresh::make(&data).unwrap().undo();
+        assert!(data.join("lock").exists());
+    }
+
     #[tokio::test]
     async fn a_dead_address_is_told_at_once() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,7 @@
 //! The agent's composition root: starts its parts and waits for the end.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,18 +113,9 @@ pub async fn run(
     tasks.spawn(node::follow(client, slices_writer, changes));
     let stores = (services.clone(), slices);
     tasks.spawn(node::run_proxy(ServiceProxy::new(&network), stores, changes_rx, proxy_rx, shutdown.clone()));
-    let importer = images.clone();
-    let import_dir = images_dir.clone();
-    let first = async move {
-        if import_dir.exists() {
-            match importer.import_folder(&import_dir).await {
-                Ok(report) => tracing::info!(?report, "images imported"),
-                Err(error) => tracing::warn!(%error, "images not imported"),
-            }
-        }
-    };
     tasks.spawn(crate::image_gc::run(context.clone(), shutdown.clone()));
-    let _ = tokio::join!(first, tokio::time::timeout(SERVICES_TIMEOUT, services.wait_until_ready()));
+    let _ =
+        tokio::join!(import(&images, &images_dir), tokio::time::timeout(SERVICES_TIMEOUT, services.wait_until_ready()));
     let stop = shutdown.clone();
     tasks.spawn(async move { images.watch_folder(images_dir, stop).await });
     tasks.spawn(manager::run(context, shutdown.clone()));
@@ -132,6 +124,16 @@ pub async fn run(
     shutdown.cancel();
     tasks.shutdown().await;
     result
+}
+
+/// What archives bring is there before the first pod wants it.
+async fn import(images: &Store, folder: &Path) {
+    if folder.exists() {
+        match images.import_folder(folder).await {
+            Ok(report) => tracing::info!(?report, "images imported"),
+            Err(error) => tracing::warn!(%error, "images not imported"),
+        }
+    }
 }
 
 /// Waits for the end, or for a part that broke: an agent without one of its parts would only look alive.
