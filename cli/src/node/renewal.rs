@@ -92,7 +92,7 @@ impl Renewal {
 /// When to renew: somewhere between 70 and 90 % of the life, as kubelets do. `dice` is between 0 and 1.
 fn due(not_before: i64, not_after: i64, dice: f64) -> i64 {
     let life = (not_after - not_before).max(0) as f64;
-    not_before + (life * (0.7 + 0.2 * dice)) as i64
+    not_before + (life * (0.7 + 0.2 * dice)).round() as i64
 }
 
 async fn wait_until(at: i64) {

@@ -224,6 +224,7 @@ fn nodes_that_are_not_well() {
 fn certificates_disks_and_lag() {
     let mut masters = [answer(1), answer(2), answer(3)];
     let status = masters[1].status.as_mut().unwrap();
+    status.certificates[1].not_before = NOW - 345 * DAY;
     status.certificates[1].not_after = NOW + 20 * DAY;
     status.certificates[2].not_after = NOW - DAY;
     status.disk = Some(DiskInfo { total_bytes: 100, available_bytes: 3 });
