@@ -71,10 +71,10 @@ pub struct Global {
     #[arg(long, global = true)]
     pub match_server_version: bool,
     /// Username for basic authentication (which no Kubernetes serves any more)
-    #[arg(long, global = true, value_name = "NAME", hide = true)]
+    #[arg(long, global = true, value_name = "NAME")]
     pub username: Option<String>,
     /// Password for basic authentication
-    #[arg(long, global = true, value_name = "PASSWORD", hide = true)]
+    #[arg(long, global = true, value_name = "PASSWORD")]
     pub password: Option<String>,
     /// Not used: there is no profiler
     #[arg(long, global = true, hide = true)]
