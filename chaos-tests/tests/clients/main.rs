@@ -31,6 +31,7 @@ const KUBE_RS: &[Scenario] = &[
     ("kube_rs_terminal", sessions::terminal),
     ("kube_rs_attach", sessions::attach),
     ("kube_rs_logs", sessions::logs),
+    ("kube_rs_port_forward", sessions::port_forward),
     ("kube_rs_evictions", sessions::evictions),
     ("kube_rs_events", sessions::events),
     ("kube_rs_leader_election", sessions::leader_election),

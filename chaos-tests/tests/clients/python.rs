@@ -46,6 +46,7 @@ cases! {
     python_exec_refused
     python_attach
     python_logs
+    python_port_forward
     python_evicts
     python_reads_version_and_groups
     python_finds_contexts_in_the_kubeconfig

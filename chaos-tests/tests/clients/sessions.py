@@ -3,7 +3,7 @@
 import json
 
 from kubernetes import client, watch
-from kubernetes.stream import stream
+from kubernetes.stream import portforward, stream
 from kubernetes.stream.ws_client import ERROR_CHANNEL
 
 from suite import case, eventually, pod, running
@@ -100,6 +100,32 @@ def python_logs(namespace):
         raise AssertionError("logs of no container")
     except client.exceptions.ApiException as error:
         assert error.status == 400 and "container other is not valid for pod l" in error.body, error
+
+
+@case
+def python_port_forward(namespace):
+    core = running(namespace, "p", ["sh", "-c", "mkdir /w; echo hello > /w/index.html; exec httpd -f -p 8080 -h /w"])
+
+    def fetch():
+        forward = portforward(core.connect_get_namespaced_pod_portforward, "p", namespace, ports="8080")
+        try:
+            connection = forward.socket(8080)
+            connection.settimeout(10)
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+            return answer
+        finally:
+            forward.close()
+
+    answer = eventually(fetch, limit=10, what="an answer")
+    assert b"200 OK" in answer and answer.endswith(b"hello\n"), answer
+    forward = portforward(core.connect_get_namespaced_pod_portforward, "p", namespace, ports="81")
+    connection = forward.socket(81)
+    connection.settimeout(10)
+    assert connection.recv(100) == b""
+    assert "81" in forward.error(81), forward.error(81)
 
 
 @case

@@ -1,4 +1,4 @@
-//! kube-rs: into containers, and what controllers leave behind: logs, exec, attach, evictions, events, leases.
+//! kube-rs: into containers, and what controllers leave behind: logs, exec, attach, port-forward, evictions, events, leases.
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::{AsyncBufReadExt, TryStreamExt};
@@ -135,6 +135,36 @@ pub fn logs(cluster: &Cluster) -> Result<()> {
         let status = refused(pods.logs("l", &other).await, 400, "BadRequest")?;
         ensure!(status.message == "container other is not valid for pod l", "{status:?}");
         refused(pods.logs("none", &tail).await, 404, "NotFound").map(drop)
+    })
+}
+
+async fn fetch(pods: &Api<Pod>, port: u16) -> Result<String> {
+    let mut forwarder = pods.portforward("p", &[port]).await?;
+    let mut stream = forwarder.take_stream(port).context("no stream")?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    within(10, stream.read_to_string(&mut answer)).await??;
+    Ok(answer)
+}
+
+/// A connection to a port of a pod, and one to a port where nobody listens.
+pub fn port_forward(cluster: &Cluster) -> Result<()> {
+    with(cluster, async |space| {
+        let script = "mkdir /w; echo hello > /w/index.html; exec httpd -f -p 8080 -h /w";
+        let pods = space.running("p", &["sh", "-c", script], json!({})).await?;
+        eventually(10, async || {
+            let answer = fetch(&pods, 8080).await?;
+            ensure!(answer.contains("200 OK") && answer.ends_with("hello\n"), "{answer}");
+            Ok(())
+        })
+        .await?;
+        let mut forwarder = pods.portforward("p", &[81]).await?;
+        let mut stream = forwarder.take_stream(81).context("no stream")?;
+        let error = forwarder.take_error(81).context("no errors")?;
+        stream.write_all(b"x").await.ok();
+        let said = within(10, error).await?.unwrap_or_default();
+        ensure!(said.contains("81"), "{said:?}");
+        Ok(())
     })
 }
 
