@@ -202,7 +202,11 @@ async fn reconcile(map: Arc<ConfigMap>, work: Arc<Work>) -> Result<Action, final
         }
         finalizer::Event::Cleanup(map) => {
             let copy = format!("{}-copy", map.name_any());
-            work.maps.delete(&copy, &DeleteParams::default()).await.map(drop)?;
+            // It may be gone already: a clean-up that was interrupted is done again.
+            match work.maps.delete(&copy, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                answer => drop(answer?),
+            }
             Ok(Action::await_change())
         }
     })
