@@ -189,11 +189,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     if !has_run {
         files::write_whole(&data_dir, STARTED, b"")?;
     }
-    let voters = node.machine.members().voters;
-    if voters.len() == 1 && voters[0].len() == 1 && voters[0].contains(&node.identity.id) {
-        // Nobody else could be elected, so there is nothing to wait for.
-        node.raft.trigger().elect(false).await.map_err(|e| node.fatal(e, false))?;
-    }
+    stand_alone(&node).await?;
     node.spawn(election::run(node.clone(), losses));
     node.spawn(leadership::run(node.clone()));
     node.spawn(reads::run(node.clone(), waiting));
@@ -201,6 +197,15 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     node.spawn(background::lead(node.clone()));
     node.spawn(background::tend(node.clone()));
     Ok(node)
+}
+
+/// Where nobody else could be elected there is nothing to wait for.
+async fn stand_alone(node: &Node) -> Result<(), StoreError> {
+    let voters = node.machine.members().voters;
+    if voters.len() == 1 && voters[0].len() == 1 && voters[0].contains(&node.identity.id) {
+        node.raft.trigger().elect(false).await.map_err(|e| node.fatal(e, false))?;
+    }
+    Ok(())
 }
 
 /// Makes the founding member the only voter. Done again if the first start did not come this far.
