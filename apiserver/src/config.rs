@@ -106,6 +106,8 @@ pub struct Config {
     pub default_unreachable_toleration_seconds: u32,
     /// What `/version` answers as `gitVersion`.
     pub version: String,
+    /// How long Events are kept.
+    pub event_ttl: Duration,
     /// Where requests are recorded, if anywhere.
     pub audit: Option<AuditConfig>,
     /// Bounds.
@@ -126,6 +128,7 @@ impl Config {
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,
             version: concat!("v1.36.0+trireme", env!("CARGO_PKG_VERSION")).into(),
+            event_ttl: Duration::from_secs(3600),
             audit: None,
             limits: Limits::default(),
             bookmark_interval: Duration::from_secs(60),
@@ -141,6 +144,9 @@ impl Config {
                 "advertise_url {:?} must begin with https://",
                 self.advertise_url
             )));
+        }
+        if self.event_ttl < Duration::from_secs(1) {
+            return Err(ServerError::Config("event-ttl must be at least a second".into()));
         }
         let limits = &self.limits;
         if limits.connections == 0 || limits.in_flight == 0 || limits.long_running == 0 || limits.body_bytes == 0 {

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -13,9 +13,6 @@ use super::ctx::Ctx;
 use crate::error::{ApiResult, corrupt, store_status};
 use crate::storage::object::Object;
 use crate::storage::{codec, keys};
-
-/// Events are kept this long.
-const EVENT_LIFE: Duration = Duration::from_secs(3600);
 
 /// What a compare of a transaction stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +101,7 @@ pub(crate) fn put(ctx: &Ctx, suffix: &str, value: Bytes) -> Op {
     Op::Put {
         key: ctx.cache.store_key(suffix),
         value,
-        expires_at_ms: is_event.then(|| now_ms() + EVENT_LIFE.as_millis() as u64),
+        expires_at_ms: is_event.then(|| now_ms() + ctx.server.config().event_ttl.as_millis() as u64),
     }
 }
 

@@ -31,7 +31,9 @@ const CLEAN: Duration = Duration::from_secs(30);
 
 /// What a cluster has to be booted with.
 pub fn options() -> Options {
-    Options { prefix: "s", ..Options::default() }
+    // Events are kept for an hour by default: for so long their number, and with it memory, would only rise.
+    let master_args = vec!["--event-ttl=1m".to_owned()];
+    Options { prefix: "s", master_args, ..Options::default() }
 }
 
 /// The whole program: `SECONDS` of it, by `SEED`.

@@ -63,6 +63,9 @@ pub struct Args {
     /// How many audit logs put aside are kept; 0: all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub audit_log_maxbackup: usize,
+    /// How long Events are kept; give all masters the same.
+    #[arg(long, value_name = "DURATION", default_value = "1h0m0s", value_parser = duration)]
+    pub event_ttl: Duration,
     /// How long certificates are valid that this master signs, its own and those of nodes. They are renewed in time.
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
     pub cluster_signing_duration: Duration,
@@ -182,6 +185,7 @@ impl Args {
         config.cluster_domain = self.cluster_domain.clone();
         config.default_not_ready_toleration_seconds = self.losses.default_not_ready_toleration_seconds;
         config.default_unreachable_toleration_seconds = self.losses.default_unreachable_toleration_seconds;
+        config.event_ttl = self.event_ttl;
         config.audit = self.audit_log_path.clone().map(|path| trireme_apiserver::AuditConfig {
             path,
             max_size: self.audit_log_maxsize.into(),

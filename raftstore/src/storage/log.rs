@@ -178,7 +178,13 @@ impl Log {
         options.set_keep_log_file_num(2);
         options.set_stats_dump_period_sec(0);
         options.set_max_open_files(128);
-        let families = [LOG_CF, META_CF].map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
+        let family = |name| {
+            let mut options = Options::default();
+            // The default of 64 MiB is held in memory, and again after a restart, for entries that are never read.
+            options.set_write_buffer_size(8 << 20);
+            ColumnFamilyDescriptor::new(name, options)
+        };
+        let families = [LOG_CF, META_CF].map(family);
         let db = DB::open_cf_descriptors(&options, path, families)?;
         let index = LogIndex {
             vote: read(&db, VOTE)?,

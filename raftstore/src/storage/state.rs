@@ -61,7 +61,8 @@ fn options() -> Options {
     // Without a write-ahead log, a crash must not leave one column family newer than another.
     options.set_atomic_flush(true);
     options.set_max_background_jobs(2);
-    options.set_db_write_buffer_size(64 << 20);
+    // RocksDB's own measure of memory: what is not flushed yet is in it.
+    options.set_db_write_buffer_size(24 << 20);
     options.set_max_open_files(256);
     options.set_keep_log_file_num(2);
     options.set_stats_dump_period_sec(0);
@@ -70,7 +71,7 @@ fn options() -> Options {
 
 fn column_family(name: &str) -> ColumnFamilyDescriptor {
     let mut options = Options::default();
-    options.set_write_buffer_size(32 << 20);
+    options.set_write_buffer_size(12 << 20);
     ColumnFamilyDescriptor::new(name, options)
 }
 
