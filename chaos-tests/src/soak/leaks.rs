@@ -6,12 +6,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::desired::{All, Living};
 use crate::cluster::Cluster;
-use crate::command::run;
+use crate::command::{eventually, run};
 use crate::usage;
 
 /// A node's machine before anything ran on it.
@@ -31,7 +32,7 @@ impl Host {
         nodes
             .map(|name| {
                 let data = cluster.root().join(name).join("data");
-                let rules = rules(cluster, name)?.lines().count();
+                let rules = settled_rules(cluster, name)?.lines().count();
                 let (mounts, folders) = (mounts(&data), entries(&data));
                 Ok(Host { name: name.clone(), data, mounts, folders, rules })
             })
@@ -179,6 +180,17 @@ fn in_netns(cluster: &Cluster, host: &str, words: &[&str]) -> Result<String> {
 
 fn rules(cluster: &Cluster, host: &str) -> Result<String> {
     in_netns(cluster, host, &["nft", "list", "ruleset"])
+}
+
+/// Rules of a node once the service of the masters has all of them as endpoints, which takes a moment after boot.
+fn settled_rules(cluster: &Cluster, host: &str) -> Result<String> {
+    let subnet = cluster.subnet()?;
+    eventually(Duration::from_secs(30), || {
+        let text = rules(cluster, host)?;
+        let missing = (1..=cluster.masters()).find(|n| !text.contains(&format!("10.90.{subnet}.{}:6443", 10 + n)));
+        ensure!(missing.is_none(), "{host} has no rule that leads to master {missing:?}:\n{text}");
+        Ok(text)
+    })
 }
 
 /// Mount points of this machine below a folder.

@@ -66,7 +66,7 @@ pub async fn program() -> Result<()> {
 /// What is not as it should be.
 pub async fn run(cluster: &Cluster, time: Duration, seed: u64) -> Result<Vec<serde_json::Value>> {
     println!("seed {seed} (SEED={seed} makes the same choices again), {} s", time.as_secs());
-    let baseline = leaks::Host::all(cluster)?;
+    let baseline = tokio::task::block_in_place(|| leaks::Host::all(cluster))?;
     let stop = CancellationToken::new();
     let begun = Instant::now();
     let worker = tokio::spawn(work::run(cluster.endpoints().await?, seed, stop.clone()));
