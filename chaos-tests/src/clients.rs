@@ -21,6 +21,8 @@ pub async fn of_master(cluster: &Cluster, master: usize) -> Result<kube::Client>
     config.connect_timeout = Some(Duration::from_secs(1));
     config.read_timeout = None;
     config.write_timeout = None;
+    // A write that may have happened must be known as such, not as the refusal of its repetition.
+    config.default_retry = false;
     Ok(kube::Client::try_from(config)?)
 }
 

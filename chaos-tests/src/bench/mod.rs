@@ -134,6 +134,8 @@ async fn idle(cluster: &Cluster, time: Duration, figures: &mut Figures) -> Resul
 /// Memory of the shims of ten pods.
 async fn shims(cluster: &Cluster, figures: &mut Figures) -> Result<()> {
     let kept = pods::keep(cluster, 10).await?;
+    // The children that start containers look like their shims until they are done.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let pids = usage::running(&cluster.root().join("bin/trireme"), "shim");
     let memories: Vec<usage::Memory> = pids.iter().filter_map(|pid| usage::memory(*pid).ok()).collect();
     let pss: Vec<f64> = memories.iter().map(|memory| memory.pss).collect();
