@@ -5,7 +5,7 @@ use std::process::Command;
 
 use clap::Args;
 use http::Method;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::api::Call;
 use super::apply::{LAST_APPLIED, three_way, with_last_applied};
@@ -80,7 +80,11 @@ async fn compare(session: &Session, args: &DiffArgs) -> Result<()> {
             continue;
         }
         match one(session, args, &target).await {
-            Ok((before, after)) => {
+            Ok((mut before, mut after)) => {
+                // What a secret holds is not for the terminal.
+                if target.resource.kind == "Secret" && target.resource.group.is_empty() {
+                    mask(before.as_mut(), &mut after);
+                }
                 write(live, &target, before, args.show_managed_fields)?;
                 write(merged, &target, Some(after), args.show_managed_fields)?;
             }
@@ -114,7 +118,7 @@ async fn one(session: &Session, args: &DiffArgs, target: &Target) -> Result<(Opt
         None => {}
     }
     let (patch, content_type) = three_way(target, &modified, &current, true)?;
-    if patch.as_object().is_some_and(serde_json::Map::is_empty) {
+    if patch.as_object().is_some_and(Map::is_empty) {
         return Ok((Some(current.clone()), current));
     }
     let call = Call::new(Method::PATCH, target.path())
@@ -130,10 +134,6 @@ fn write(folder: &Path, target: &Target, object: Option<Value>, managed_fields: 
     PrintFlags { show_managed_fields: managed_fields, ..PrintFlags::default() }
         .printer(Formats::Objects)?
         .tidy(&mut object);
-    // What a secret holds is not for the terminal.
-    if target.resource.kind == "Secret" && target.resource.group.is_empty() {
-        mask(&mut object);
-    }
     let group = match target.resource.group.as_str() {
         "" => target.resource.version.clone(),
         group => format!("{group}.{}", target.resource.version),
@@ -143,12 +143,27 @@ fn write(folder: &Path, target: &Target, object: Option<Value>, managed_fields: 
     Ok(std::fs::write(file, yaml::document(&object))?)
 }
 
-fn mask(object: &mut Value) {
-    for value in object.get_mut("data").and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut()) {
-        *value = Value::from(format!("*** ({} bytes)", value.as_str().unwrap_or_default().len()));
+/// Hides what a secret holds, but not whether that changes.
+fn mask(before: Option<&mut Value>, after: &mut Value) {
+    fn data(object: &mut Value) -> Option<&mut Map<String, Value>> {
+        if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+            annotations.remove(LAST_APPLIED);
+        }
+        object.get_mut("data").and_then(Value::as_object_mut)
     }
-    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
-        annotations.remove(LAST_APPLIED);
+    let (mut none, mut nothing) = (Map::new(), Map::new());
+    let from = before.and_then(data).unwrap_or(&mut none);
+    let to = data(after).unwrap_or(&mut nothing);
+    for (key, old) in from.iter_mut() {
+        let new = to.get_mut(key);
+        let changes = new.as_ref().is_some_and(|new| *new != old);
+        *old = Value::from(if changes { "*** (before)" } else { "***" });
+        if let (Some(new), true) = (new, changes) {
+            *new = Value::from("*** (after)");
+        }
+    }
+    for (_, new) in to.iter_mut().filter(|(_, new)| *new != "*** (after)") {
+        *new = Value::from("***");
     }
 }
 
@@ -177,5 +192,27 @@ fn differences(live: &Path, merged: &Path) -> Result<()> {
             "failed to run {name:?}: exit status {}",
             code.map_or("unknown".to_owned(), |code| code.to_string())
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_secret_is_hidden_but_not_that_it_changes() {
+        let mut before = json!({"metadata": {"annotations": {LAST_APPLIED: "x", "a": "b"}},
+            "data": {"same": "YQ==", "other": "YQ==", "gone": "YQ=="}});
+        let mut after = json!({"metadata": {}, "data": {"same": "YQ==", "other": "Yg==", "new": "YQ=="}});
+        mask(Some(&mut before), &mut after);
+        assert_eq!(before["metadata"], json!({"annotations": {"a": "b"}}));
+        assert_eq!(before["data"], json!({"same": "***", "other": "*** (before)", "gone": "***"}));
+        assert_eq!(after["metadata"], json!({}));
+        assert_eq!(after["data"], json!({"same": "***", "other": "*** (after)", "new": "***"}));
+        let (mut fresh, mut empty) = (json!({"metadata": {}, "data": {"a": "YQ=="}}), json!({"metadata": {}}));
+        mask(None, &mut fresh);
+        mask(None, &mut empty);
+        assert_eq!(fresh["data"]["a"], "***");
     }
 }

@@ -1,6 +1,7 @@
 //! `trictl apply`: three-way merges against what was applied last.
 
 pub mod diff;
+mod force;
 mod last;
 mod prune;
 pub mod shape;
@@ -251,7 +252,7 @@ async fn patch(
             }
             Err(error) if error.is_conflict() && round < 5 => current = target.fetch(session).await?,
             Err(error) if args.force && matches!(error.reason(), "Conflict" | "Invalid") => {
-                return replace(session, args, target, modified).await;
+                return force::replace(session, args, target, modified, current).await;
             }
             Err(error) => {
                 let text = format!("{body}");
@@ -261,17 +262,6 @@ async fn patch(
         }
         round += 1;
     }
-}
-
-async fn replace(session: &Session, args: &ApplyArgs, target: &Target, modified: &Value) -> Result<Applied> {
-    let options = super::delete::Options {
-        grace_period: Some(args.grace_period).filter(|seconds| *seconds >= 0),
-        propagation: super::delete::propagation(&args.cascade)?,
-        dry_run: false,
-    };
-    super::delete::remove(session, target, &options).await?;
-    super::delete::await_gone(session, target, "", None).await?;
-    create(session, args, target, modified).await
 }
 
 /// The patch from what was applied last and what is there to what is wanted, with its media type.
