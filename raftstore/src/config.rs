@@ -89,6 +89,8 @@ pub struct Limits {
     pub max_txn_bytes: usize,
     /// Writes that may wait for their commit on one member; further ones are refused.
     pub max_pending_writes: usize,
+    /// Bytes of them.
+    pub max_pending_bytes: usize,
     /// Watches open at one time on one member.
     pub max_watches: usize,
     /// Newest events that are kept in memory for all watchers together; a watcher that falls further behind is fed
@@ -114,6 +116,7 @@ impl Default for Limits {
             max_txn_ops: 512,
             max_txn_bytes: 8 << 20,
             max_pending_writes: 4096,
+            max_pending_bytes: 64 << 20,
             max_watches: 20_000,
             watch_events: 20_000,
             watch_bytes: 64 << 20,
@@ -176,6 +179,9 @@ impl Config {
         }
         if l.max_txn_bytes < l.max_value_bytes + l.max_key_bytes {
             return refuse("limits: max_txn_bytes must hold at least one key and value".into());
+        }
+        if l.max_pending_bytes < l.max_txn_bytes || l.max_pending_bytes > u32::MAX as usize {
+            return refuse("limits: max_pending_bytes must hold at least one transaction, and be below 4 GiB".into());
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 pub(crate) mod frames;
 pub(crate) mod peers;
-mod pulse;
+pub(crate) mod pulse;
 pub(crate) mod server;
 pub(crate) mod snapshots;
 pub(crate) mod tls;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -17,6 +17,7 @@ use rustls_pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, TO_HEADER};
 use crate::codec;
@@ -69,9 +70,16 @@ pub(crate) enum PeerError {
     Refused { address: String, status: StatusCode, reason: String },
 }
 
-/// One connection, or none at the moment. The lock is held while connecting, so that all who wait share the attempt.
+/// One connection, or none at the moment.
 #[derive(Default)]
-struct Slot(tokio::sync::Mutex<Option<SendRequest<Body>>>);
+struct Held {
+    sender: Option<SendRequest<Body>>,
+    /// When the last attempt failed, and why.
+    failure: Option<(Instant, String)>,
+}
+
+/// Locked while connecting, so that all who wait share the attempt.
+type Slot = Arc<tokio::sync::Mutex<Held>>;
 
 /// All connections of this member to others.
 #[derive(Clone)]
@@ -85,7 +93,7 @@ struct Inner {
     tls: Arc<ClientConfig>,
     connect_timeout: Duration,
     runtime: tokio::runtime::Handle,
-    slots: Mutex<HashMap<(String, Lane), Arc<Slot>>>,
+    slots: Mutex<HashMap<(String, Lane), Slot>>,
 }
 
 /// Whom to talk to.
@@ -187,34 +195,37 @@ impl Peers {
     }
 
     async fn connection(&self, target: &Target, lane: Lane) -> Result<SendRequest<Body>, PeerError> {
-        let key = (target.address.clone(), lane);
+        let (asked, key) = (Instant::now(), (target.address.clone(), lane));
         let slot = self.inner.slots.lock().entry(key).or_default().clone();
-        if let Ok(held) = slot.0.try_lock()
-            && let Some(sender) = held.as_ref().filter(|s| !s.is_closed())
-        {
+        // Who loses patience here leaves nothing behind.
+        let held = slot.lock_owned().await;
+        if let Some(sender) = held.sender.as_ref().filter(|s| !s.is_closed()) {
             return Ok(sender.clone());
+        }
+        let not_sent = |reason: String| PeerError::NotSent { address: target.address.clone(), reason };
+        if let Some((_, reason)) = held.failure.as_ref().filter(|(at, _)| *at > asked) {
+            return Err(not_sent(reason.clone()));
         }
         // A task of its own: who asked may have less patience than a handshake takes on a busy machine, and the next
         // one should find it done.
         let (peers, address) = (self.clone(), target.address.clone());
-        let connecting = self.inner.runtime.spawn(async move { peers.connected(&slot, &address).await });
-        let not_sent = |reason: String| PeerError::NotSent { address: target.address.clone(), reason };
+        let connecting = self.inner.runtime.spawn(async move { peers.attempt(held, &address).await });
         connecting.await.unwrap_or_else(|e| Err(e.to_string())).map_err(not_sent)
     }
 
-    async fn connected(&self, slot: &Slot, address: &str) -> Result<SendRequest<Body>, String> {
-        let mut held = slot.0.lock().await;
-        if let Some(sender) = held.as_ref().filter(|s| !s.is_closed()) {
-            return Ok(sender.clone());
-        }
-        *held = None;
+    /// Connects, once; those who wait for the slot meanwhile find what came of it.
+    async fn attempt(&self, mut held: OwnedMutexGuard<Held>, address: &str) -> Result<SendRequest<Body>, String> {
+        *held = Held::default();
         let timeout = self.inner.connect_timeout;
-        let sender = match tokio::time::timeout(timeout, self.connect(address)).await {
-            Ok(connected) => connected.map_err(|e| e.to_string())?,
-            Err(_) => return Err(format!("no connection within {timeout:?}")),
+        let connected = match tokio::time::timeout(timeout, self.connect(address)).await {
+            Ok(connected) => connected.map_err(|e| e.to_string()),
+            Err(_) => Err(format!("no connection within {timeout:?}")),
         };
-        *held = Some(sender.clone());
-        Ok(sender)
+        match &connected {
+            Ok(sender) => held.sender = Some(sender.clone()),
+            Err(reason) => held.failure = Some((Instant::now(), reason.clone())),
+        }
+        connected
     }
 
     async fn connect(&self, address: &str) -> std::io::Result<SendRequest<Body>> {
@@ -248,4 +259,52 @@ impl Peers {
 async fn collect(body: Incoming) -> Result<Bytes, String> {
     let whole = Limited::new(body, MAX_ANSWER).collect().await;
     whole.map(|b| b.to_bytes()).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::network::tls::PeerTlsConfig;
+    use crate::network::wire::{HelloReply, path};
+    use crate::store::tests_tls::Ca;
+
+    #[tokio::test]
+    async fn attempts_at_a_silent_peer_do_not_pile_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target { id: 2, address: listener.local_addr().unwrap().to_string() };
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let counter = attempts.clone();
+        let silent = tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                counter.fetch_add(1, Ordering::SeqCst);
+                open.push(stream);
+            }
+        });
+        let client = PeerTlsConfig::new(&Ca::new().member("a")).unwrap().client;
+        let peers = Peers::new(1, "l", client, Duration::from_secs(1), tokio::runtime::Handle::current());
+        let ask = |patience: Duration| {
+            let (peers, target) = (peers.clone(), target.clone());
+            async move { peers.call::<_, HelloReply>(&target, Lane::Control, path::HELLO, &(), patience).await }
+        };
+        for answer in join_all((0..30).map(|_| ask(Duration::from_millis(20)))).await {
+            assert!(matches!(&answer, Err(PeerError::Lost { .. })), "{answer:?}");
+        }
+        // The attempt goes on without those who asked for it, and its failure is everybody's.
+        for answer in join_all((0..10).map(|_| ask(Duration::from_secs(60)))).await {
+            assert!(matches!(&answer, Err(PeerError::NotSent { .. })), "{answer:?}");
+        }
+        let made = attempts.load(Ordering::SeqCst);
+        assert!((1..=2).contains(&made), "{made} attempts");
+        // Who asks later gets a new one.
+        assert!(ask(Duration::from_secs(60)).await.is_err());
+        assert!(attempts.load(Ordering::SeqCst) > made);
+        silent.abort();
+    }
 }

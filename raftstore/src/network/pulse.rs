@@ -1,18 +1,23 @@
 //! The receiving end of a leader's heartbeats.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::body::Body;
 use futures::Stream;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::frames::FrameReader;
 use super::server::append_request;
 use super::wire::AppendReply;
-use crate::consensus::{TypeConfig, convert};
+use crate::consensus::{Raft, TypeConfig, convert};
 use crate::storage::records::VoteRecord;
 use crate::store::node::Node;
+
+/// Heartbeats of which the engine knows that something accepted before them is not on disk yet.
+pub(crate) const HEARTBEATS: usize = 64;
 
 /// A stream of heartbeats. When it ends, for whatever reason, the member looks whether the leader is still there.
 struct Pulse {
@@ -48,37 +53,57 @@ pub(super) fn replies(
 
 impl Pulse {
     async fn answer(&mut self, request: AppendEntriesRequest<TypeConfig>) -> io::Result<AppendReply> {
-        let (vote, matching) = (request.vote, request.prev_log_id.as_ref().map(convert::position));
-        self.node.heard_from(&convert::vote_record(&vote));
-        let raft = &self.node.raft;
-        let appending = async {
-            match raft.append_entries(request).await {
-                Ok(AppendEntriesResponse::HigherVote(vote)) => Ok(AppendReply::HigherVote(convert::vote_record(&vote))),
-                // Only what the leader takes for known here can be missing.
-                Ok(AppendEntriesResponse::Conflict) => {
-                    Ok(matching.map_or(AppendReply::Matched(None), AppendReply::Conflict))
-                }
-                Ok(_) => Ok(AppendReply::Matched(matching)),
-                Err(fatal) => Err(io::Error::other(fatal.to_string())),
-            }
-        };
-        // openraft answers once everything accepted so far is on disk. A heartbeat only says who leads: for that it is
-        // enough that the engine, after it has seen the message, holds to this very leader.
-        let held = async {
-            match raft.with_raft_state(move |state| *state.vote_ref() == vote).await {
-                Ok(true) => Ok(AppendReply::Matched(matching)),
-                Ok(false) => std::future::pending().await,
-                Err(fatal) => Err(io::Error::other(fatal.to_string())),
-            }
-        };
-        let reply = tokio::select! {
-            biased;
-            reply = appending => reply,
-            reply = held => reply,
-        };
+        let leader = convert::vote_record(&request.vote);
+        self.node.heard_from(&leader);
+        // Beyond the bound heartbeats stay unanswered, until the disk has done something.
+        let permit = self.node.heartbeats.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (answer, answered) = oneshot::channel();
+        self.node.spawn(hold(self.node.raft.clone(), request, answer, permit));
+        let reply = answered.await.map_err(io::Error::other)?;
         if matches!(reply, Ok(AppendReply::Matched(_))) {
-            self.leader = Some(convert::vote_record(&vote));
+            self.leader = Some(leader);
         }
         reply
     }
+}
+
+/// Hands a heartbeat to the engine and answers it as soon as possible. The engine keeps it until everything accepted so
+/// far is on disk, also when nobody waits any more; the permit is held for as long.
+async fn hold(
+    raft: Raft,
+    request: AppendEntriesRequest<TypeConfig>,
+    answer: oneshot::Sender<io::Result<AppendReply>>,
+    permit: OwnedSemaphorePermit,
+) {
+    let (vote, matching) = (request.vote, request.prev_log_id.as_ref().map(convert::position));
+    let mut appending = pin!(async {
+        match raft.append_entries(request).await {
+            Ok(AppendEntriesResponse::HigherVote(vote)) => Ok(AppendReply::HigherVote(convert::vote_record(&vote))),
+            // Only what the leader takes for known here can be missing.
+            Ok(AppendEntriesResponse::Conflict) => {
+                Ok(matching.map_or(AppendReply::Matched(None), AppendReply::Conflict))
+            }
+            Ok(_) => Ok(AppendReply::Matched(matching)),
+            Err(fatal) => Err(io::Error::other(fatal.to_string())),
+        }
+    });
+    // A heartbeat only says who leads: for that it is enough that the engine, after it has seen the message, holds to
+    // this very leader.
+    let held = async {
+        match raft.with_raft_state(move |state| *state.vote_ref() == vote).await {
+            Ok(true) => Ok(AppendReply::Matched(matching)),
+            Ok(false) => std::future::pending().await,
+            Err(fatal) => Err(io::Error::other(fatal.to_string())),
+        }
+    };
+    let (reply, on_disk) = tokio::select! {
+        biased;
+        reply = &mut appending => (reply, true),
+        reply = held => (reply, false),
+    };
+    let _ = answer.send(reply);
+    if !on_disk {
+        let _ = appending.await;
+    }
+    drop(permit);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -94,6 +94,8 @@ impl PeerTlsConfig {
         let client = client.dangerous().with_custom_certificate_verifier(servers);
         let mut client = client.with_client_cert_resolver(own.clone());
         client.alpn_protocols = vec![b"h2".to_vec()];
+        // A session that is resumed shows the certificates with which it began, even if they were replaced since.
+        client.resumption = Resumption::disabled();
         Ok(Self { server: Arc::new(server), client: Arc::new(client), own })
     }
 }
@@ -140,5 +142,56 @@ impl ServerCertVerifier for AnyMember {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+    use crate::store::tests_tls::Ca;
+
+    /// A connection between two members: the certificates of server and client as the other side saw them.
+    async fn shown(server: &PeerTlsConfig, client: &PeerTlsConfig) -> [CertificateDer<'static>; 2] {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let accept = async {
+            let mut stream = TlsAcceptor::from(server.server.clone()).accept(near).await.unwrap();
+            stream.write_all(b"x").await.unwrap();
+            stream.flush().await.unwrap();
+            stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+        };
+        let connect = async {
+            let name = ServerName::try_from("anything").unwrap();
+            let mut stream = TlsConnector::from(client.client.clone()).connect(name, far).await.unwrap();
+            // What could be used to resume the session has come when this has.
+            stream.read_exact(&mut [0]).await.unwrap();
+            stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+        };
+        let (of_client, of_server) = tokio::join!(accept, connect);
+        [of_server, of_client]
+    }
+
+    fn leaf(tls: &PeerTls) -> CertificateDer<'static> {
+        certificates("certificate", &tls.cert_pem).unwrap().remove(0)
+    }
+
+    #[tokio::test]
+    async fn new_connections_show_the_certificate_that_replaced_another() {
+        let ca = Ca::new();
+        let (a, b) = (ca.member("a"), ca.member("b"));
+        let (server, client) = (PeerTlsConfig::new(&a).unwrap(), PeerTlsConfig::new(&b).unwrap());
+        assert_eq!(shown(&server, &client).await, [leaf(&a), leaf(&b)]);
+        let (new_a, new_b) = (ca.member("a"), ca.member("b"));
+        server.own.replace(&new_a).unwrap();
+        client.own.replace(&new_b).unwrap();
+        assert_eq!(shown(&server, &client).await, [leaf(&new_a), leaf(&new_b)]);
+        // What cannot be used replaces nothing.
+        let other_key = PeerTls { key_pem: a.key_pem.clone(), ..new_b.clone() };
+        assert!(client.own.replace(&other_key).is_err());
+        assert!(server.own.replace(&PeerTls { cert_pem: Vec::new(), ..new_a.clone() }).is_err());
+        assert_eq!(shown(&server, &client).await, [leaf(&new_a), leaf(&new_b)]);
     }
 }

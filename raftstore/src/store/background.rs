@@ -17,7 +17,7 @@ use crate::types::{Leadership, Revision, StoreError};
 
 /// How often every member looks.
 const TICK: Duration = Duration::from_secs(1);
-/// How often the leader looks while a learner catches up.
+/// How often the leader looks whether a learner has caught up, while there is one.
 const LEARNER_TICK: Duration = Duration::from_millis(50);
 /// Expired keys removed by one entry.
 const EXPIRY_BATCH: usize = 256;
@@ -31,15 +31,21 @@ pub(crate) async fn lead(node: Arc<Node>) {
     loop {
         let learners = matches!(*leadership.borrow_and_update(), Leadership::Leader { .. }) && node.has_learners();
         members.mark_unchanged();
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = leadership.changed() => {}
-            _ = members.changed() => {}
-            () = tokio::time::sleep(LEARNER_TICK), if learners => {}
-        }
+        let all = tokio::select! {
+            _ = ticks.tick() => true,
+            _ = leadership.changed() => true,
+            _ = members.changed() => true,
+            () = tokio::time::sleep(LEARNER_TICK), if learners => false,
+        };
         if !matches!(*node.leadership.borrow(), Leadership::Leader { .. }) {
             // Another leader may have compacted; a new reign counts anew.
             ages = Ages::default();
+            continue;
+        }
+        if let Err(error) = node.promote().await {
+            tracing::debug!(?error, "promoting a learner");
+        }
+        if !all {
             continue;
         }
         let (now, keep) = (Instant::now(), node.config.limits.keep_history);
@@ -50,9 +56,6 @@ pub(crate) async fn lead(node: Arc<Node>) {
         }
         if let Err(error) = node.expire().await {
             tracing::debug!(%error, "removing expired keys");
-        }
-        if let Err(error) = node.promote().await {
-            tracing::debug!(?error, "promoting a learner");
         }
         if let Err(error) = node.raise_feature_level().await {
             tracing::debug!(%error, "raising the feature level");

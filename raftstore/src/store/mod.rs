@@ -18,7 +18,7 @@ mod tests_group;
 #[cfg(test)]
 mod tests_single;
 #[cfg(test)]
-mod tests_tls;
+pub(crate) mod tests_tls;
 
 use std::path::Path;
 use std::sync::Arc;

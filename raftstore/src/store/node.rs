@@ -44,6 +44,10 @@ pub(crate) struct Node {
     pub(crate) members_changed: watch::Sender<u64>,
     /// One permit for each write that may be pending.
     pub(crate) pending: Semaphore,
+    /// One permit for each byte of them.
+    pub(crate) pending_bytes: Semaphore,
+    /// One permit for each heartbeat that the engine may hold because the disk is behind.
+    pub(crate) heartbeats: Arc<Semaphore>,
     pub(crate) reads: mpsc::Sender<ReadWaiter>,
     pub(crate) forwards: mpsc::Sender<Forward>,
     pub(crate) peers: Peers,

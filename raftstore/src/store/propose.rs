@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::node::Node;
@@ -38,18 +38,30 @@ impl Node {
     /// Commits a command, wherever the leader is.
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, StoreError> {
         self.check_running()?;
-        let Ok(_permit) = self.pending.try_acquire() else {
+        let proposal = Proposal::new(&command);
+        let _permits = self.admit(std::slice::from_ref(&proposal)).map_err(|reason| {
             self.metrics.failed.inc();
-            let reason = format!("too many pending writes ({})", self.config.limits.max_pending_writes);
-            return Err(StoreError::Unavailable { reason, maybe_applied: false });
-        };
+            StoreError::Unavailable { reason, maybe_applied: false }
+        })?;
         self.metrics.pending.inc();
-        let result = self.propose_until(Proposal::new(&command)).await;
+        let result = self.propose_until(proposal).await;
         self.metrics.pending.dec();
         if result.is_err() {
             self.metrics.failed.inc();
         }
         result
+    }
+
+    /// Room for writes that wait for their commit, or why there is none.
+    fn admit(&self, proposals: &[Proposal]) -> Result<[SemaphorePermit<'_>; 2], String> {
+        let limits = &self.config.limits;
+        let count = self.pending.try_acquire_many(proposals.len() as u32);
+        let count = count.map_err(|_| format!("too many pending writes ({})", limits.max_pending_writes))?;
+        // Alone, also the longest one fits.
+        let bytes = proposals.iter().map(|p| p.0.len()).sum::<usize>().min(limits.max_pending_bytes);
+        let bytes = self.pending_bytes.try_acquire_many(bytes as u32);
+        let bytes = bytes.map_err(|_| format!("too many bytes in pending writes ({})", limits.max_pending_bytes))?;
+        Ok([count, bytes])
     }
 
     async fn propose_until(&self, proposal: Proposal) -> Result<Outcome, StoreError> {
@@ -146,8 +158,9 @@ impl Node {
     pub(crate) async fn propose_for_others(&self, proposals: Vec<Proposal>) -> Vec<ForwardReply> {
         let count = proposals.len();
         let failed = |reason: &str, maybe_applied| ForwardReply::Failed { reason: reason.to_owned(), maybe_applied };
-        let Ok(_permits) = self.pending.try_acquire_many(count as u32) else {
-            return (0..count).map(|_| failed("too many pending writes on the leader", false)).collect();
+        let _permits = match self.admit(&proposals) {
+            Ok(permits) => permits,
+            Err(reason) => return (0..count).map(|_| failed(&format!("the leader has {reason}"), false)).collect(),
         };
         let deadline = Instant::now() + self.config.timing.write_timeout;
         let mut replies = Vec::with_capacity(count);

@@ -21,6 +21,7 @@ use crate::consensus::transport::Transport;
 use crate::consensus::{Raft, raft_config};
 use crate::metrics::Metrics;
 use crate::network::peers::Peers;
+use crate::network::pulse::HEARTBEATS;
 use crate::network::server;
 use crate::network::tls::PeerTlsConfig;
 use crate::storage::StorageError;
@@ -171,6 +172,8 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         lost,
         members_changed: watch::Sender::new(0),
         pending: Semaphore::new(config.limits.max_pending_writes),
+        pending_bytes: Semaphore::new(config.limits.max_pending_bytes),
+        heartbeats: Arc::new(Semaphore::new(HEARTBEATS)),
         reads,
         forwards,
         peers,

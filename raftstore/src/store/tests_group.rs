@@ -19,6 +19,7 @@ pub(super) struct Group {
     addresses: Vec<String>,
     pub(super) limits: crate::config::Limits,
     write_timeout: Duration,
+    heartbeat: Duration,
 }
 
 impl Group {
@@ -32,6 +33,7 @@ impl Group {
             addresses,
             limits: Default::default(),
             write_timeout: Duration::from_secs(7),
+            heartbeat: Duration::from_millis(100),
         }
     }
 
@@ -46,6 +48,7 @@ impl Group {
         let mut config = Config::new(self.data(i), name, listen, address, format!("https://m{i}"), tls);
         config.limits = self.limits.clone();
         config.timing.write_timeout = self.write_timeout;
+        config.timing.heartbeat = self.heartbeat;
         config.timing.read_timeout = config.timing.read_timeout.min(self.write_timeout);
         // Machines that run tests are busy.
         config.timing.election_min = Duration::from_millis(300);
@@ -291,6 +294,41 @@ async fn without_a_quorum_nothing_is_acknowledged() {
     let other = left.status().members.iter().find(|m| m.id != left.status().id).map(|m| m.id).unwrap();
     assert!(left.remove_member(other).await.is_err());
     left.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_do_not_gather_behind_a_disk_that_hangs() {
+    use crate::network::pulse::HEARTBEATS;
+
+    let (_group, stores) = Group::start_with(Group { heartbeat: Duration::from_millis(20), ..Group::new(3) }).await;
+    let lead = leader(&stores.iter().collect::<Vec<_>>()).await;
+    let follower = &stores[(lead + 1) % 3];
+    let id = follower.status().id;
+    let healthy = |s: &Status| s.members.iter().any(|m| m.id == id && m.healthy);
+    until(&stores[lead], "health", healthy).await;
+    let node = &follower.handle.node;
+    // The thread that writes the log stands still from now on.
+    let (release, hang) = std::sync::mpsc::channel::<()>();
+    node.writer.append(Vec::new(), Box::new(move |_| assert!(hang.recv().is_err()))).await.unwrap();
+    write(&stores[lead], "/a", "1").await;
+    // Heartbeats are answered all the same, up to a number that is known to be with the engine.
+    let begin = Instant::now();
+    while node.heartbeats.available_permits() > 0 {
+        assert!(begin.elapsed() < PATIENCE, "{} heartbeats left", node.heartbeats.available_permits());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // From then on the member does not count as healthy, and nothing else comes of it.
+    until(&stores[lead], "silence", |s| !healthy(s)).await;
+    assert!(matches!(*stores[lead].leadership().borrow(), Leadership::Leader { .. }));
+    drop(release);
+    until(&stores[lead], "health", healthy).await;
+    let begin = Instant::now();
+    while node.heartbeats.available_permits() < HEARTBEATS - 2 {
+        assert!(begin.elapsed() < PATIENCE, "{} heartbeats left", node.heartbeats.available_permits());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(list(follower, "/a", None).await, ["/a=1@2"]);
+    stop(stores).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -139,6 +139,28 @@ async fn limits_and_pages() {
     store.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_beyond_the_bytes_that_may_be_pending_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::bootstrap(config(dir.path())).await.unwrap();
+    let node = &store.handle.node;
+    let most = node.config.limits.max_pending_bytes;
+    // All but a thousand bytes are taken by writes that wait for their commit.
+    let others = node.pending_bytes.try_acquire_many(most as u32 - 1000).unwrap();
+    write(&store, "/small", "v").await;
+    let large = || Txn { then: vec![put("/large", &"v".repeat(1001))], ..Txn::default() };
+    let refused = store.txn(large()).await;
+    let why = format!("too many bytes in pending writes ({most})");
+    assert!(
+        matches!(&refused, Err(StoreError::Unavailable { reason, maybe_applied: false }) if *reason == why),
+        "{refused:?}"
+    );
+    drop(others);
+    store.txn(large()).await.unwrap();
+    assert_eq!(node.pending_bytes.available_permits(), most, "all is returned");
+    store.shutdown().await.unwrap();
+}
+
 /// Copies a directory as it is on disk at the moment, as a crash would leave it.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
