@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::fail;
+use super::sessions::Place;
 use crate::pods::Context;
 
 /// What both ends call it.
@@ -37,7 +38,9 @@ pub(super) async fn serve(
     };
     let _ = pod.set_nodelay(true);
     let upgrade = hyper::upgrade::on(&mut request);
+    let place = Place::of(request.extensions());
     tokio::spawn(async move {
+        let _place = place;
         match upgrade.await {
             Ok(client) => {
                 let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut pod).await;

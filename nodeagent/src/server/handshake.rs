@@ -8,6 +8,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 
 use crate::server::fail;
+use crate::server::sessions::Place;
 
 const PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
@@ -101,7 +102,9 @@ where
     F: Future<Output = ()> + Send,
 {
     let upgrade = hyper::upgrade::on(&mut request);
+    let place = Place::of(request.extensions());
     tokio::spawn(async move {
+        let _place = place;
         match upgrade.await {
             Ok(connection) => run(TokioIo::new(connection)).await,
             Err(error) => tracing::debug!(%error, "an upgrade to SPDY failed"),

@@ -8,6 +8,7 @@ mod handshake;
 mod logs;
 mod metrics;
 mod remote;
+mod sessions;
 mod spdy;
 mod streams;
 mod summary;
@@ -35,8 +36,9 @@ use tokio_util::sync::CancellationToken;
 use crate::certificate::NodeCertificate;
 use crate::pods::Context;
 use crate::stats::Sampler;
+use sessions::{Place, Sessions};
 
-/// Connections at one time.
+/// Connections at one time, those that sessions have taken over included.
 const MAX_CONNECTIONS: usize = 1024;
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,7 +69,7 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) {
     let about = About { certificate, sampler: Arc::default() };
-    let router = router(context).layer(axum::Extension(about));
+    let router = router(context).layer(axum::Extension(about)).layer(axum::Extension(Sessions::default()));
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
@@ -77,9 +79,9 @@ pub(crate) async fn run(
         };
         match accepted {
             Ok((stream, from)) => {
-                let (router, acceptor, shutdown) = (router.clone(), acceptor.clone(), shutdown.clone());
+                let (acceptor, shutdown) = (acceptor.clone(), shutdown.clone());
+                let router = router.clone().layer(axum::Extension(Place::new(permit)));
                 tokio::spawn(async move {
-                    let _permit = permit;
                     tokio::select! {
                         () = connection(router, stream, from, acceptor) => {}
                         () = shutdown.cancelled() => {}

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::SplitStream;
 use futures::{SinkExt, StreamExt, future};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
@@ -21,6 +21,7 @@ use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 use super::connect::PodPorts;
 use super::spdy;
 use crate::server::handshake::{Refusal, offered};
+use crate::server::sessions::Place;
 
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 const CHANNELS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -48,9 +49,16 @@ pub(super) async fn serve(request: Request, query: &[(String, String)], ports: P
         Ok(upgrade) => upgrade.max_message_size(MAX_MESSAGE),
         Err(rejection) => return rejection.into_response(),
     };
+    let place = Place::of(&parts.extensions);
     match tunnel {
-        true => upgrade.protocols([TUNNEL]).on_upgrade(move |socket| tunnelled(socket, ports)),
-        false => upgrade.protocols(CHANNELS).on_upgrade(move |socket| channels(socket, wanted, ports)),
+        true => upgrade.protocols([TUNNEL]).on_upgrade(move |socket| async move {
+            let _place = place;
+            tunnelled(socket, ports).await;
+        }),
+        false => upgrade.protocols(CHANNELS).on_upgrade(move |socket| async move {
+            let _place = place;
+            channels(socket, wanted, ports).await;
+        }),
     }
 }
 
@@ -160,13 +168,7 @@ fn message(channel: u8, bytes: &[u8]) -> Bytes {
     message.into()
 }
 
-async fn connection(
-    ports: PodPorts,
-    port: u16,
-    channel: u8,
-    mut inbox: mpsc::Receiver<Bytes>,
-    out: mpsc::Sender<Bytes>,
-) {
+async fn connection(ports: PodPorts, port: u16, channel: u8, inbox: mpsc::Receiver<Bytes>, out: mpsc::Sender<Bytes>) {
     for number in [channel, channel + 1] {
         let _ = out.send(message(number, &port.to_le_bytes())).await;
     }
@@ -177,14 +179,26 @@ async fn connection(
             return;
         }
     };
-    let (mut read, mut write) = pod.into_split();
+    let (read, write) = pod.into_split();
+    exchange(channel, (read, write), inbox, &out).await;
+}
+
+/// Passes bytes both ways until the pod has sent its last.
+async fn exchange(
+    channel: u8,
+    (mut read, mut write): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    mut inbox: mpsc::Receiver<Bytes>,
+    out: &mpsc::Sender<Bytes>,
+) {
+    // Never ends: when the pod takes nothing more, its answer may still be on its way. What the client sends then is dropped.
     let upload = async {
+        let mut open = true;
         while let Some(bytes) = inbox.recv().await {
-            if write.write_all(&bytes).await.is_err() {
-                return;
-            }
+            open = open && write.write_all(&bytes).await.is_ok();
         }
-        let _ = write.shutdown().await;
+        if open {
+            let _ = write.shutdown().await;
+        }
         std::future::pending().await
     };
     let download = async {
@@ -205,6 +219,25 @@ async fn connection(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn an_answer_is_read_to_its_end_when_the_pod_takes_nothing_more() {
+        let (read, mut pod) = tokio::io::duplex(1024);
+        // Whoever writes here finds the other side closed.
+        let (write, closed) = tokio::io::duplex(1024);
+        drop(closed);
+        let (sender, inbox) = mpsc::channel(QUEUE);
+        let (out, mut messages) = mpsc::channel(QUEUE);
+        let exchange = tokio::spawn(async move { exchange(2, (read, write), inbox, &out).await });
+        for _ in 0..3 * QUEUE {
+            sender.send("request".into()).await.unwrap();
+        }
+        pod.write_all(b"413").await.unwrap();
+        drop(pod);
+        assert_eq!(messages.recv().await.unwrap(), message(2, b"413"));
+        assert_eq!(messages.recv().await, None);
+        exchange.await.unwrap();
+    }
 
     #[test]
     fn ports_come_from_the_query() {

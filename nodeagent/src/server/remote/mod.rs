@@ -9,12 +9,14 @@ mod websocket;
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::pods::{Context, PodView};
 use crate::server::handshake::{Refusal, Upgrade};
+use crate::server::sessions::{Running, Sessions};
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +55,8 @@ struct Job {
     id: String,
     options: Options,
     attach: Option<Attached>,
+    /// Counts it among the pod's sessions.
+    _running: Running,
 }
 
 /// What matters for `attach` alone.
@@ -73,12 +77,13 @@ pub(super) async fn exec(
     State(context): State<Arc<Context>>,
     Path(target): Target,
     Query(query): Query<Vec<(String, String)>>,
+    Extension(sessions): Extension<Sessions>,
     request: Request,
 ) -> Response {
     let options = Options::parse(query);
     let job = match options.command.is_empty() {
         true => Err(Refusal::new(StatusCode::BAD_REQUEST, "you must specify at least 1 command for the container")),
-        false => job(&context, &target, options.clone(), false),
+        false => job(&context, &sessions, &target, options.clone(), false),
     };
     serve(request, &options, job).await
 }
@@ -88,10 +93,11 @@ pub(super) async fn attach(
     State(context): State<Arc<Context>>,
     Path(target): Target,
     Query(query): Query<Vec<(String, String)>>,
+    Extension(sessions): Extension<Sessions>,
     request: Request,
 ) -> Response {
     let options = Options::parse(query);
-    let job = job(&context, &target, options.clone(), true);
+    let job = job(&context, &sessions, &target, options.clone(), true);
     serve(request, &options, job).await
 }
 
@@ -109,6 +115,7 @@ async fn serve(request: Request, options: &Options, job: Result<Job, Refusal>) -
 
 fn job(
     context: &Context,
+    sessions: &Sessions,
     (namespace, pod, container): &(String, String, String),
     options: Options,
     attach: bool,
@@ -128,7 +135,11 @@ fn job(
         let once = specs.filter(|(name, _)| *name == container).any(|(_, once)| once == Some(true));
         Attached { terminal: found.terminal, stdin: found.stdin, once: once && !found.terminal }
     });
-    Ok(Job { view: view.clone(), id, options, attach })
+    let Some(running) = sessions.begin(view.pod.metadata.uid.as_deref().unwrap_or_default()) else {
+        let message = format!("pod \"{pod}\" has too many exec and attach sessions at this time");
+        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message));
+    };
+    Ok(Job { view: view.clone(), id, options, attach, _running: running })
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! A session, whatever its protocol: bytes both ways until the process has ended or the client is gone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Job;
 use super::ends::{self, Ends, Size};
@@ -16,7 +18,14 @@ use crate::shim::client::{Process, ShimError};
 const DRAIN: Duration = Duration::from_millis(500);
 /// A client that has a terminal says how large it is at once; others are not waited for any longer.
 const FIRST_SIZE: Duration = Duration::from_millis(200);
+/// After a client has gone, the process may take what it has sent for so long.
+const GRACE: Duration = Duration::from_secs(10);
+/// A process that reads none of its input for so long, and says nothing, has a client that may be gone: nobody would see it
+/// behind what it has sent.
+const STUCK: Duration = Duration::from_secs(30 * 60);
 const CHUNK: usize = 32 << 10;
+/// Input is written in pieces of this size; each that is taken is a sign of life.
+const PIECE: usize = 4 << 10;
 
 /// What the client sends to the process.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,8 +91,22 @@ impl Status {
     }
 }
 
-/// Runs the whole session.
-pub(super) async fn run<O: Output>(job: Job, mut client: Client<O>) {
+/// Runs the whole session. Once the client is `gone`, the process may take what was sent for a while; one that does not read
+/// would keep the session for ever.
+pub(super) async fn run<O: Output>(job: Job, client: Client<O>, gone: CancellationToken) {
+    until_gone(serve(job, client), gone, GRACE).await;
+}
+
+async fn until_gone(session: impl Future<Output = ()>, gone: CancellationToken, grace: Duration) {
+    tokio::pin!(session);
+    tokio::select! {
+        () = &mut session => return,
+        () = gone.cancelled() => {}
+    }
+    let _ = tokio::time::timeout(grace, session).await;
+}
+
+async fn serve<O: Output>(job: Job, mut client: Client<O>) {
     let mut early = None;
     let started = match job.attach {
         Some(attached) => ends::attach(&job, attached).await.map_err(|error| error.to_string()),
@@ -107,9 +130,11 @@ pub(super) async fn run<O: Output>(job: Job, mut client: Client<O>) {
     let Client { input, sizes, mut output } = client;
     let status = {
         let resize = resize(sizes, terminal);
-        let feed = feed(early, input, stdin, ends_with_input);
+        let moved = AtomicBool::new(false);
+        let feed = feed(early, input, stdin, ends_with_input, &moved);
         let wanted = [job.options.stdout, job.options.stderr];
-        let copy = copy(&mut output, wanted, [stdout.as_ref(), stderr.as_ref()], process.as_mut());
+        let output = Noted { output: &mut output, moved: &moved };
+        let copy = copy(output, wanted, [stdout.as_ref(), stderr.as_ref()], process.as_mut());
         tokio::select! {
             status = copy => status,
             gone = feed => if gone { None } else { Some(Status::Exited(0)) },
@@ -151,6 +176,7 @@ async fn feed(
     mut input: mpsc::Receiver<Input>,
     mut stdin: Option<Stream>,
     ends_with_input: bool,
+    moved: &AtomicBool,
 ) -> bool {
     loop {
         let next = match early.take() {
@@ -160,11 +186,13 @@ async fn feed(
         match next {
             None => return true,
             Some(Input::Data(data)) => {
-                if let Some(to) = &stdin
-                    && to.write_all(&data).await.is_err()
-                {
-                    // Nobody reads any more; output goes on.
-                    stdin = None;
+                if let Some(to) = &stdin {
+                    match write(to, &data, moved, STUCK).await {
+                        Written::All => {}
+                        // Nobody reads any more; output goes on.
+                        Written::Closed => stdin = None,
+                        Written::Stuck => return true,
+                    }
                 }
             }
             Some(Input::End) if ends_with_input && stdin.is_some() => return false,
@@ -173,9 +201,47 @@ async fn feed(
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
+enum Written {
+    All,
+    Closed,
+    Stuck,
+}
+
+/// Writes input, unless for a long time neither any of it is taken nor output has `moved`.
+async fn write(to: &Stream, data: &[u8], moved: &AtomicBool, limit: Duration) -> Written {
+    for piece in data.chunks(PIECE) {
+        let writing = to.write_all(piece);
+        tokio::pin!(writing);
+        loop {
+            match tokio::time::timeout(limit, &mut writing).await {
+                Ok(Ok(())) => break,
+                Ok(Err(_)) => return Written::Closed,
+                Err(_) if moved.swap(false, Ordering::Relaxed) => {}
+                Err(_) => return Written::Stuck,
+            }
+        }
+    }
+    Written::All
+}
+
+/// An output that notes when something was sent.
+struct Noted<'a, O> {
+    output: &'a mut O,
+    moved: &'a AtomicBool,
+}
+
+impl<O: Output> Noted<'_, O> {
+    async fn send(&mut self, channel: Channel, bytes: &[u8]) -> bool {
+        let sent = self.output.send(channel, bytes).await;
+        self.moved.store(true, Ordering::Relaxed);
+        sent
+    }
+}
+
 /// Sends output until all of it is sent; returns how the process ended. `None` if the client is gone.
-async fn copy(
-    output: &mut impl Output,
+async fn copy<O: Output>(
+    mut output: Noted<'_, O>,
     wanted: [bool; 2],
     from: [Option<&Stream>; 2],
     mut process: Option<&mut Process>,
@@ -240,6 +306,27 @@ mod tests {
         assert_eq!(failed["reason"], "NonZeroExitCode");
         assert_eq!(failed["details"]["causes"][0], json!({"reason": "ExitCode", "message": "7"}));
         assert_eq!(Status::Failed("why".into()).json()["message"], "Internal error occurred: why");
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_client_is_gone_ends() {
+        let gone = CancellationToken::new();
+        let blocked = until_gone(std::future::pending(), gone.clone(), Duration::from_millis(10));
+        gone.cancel();
+        tokio::time::timeout(Duration::from_secs(5), blocked).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn input_that_nobody_takes_ends_the_session_unless_there_is_output() {
+        let (kept, full) = nix::unistd::pipe().unwrap();
+        let full = Stream::new(full).unwrap();
+        let data = vec![0; 1 << 20];
+        let (start, limit) = (std::time::Instant::now(), Duration::from_millis(50));
+        let moved = AtomicBool::new(true);
+        assert_eq!(write(&full, &data, &moved, limit).await, Written::Stuck);
+        assert!(start.elapsed() >= 2 * limit, "output was a sign of life");
+        drop(kept);
+        assert_eq!(write(&full, &data, &moved, limit).await, Written::Closed);
     }
 
     #[tokio::test]

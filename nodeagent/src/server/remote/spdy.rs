@@ -69,14 +69,14 @@ async fn run(io: TokioIo<Upgraded>, job: Job, protocol: &'static str) {
         idle.push(writer);
         reader
     });
-    tasks.spawn(read_input(stdin, input_sender, closed));
+    tasks.spawn(read_input(stdin, input_sender, closed.clone()));
     if let Some((reader, writer)) = take("resize") {
         idle.push(writer);
         tasks.spawn(read_sizes(reader, size_sender));
     }
     let mut writer = |name: &str| take(name).map(|(_, writer)| writer);
     let output = Sender { stdout: writer("stdout"), stderr: writer("stderr"), error: writer("error"), plain };
-    session::run(job, Client { input, sizes, output }).await;
+    session::run(job, Client { input, sizes, output }, closed).await;
     for mut writer in idle {
         let _ = writer.finish().await;
     }

@@ -4,6 +4,8 @@
 //! version 5 255 closes the channel that follows. The protocols of browsers have the channel as a digit and the rest
 //! in base64.
 
+use std::collections::VecDeque;
+
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{FromRequestParts, Request};
 use axum::http::StatusCode;
@@ -11,15 +13,17 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
+use futures::stream::SplitSink;
+use futures::{SinkExt, Stream, StreamExt};
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Job;
 use super::ends::Size;
 use super::session::{self, Channel, Client, Input, Output, Status};
 use crate::server::handshake::{Refusal, offered};
+use crate::server::sessions::Place;
 
 const V5: &str = "v5.channel.k8s.io";
 const PROTOCOLS: [&str; 5] =
@@ -28,6 +32,8 @@ const PROTOCOLS: [&str; 5] =
 const MAX_MESSAGE: usize = 16 << 20;
 /// Messages that wait for the process to read.
 const QUEUE: usize = 4;
+/// Bytes that are kept beyond these while the process does not read, but for the last message.
+const MAX_HELD: usize = 1 << 20;
 
 /// What differs between the protocols.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,9 +86,14 @@ pub(super) async fn serve(request: Request, job: Result<Job, Refusal>) -> Respon
         let message = format!("requested protocol(s) are not supported: [{wanted}]; supports [{all}]");
         return Refusal::new(StatusCode::FORBIDDEN, message).into_response();
     }
+    let place = Place::of(&parts.extensions);
     match job {
-        Ok(job) => upgrade.on_upgrade(move |socket| run(socket, job)),
+        Ok(job) => upgrade.on_upgrade(move |socket| async move {
+            let _place = place;
+            run(socket, job).await;
+        }),
         Err(refusal) if offered.iter().any(|offer| offer == V5) => upgrade.on_upgrade(move |socket| async move {
+            let _place = place;
             let (sink, _) = socket.split();
             let status = Status::Failed(format!("unable to upgrade connection: {}", refusal.message));
             Sender { sink, dialect: Dialect::of(V5) }.finish(&status).await;
@@ -97,8 +108,9 @@ async fn run(socket: WebSocket, job: Job) {
     let (sink, stream) = socket.split();
     let (input_sender, input) = mpsc::channel(QUEUE);
     let (size_sender, sizes) = mpsc::channel(QUEUE);
-    let reading = tokio::spawn(read(stream, dialect, input_sender, size_sender));
-    session::run(job, Client { input, sizes, output: Sender { sink, dialect } }).await;
+    let gone = CancellationToken::new();
+    let reading = tokio::spawn(read(stream, dialect, input_sender, size_sender, gone.clone()));
+    session::run(job, Client { input, sizes, output: Sender { sink, dialect } }, gone).await;
     reading.abort();
 }
 
@@ -125,32 +137,63 @@ impl Output for Sender {
     }
 }
 
-/// Takes what the client sends, until it is gone.
+/// Takes what the client sends, until it is `gone`. That has to be noticed also while the process does not read: so some of
+/// what comes is kept.
 async fn read(
-    mut stream: SplitStream<WebSocket>,
+    mut stream: impl Stream<Item = Result<Message, axum::Error>> + Unpin,
     dialect: Dialect,
     input: mpsc::Sender<Input>,
     sizes: mpsc::Sender<Size>,
+    gone: CancellationToken,
 ) {
-    while let Some(Ok(message)) = stream.next().await {
-        let bytes: Bytes = match message {
-            Message::Binary(bytes) => bytes,
-            Message::Text(text) => text.into(),
-            Message::Close(_) => return,
-            Message::Ping(_) | Message::Pong(_) => continue,
-        };
-        let sent = match dialect.decode(bytes) {
-            Some((0, data)) if !data.is_empty() => input.send(Input::Data(data)).await.is_ok(),
-            Some((4, size)) => match serde_json::from_slice(&size).ok().and_then(|size| self::size(&size)) {
-                Some(size) => sizes.send(size).await.is_ok(),
-                None => true,
+    let (mut waiting, mut held) = (VecDeque::new(), 0);
+    loop {
+        let message = tokio::select! {
+            permit = input.reserve(), if !waiting.is_empty() => match (permit, waiting.pop_front()) {
+                (Ok(permit), Some(first)) => {
+                    held -= weight(&first);
+                    permit.send(first);
+                    continue;
+                }
+                _ => return,
             },
-            Some((255, channel)) if dialect.closes && channel[..] == [0] => input.send(Input::End).await.is_ok(),
-            _ => true,
+            message = stream.next(), if held < MAX_HELD => message,
         };
-        if !sent {
+        let bytes: Bytes = match message {
+            Some(Ok(Message::Binary(bytes))) => bytes,
+            Some(Ok(Message::Text(text))) => text.into(),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Close(_)) | Err(_)) | None => break,
+        };
+        let next = match dialect.decode(bytes) {
+            Some((0, data)) if !data.is_empty() => Input::Data(data),
+            Some((255, channel)) if dialect.closes && channel[..] == [0] => Input::End,
+            Some((4, size)) => {
+                if let Some(size) = serde_json::from_slice(&size).ok().and_then(|size| self::size(&size))
+                    && sizes.send(size).await.is_err()
+                {
+                    return;
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        held += weight(&next);
+        waiting.push_back(next);
+    }
+    gone.cancel();
+    for input_left in waiting {
+        if input.send(input_left).await.is_err() {
             return;
         }
+    }
+}
+
+/// What keeping it costs, about.
+fn weight(input: &Input) -> usize {
+    match input {
+        Input::Data(bytes) => bytes.len() + 64,
+        Input::End => 64,
     }
 }
 
@@ -178,6 +221,45 @@ mod tests {
         assert_eq!(text.decode("0aGk=".into()), Some((0, "hi".into())));
         assert_eq!(text.decode("0!".into()), None);
         assert!(!Dialect::of("v4.base64.channel.k8s.io").plain);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_is_noticed_while_nobody_reads() {
+        let ((input, mut kept), (sizes, _sizes)) = (mpsc::channel(1), mpsc::channel(1));
+        let messages = (0..8).map(|_| Ok(Message::Binary(Bytes::from_static(b"\0data")))).collect::<Vec<_>>();
+        let gone = CancellationToken::new();
+        let reading = read(futures::stream::iter(messages), Dialect::of(V5), input, sizes, gone.clone());
+        let reading = tokio::spawn(reading);
+        tokio::time::timeout(std::time::Duration::from_secs(5), gone.cancelled()).await.unwrap();
+        // What it has sent is not lost.
+        for _ in 0..8 {
+            assert_eq!(kept.recv().await, Some(Input::Data("data".into())));
+        }
+        assert_eq!(kept.recv().await, None);
+        reading.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn all_input_comes_through_in_order() {
+        let ((input, mut got), (sizes, _sizes)) = (mpsc::channel(1), mpsc::channel(1));
+        let (mut client, messages) = futures::channel::mpsc::channel(0);
+        let reading = tokio::spawn(read(messages, Dialect::of(V5), input, sizes, CancellationToken::new()));
+        // More than is kept: the client has to wait for the process.
+        let piece = Bytes::from([&[0][..], &vec![7; 300 << 10]].concat());
+        let sending = tokio::spawn(async move {
+            for _ in 0..20 {
+                client.send(Ok(Message::Binary(piece.clone()))).await.unwrap();
+            }
+            client.send(Ok(Message::Binary(Bytes::from_static(&[255, 0])))).await.unwrap();
+            client
+        });
+        let mut length = 0;
+        while let Some(Input::Data(data)) = got.recv().await {
+            length += data.len();
+        }
+        assert_eq!(length, 20 * (300 << 10));
+        drop(sending.await.unwrap());
+        reading.await.unwrap();
     }
 
     #[test]

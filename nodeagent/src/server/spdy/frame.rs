@@ -46,7 +46,7 @@ impl Head {
 
 /// A control frame.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Control {
+pub(in crate::server) enum Control {
     Open {
         stream: u32,
         fin: bool,

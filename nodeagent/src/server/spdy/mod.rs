@@ -12,10 +12,10 @@ mod headers;
 mod session;
 mod shared;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use session::Session;
-pub(super) use shared::{Incoming, StreamReader, StreamWriter};
+pub(super) use shared::{Incoming, MAX_STREAMS, StreamReader, StreamWriter};
 
 /// Why a session or a stream can no longer be written to.
 #[derive(Debug, thiserror::Error)]

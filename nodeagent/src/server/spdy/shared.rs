@@ -14,7 +14,7 @@ use super::frame::{MAX_DATA, Outgoing, reset};
 use super::headers::Headers;
 
 /// Streams open at one time.
-pub(super) const MAX_STREAMS: usize = 512;
+pub(in crate::server) const MAX_STREAMS: usize = 512;
 /// Chunks that wait for a stream's reader; then the peer waits.
 pub(super) const INBOX: usize = 8;
 /// Every stream's and the session's first window.

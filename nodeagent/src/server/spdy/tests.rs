@@ -13,28 +13,28 @@ use super::session::Session;
 use super::shared::MAX_STREAMS;
 
 /// A client that writes and reads frames.
-struct Peer {
+pub(in crate::server) struct Peer {
     io: DuplexStream,
     compressor: Compressor,
     decompressor: Decompressor,
 }
 
 #[derive(Debug, PartialEq)]
-enum Seen {
+pub(in crate::server) enum Seen {
     Data(u32, bool, Bytes),
     Control(Control),
     Reply(u32),
     End,
 }
 
-fn pair() -> (Session, Peer) {
+pub(in crate::server) fn pair() -> (Session, Peer) {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let peer = Peer { io: theirs, compressor: Compressor::new(), decompressor: Decompressor::new() };
     (Session::start(ours), peer)
 }
 
 impl Peer {
-    async fn open(&mut self, id: u32, headers: &[(&str, &str)]) {
+    pub(in crate::server) async fn open(&mut self, id: u32, headers: &[(&str, &str)]) {
         let headers: Headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let block = self.compressor.write(&headers);
         let mut out = BytesMut::new();
@@ -56,12 +56,22 @@ impl Peer {
         self.raw(&out).await;
     }
 
-    async fn data(&mut self, stream: u32, fin: bool, bytes: &'static [u8]) {
+    pub(in crate::server) async fn data(&mut self, stream: u32, fin: bool, bytes: &'static [u8]) {
         self.send(Outgoing::Data { stream, fin, bytes: Bytes::from_static(bytes) }).await;
     }
 
+    pub(in crate::server) async fn reset(&mut self, stream: u32) {
+        self.send(Outgoing::Reset { stream, status: 5 }).await;
+    }
+
+    /// Returns once the session has seen everything before it.
+    pub(in crate::server) async fn ping(&mut self) {
+        self.send(Outgoing::Ping(1)).await;
+        while self.next().await != Seen::Control(Control::Ping(1)) {}
+    }
+
     /// The next frame that is not a grant.
-    async fn next(&mut self) -> Seen {
+    pub(in crate::server) async fn next(&mut self) -> Seen {
         loop {
             let seen = tokio::time::timeout(Duration::from_secs(5), self.any()).await.unwrap();
             if !matches!(seen, Seen::Control(Control::WindowUpdate { .. })) {
