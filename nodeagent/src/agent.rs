@@ -71,6 +71,9 @@ pub async fn run(
 ) -> Result<(), AgentError> {
     config.validate()?;
     let IpAddr::V4(node_ip) = config.node_ip else { return Err(AgentError::Address(config.node_ip)) };
+    if let Err(error) = crate::limits::raise() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let acceptor = server::tls::acceptor(&tls)?;
     prepare_directory(&config)?;
     let cgroups = Cgroups::detect().map_err(io("cgroups"))?;

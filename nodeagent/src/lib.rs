@@ -9,6 +9,7 @@ mod certificate;
 mod config;
 mod image_gc;
 pub mod images;
+mod limits;
 pub mod network;
 mod node;
 mod pods;

@@ -74,6 +74,7 @@ impl Shim {
             .arg(directory)
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(crate::limits::first().map(|limit| (crate::limits::VARIABLE, limit.to_string())))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::unistd::{pipe2, read, write};
 
 use crate::shim::logs::{LogWriter, Stream, timestamp};
@@ -18,6 +19,9 @@ const CHUNK: usize = 64 << 10;
 
 /// A listener that takes nothing for so long while there is something for it is dropped.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Listeners of one container at one time.
+const MAX_LISTENERS: usize = 100;
 
 /// Someone who gets a copy of the output: stdout and stderr.
 struct Listener {
@@ -46,6 +50,15 @@ impl Outlet {
         }
         self.backlog.extend_from_slice(bytes);
         self.flush()
+    }
+
+    /// Whether nobody will ever read it again; seen also while there is nothing to write.
+    fn is_gone(&self) -> bool {
+        // What ends is always reported, whatever else is asked for.
+        let mut entry = libc::pollfd { fd: self.fd.as_raw_fd(), events: 0, revents: 0 };
+        // SAFETY: one entry, which lives through the call; it does not block.
+        let count = unsafe { libc::poll(&mut entry, 1, 0) };
+        count > 0 && entry.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0
     }
 
     fn flush(&mut self) -> bool {
@@ -131,20 +144,21 @@ impl Running {
     /// Descriptors to be watched for output, with their stream's number. None while a listener is behind: then the
     /// container waits, as upstream's runtimes have it.
     pub(crate) fn readable(&self) -> impl Iterator<Item = (usize, RawFd)> {
-        let behind = self.writable().next().is_some();
+        let behind = self.outlets().any(|(_, behind)| behind);
         let outputs = self.outputs.iter().enumerate().filter(move |_| !behind);
         outputs.filter_map(|(index, fd)| Some((index, fd.as_ref()?.as_raw_fd())))
     }
 
-    /// Descriptors of listeners that are behind.
-    pub(crate) fn writable(&self) -> impl Iterator<Item = RawFd> {
+    /// Descriptors of listeners, and whether each is behind. The others are watched for their end: listeners of a container
+    /// that is silent would pile up.
+    pub(crate) fn outlets(&self) -> impl Iterator<Item = (RawFd, bool)> {
         let outlets = self.listeners.iter().flat_map(|listener| &listener.outlets);
-        outlets.filter(|outlet| !outlet.backlog.is_empty()).map(|outlet| outlet.fd.as_raw_fd())
+        outlets.map(|outlet| (outlet.fd.as_raw_fd(), !outlet.backlog.is_empty()))
     }
 
     /// Gives listeners that are behind what they take now. Those that are gone, or stuck, are dropped.
     pub(crate) fn flush(&mut self) {
-        self.listeners.retain_mut(|listener| listener.outlets.iter_mut().all(Outlet::flush));
+        self.listeners.retain_mut(|listener| listener.outlets.iter_mut().all(|o| !o.is_gone() && o.flush()));
         if self.exit.is_some() {
             self.keep_behind();
         }
@@ -183,6 +197,9 @@ impl Running {
 
     /// Copies the output to two descriptors from now on. Returns where input goes, if it is wanted and there is any.
     pub(crate) fn attach(&mut self, stdout: OwnedFd, stderr: OwnedFd, stdin: bool) -> io::Result<Option<OwnedFd>> {
+        if self.listeners.len() >= MAX_LISTENERS {
+            return Err(io::Error::other(format!("container {} has too many listeners", self.spec.id)));
+        }
         self.listeners.push(Listener { outlets: [Outlet::new(stdout)?, Outlet::new(stderr)?] });
         if !stdin || !self.spec.stdin {
             return Ok(None);
@@ -287,7 +304,7 @@ mod tests {
         running.attach(write_end, other, false).unwrap();
         write(&stdout, &[b'x'; 10_000]).unwrap();
         while running.readable().next().is_some() && running.pump(0) {}
-        assert_eq!(running.writable().count(), 1);
+        assert_eq!(running.outlets().filter(|(_, behind)| *behind).count(), 1);
         assert_eq!(running.readable().count(), 0, "the container has to wait");
         // The container ends while its listener is behind.
         write(&stdout, b"last words").unwrap();
@@ -322,5 +339,32 @@ mod tests {
         drop(read_end);
         write(&stdout, b"x").unwrap();
         assert!(running.pump(0) && running.listeners.is_empty());
+    }
+    #[test]
+    fn listeners_of_a_silent_container_are_dropped_when_they_go_and_limited_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut running, _files) = Running::new(spec(dir.path())).unwrap();
+        let listen = |running: &mut Running| {
+            let (out_read, out_write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+            let (err_read, err_write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+            running.attach(out_write, err_write, false).map(|_| (out_read, err_read))
+        };
+        let stays = listen(&mut running).unwrap();
+        let goes = listen(&mut running).unwrap();
+        assert_eq!(running.outlets().count(), 4);
+        running.flush();
+        assert_eq!(running.listeners.len(), 2);
+        drop(goes);
+        running.flush();
+        assert_eq!(running.listeners.len(), 1);
+        let mut others = Vec::new();
+        while let Ok(other) = listen(&mut running) {
+            others.push(other);
+        }
+        assert_eq!(others.len(), MAX_LISTENERS - 1);
+        drop(others);
+        running.flush();
+        assert_eq!(running.listeners.len(), 1);
+        drop(stays);
     }
 }

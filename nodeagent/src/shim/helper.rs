@@ -33,10 +33,13 @@ pub(crate) fn spawn(work: impl FnOnce() -> Result<(i32, Option<OwnedFd>), String
         ForkResult::Parent { child } => Ok((child, ours)),
         ForkResult::Child => {
             drop(ours);
-            // What the container inherits: no blocked signals and SIGPIPE as everyone expects it.
+            // What the container inherits: no blocked signals, SIGPIPE as everyone expects it, and the usual limit.
             let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
             // SAFETY: restores a default; no handler is installed.
             let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+            if let Err(error) = crate::limits::restore() {
+                eprintln!("limit of open files: {error}");
+            }
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
                 .unwrap_or_else(|_| Err("the runtime panicked".to_owned()));
             let (outcome, fd) = match result {

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -31,8 +32,8 @@ use crate::shim::sandbox;
 /// Connections at one time; further ones wait in the socket's backlog.
 const MAX_CONNECTIONS: usize = 256;
 
-/// How often stuck listeners are looked for, if any is behind.
-const STUCK_CHECK_MS: libc::c_int = 1000;
+/// How often stuck listeners are looked for, if any is behind, and whether connections can be accepted again.
+const CHECK_MS: libc::c_int = 1000;
 
 /// What a poll entry stands for.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ enum Source {
     Connection(u64),
     Helper(u64),
     Output(String, usize),
-    /// Someone who listens to a container and is behind.
+    /// Someone who listens to a container.
     Listening(String),
 }
 
@@ -78,6 +79,8 @@ pub(crate) struct Server {
     pause: Option<Pid>,
     /// Set once everything is to end; the connection that asked for it, if one did.
     closing: Option<Option<u64>>,
+    /// When the last connection could not be accepted, for want of descriptors perhaps.
+    refused: Option<Instant>,
 }
 
 impl Server {
@@ -115,6 +118,7 @@ impl Server {
             next: 0,
             pause,
             closing: None,
+            refused: None,
         })
     }
 
@@ -140,26 +144,39 @@ impl Server {
         }
     }
 
+    /// What is waited for, and the most milliseconds for it; -1 is for ever.
+    fn sources(&mut self) -> (Vec<(Source, libc::pollfd)>, libc::c_int) {
+        let mut timeout = -1;
+        let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
+        let input = |fd: &OwnedFd| entry(fd.as_raw_fd(), libc::POLLIN);
+        let mut sources = vec![(Source::Signals, entry(self.signals.as_raw_fd(), libc::POLLIN))];
+        if self.refused.is_some_and(|at| at.elapsed().as_millis() < CHECK_MS as u128) {
+            // It would be ready at once again.
+            timeout = CHECK_MS;
+        } else if self.connections.len() < MAX_CONNECTIONS {
+            self.refused = None;
+            sources.push((Source::Listener, input(&self.listener)));
+        }
+        sources.extend(self.connections.iter().map(|(id, c)| (Source::Connection(*id), input(&c.socket))));
+        sources.extend(self.helpers.iter().map(|(id, (socket, _))| (Source::Helper(*id), input(socket))));
+        for (id, container) in &self.containers {
+            let outputs = container.readable();
+            sources.extend(outputs.map(|(index, fd)| (Source::Output(id.clone(), index), entry(fd, libc::POLLIN))));
+        }
+        for (id, container) in &self.containers {
+            for (fd, behind) in container.outlets() {
+                // A listener that is stuck has to be noticed.
+                timeout = if behind { CHECK_MS } else { timeout };
+                let events = if behind { libc::POLLOUT } else { 0 };
+                sources.push((Source::Listening(id.clone()), entry(fd, events)));
+            }
+        }
+        (sources, timeout)
+    }
+
     fn turn(&mut self) -> io::Result<()> {
-        let mut sources = vec![(Source::Signals, self.signals.as_raw_fd())];
-        if self.connections.len() < MAX_CONNECTIONS {
-            sources.push((Source::Listener, self.listener.as_raw_fd()));
-        }
-        sources.extend(self.connections.iter().map(|(id, c)| (Source::Connection(*id), c.socket.as_raw_fd())));
-        sources.extend(self.helpers.iter().map(|(id, (socket, _))| (Source::Helper(*id), socket.as_raw_fd())));
-        for (id, container) in &self.containers {
-            sources.extend(container.readable().map(|(index, fd)| (Source::Output(id.clone(), index), fd)));
-        }
-        let only_reading = sources.len();
-        for (id, container) in &self.containers {
-            sources.extend(container.writable().map(|fd| (Source::Listening(id.clone()), fd)));
-        }
-        let events = |index: usize| if index < only_reading { libc::POLLIN } else { libc::POLLOUT };
-        let polled = sources.iter().enumerate();
-        let mut polled: Vec<libc::pollfd> =
-            polled.map(|(index, (_, fd))| libc::pollfd { fd: *fd, events: events(index), revents: 0 }).collect();
-        // A listener that is stuck has to be noticed.
-        let timeout = if sources.len() > only_reading { STUCK_CHECK_MS } else { -1 };
+        let (sources, timeout) = self.sources();
+        let (sources, mut polled): (Vec<Source>, Vec<libc::pollfd>) = sources.into_iter().unzip();
         // SAFETY: the array lives through the call and its length is right.
         let count = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
         if count < 0 {
@@ -169,7 +186,7 @@ impl Server {
         if count == 0 {
             self.containers.values_mut().for_each(Running::flush);
         }
-        for ((source, _), entry) in sources.into_iter().zip(&polled) {
+        for (source, entry) in sources.into_iter().zip(&polled) {
             if entry.revents == 0 {
                 continue;
             }
@@ -194,8 +211,16 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        let Ok(fd) = accept4(self.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) else {
-            return;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = match accept4(self.listener.as_raw_fd(), flags) {
+            Ok(fd) => fd,
+            // Whoever wanted to come is gone again.
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => return,
+            Err(error) => {
+                eprintln!("accepting a connection: {error}");
+                self.refused = Some(Instant::now());
+                return;
+            }
         };
         // SAFETY: the kernel has just made it for us.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
