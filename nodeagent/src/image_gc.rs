@@ -64,11 +64,13 @@ async fn collect(context: &Arc<Context>, ages: &mut Ages) -> Result<(), String> 
         return Ok(());
     }
     tracing::info!(wanted = plan.wanted, images = plan.remove.len(), "the disk is filling up; removing unused images");
-    carry_out(context, &plan, kept).await
+    carry_out(context, &plan).await
 }
 
-async fn carry_out(context: &Context, plan: &Plan, kept: BTreeSet<String>) -> Result<(), String> {
-    let collected = context.images.remove_images(&plan.remove, kept).await.map_err(|error| error.to_string())?;
+async fn carry_out(context: &Arc<Context>, plan: &Plan) -> Result<(), String> {
+    let look = context.clone();
+    let removed = context.images.remove_images(&plan.remove, move |images| in_use(&look, images)).await;
+    let collected = removed.map_err(|error| error.to_string())?;
     tracing::info!(images = collected.images, bytes = collected.bytes, "images removed");
     if plan.freed < plan.wanted {
         let message = format!(

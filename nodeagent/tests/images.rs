@@ -379,13 +379,38 @@ async fn a_full_disk_costs_unused_images_only() {
     let plan = ages.plan(&policy, full, &lab.store.list(), &kept, later);
     assert_eq!(plan.remove, [image("old").unwrap().digest.clone()]);
     let layer = image("old").unwrap().layers[0].clone();
-    let collected = lab.store.remove_images(&plan.remove, kept).await.unwrap();
+    let collected = lab.store.remove_images(&plan.remove, move |_| in_use).await.unwrap();
     assert_eq!(collected.images, 1);
     assert!(image("old").is_none() && !layer.exists());
     assert!(image("used").is_some() && image("kept").is_some());
     // Without its archive an image is like any other.
     fs::remove_file(folder.join("kept.tar")).unwrap();
     assert!(lab.store.pinned().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_planned_is_looked_at_again_before_it_goes() {
+    let lab = Lab::new().await;
+    let version = |content: &str| oci_layout(&[("app", &[Layer::file("f", content)])]);
+    lab.import("app.tar", &version("1")).await.unwrap();
+    let old = lab.store.ensure("app", PullPolicy::IfNotPresent, &Credentials::default()).await.unwrap();
+    let planned = [old.image.digest.clone()];
+    // A pod has begun to use it: it keeps its name, too.
+    let collected = lab.store.remove_images(&planned, |_| BTreeSet::new()).await.unwrap();
+    assert_eq!((collected.images, collected.objects), (0, 0));
+    assert!(old.image.layers[0].is_dir() && lab.store.resolve("app").unwrap().is_some());
+    assert_eq!(lab.store.collect_garbage(|_| false).await.unwrap().images, 0);
+    // As does one that a container's record claims by now.
+    drop(old.pin);
+    let claimed = BTreeSet::from(planned.clone());
+    assert_eq!(lab.store.remove_images(&planned, move |_| claimed).await.unwrap().images, 0);
+    assert!(lab.store.resolve("app").unwrap().is_some());
+    // The name stands for another image by now, which was not planned.
+    lab.import("app.tar", &version("2")).await.unwrap();
+    let new = lab.store.resolve("app").unwrap().unwrap();
+    assert_eq!(lab.store.remove_images(&planned, |_| BTreeSet::new()).await.unwrap().images, 1);
+    assert_eq!(lab.store.resolve("app").unwrap().unwrap().digest, new.digest);
+    assert!(!old.image.layers[0].exists() && new.layers[0].is_dir());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::store::Inner;
 use super::{Image, ImageError, Store};
 
 /// When images are removed.
@@ -145,22 +146,59 @@ impl Store {
         names.iter().filter_map(|name| self.resolve(name).ok().flatten()).map(|image| image.digest.clone()).collect()
     }
 
-    /// Takes all names from these images and frees what no image needs, unless one of them is `kept`.
+    /// Takes all names from these images and frees what no image needs. What `in_use` claims stays, as do pinned images: it is
+    /// asked once nothing can arrive any more, since what was true when the digests were chosen may not be true now. Does
+    /// nothing while an image is arriving.
     ///
     /// # Errors
     /// When the index or a file cannot be changed.
     pub async fn remove_images(
         &self,
         digests: &[String],
-        kept: BTreeSet<String>,
+        in_use: impl FnOnce(&[Arc<Image>]) -> BTreeSet<String> + Send + 'static,
     ) -> Result<super::Collected, ImageError> {
-        for digest in digests {
-            let Some(image) = self.by_digest(digest) else { continue };
-            for name in image.names() {
-                self.remove(&name).await?;
+        let (store, mut doomed) = (self.clone(), digests.iter().cloned().collect::<BTreeSet<String>>());
+        let Ok(_alone) = self.inner.arriving.clone().try_write_owned() else { return Ok(super::Collected::default()) };
+        super::store::blocking(move || {
+            // In this order: who lets a pin go is in use already.
+            let mut kept = store.inner.pinned();
+            kept.extend(store.pinned());
+            kept.extend(in_use(&store.list()));
+            doomed.retain(|digest| !kept.contains(digest));
+            store.inner.forget(&doomed)?;
+            store.inner.collect_garbage(&|image| kept.contains(&image.digest))
+        })
+        .await
+    }
+
+    /// Keeps an image whatever happens to its names, until the guard is dropped.
+    pub(super) fn pin(&self, image: &Image) -> Pin {
+        *self.inner.pins.lock().entry(image.digest.clone()).or_default() += 1;
+        Pin { inner: self.inner.clone(), digest: image.digest.clone() }
+    }
+}
+
+/// Keeps an image, for whoever is about to use it.
+pub struct Pin {
+    inner: Arc<Inner>,
+    digest: String,
+}
+
+impl std::fmt::Debug for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Pin").field(&self.digest).finish()
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.inner.pins.lock();
+        if let Some(count) = pins.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.digest);
             }
         }
-        self.collect_garbage(move |image| kept.contains(&image.digest)).await
     }
 }
 

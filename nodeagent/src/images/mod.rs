@@ -22,7 +22,7 @@ mod types;
 
 pub use credentials::Credentials;
 pub use error::ImageError;
-pub use gc::{Ages, Disk, GcPolicy, Plan};
+pub use gc::{Ages, Disk, GcPolicy, Pin, Plan};
 pub use reference::Reference;
 pub use rootfs::RootfsDirs;
 pub use store::Store;

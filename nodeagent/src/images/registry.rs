@@ -59,15 +59,17 @@ impl Store {
         credentials: &Credentials,
     ) -> Result<Ensured, ImageError> {
         let start = Instant::now();
+        // Between finding an image and pinning it nothing may be collected.
+        let _arriving = self.arriving().await;
         let found = self.inner.find(&Reference::parse(reference)?);
         match (found, policy) {
             (Some((name, image)), policy) if policy != PullPolicy::Always || name.imported => {
-                Ok(Ensured { image, pulled: false, took: start.elapsed() })
+                Ok(Ensured { pin: self.pin(&image), image, pulled: false, took: start.elapsed() })
             }
             (_, PullPolicy::Never) => Err(ImageError::NeverPull(reference.to_owned())),
             _ => {
                 let image = self.pull(reference, credentials).await?;
-                Ok(Ensured { image, pulled: true, took: start.elapsed() })
+                Ok(Ensured { pin: self.pin(&image), image, pulled: true, took: start.elapsed() })
             }
         }
     }

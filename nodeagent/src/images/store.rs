@@ -37,7 +37,9 @@ pub(super) struct Inner {
     /// Held while the index is changed and written; `state` is only locked for moments.
     writing: Mutex<()>,
     /// Whoever brings blobs in holds it shared; a collection needs it alone.
-    arriving: Arc<tokio::sync::RwLock<()>>,
+    pub(super) arriving: Arc<tokio::sync::RwLock<()>>,
+    /// Digests of images that somebody is about to use, and how many do. New ones come only under `arriving`.
+    pub(super) pins: Mutex<HashMap<String, usize>>,
     _lock: File,
 }
 
@@ -115,7 +117,11 @@ impl Store {
     ) -> Result<Collected, ImageError> {
         let inner = self.inner.clone();
         let Ok(_alone) = inner.arriving.clone().try_write_owned() else { return Ok(Collected::default()) };
-        blocking(move || inner.collect_garbage(&in_use)).await
+        blocking(move || {
+            let pinned = inner.pinned();
+            inner.collect_garbage(&|image| pinned.contains(&image.digest) || in_use(image))
+        })
+        .await
     }
 
     pub(super) async fn arriving(&self) -> tokio::sync::OwnedRwLockReadGuard<()> {
@@ -148,6 +154,7 @@ impl Inner {
             state: RwLock::default(),
             writing: Mutex::default(),
             arriving: Arc::default(),
+            pins: Mutex::default(),
             _lock: lock,
             config,
         };
@@ -300,7 +307,20 @@ impl Inner {
         Some((found.clone(), state.images.get(&found.manifest)?.clone()))
     }
 
-    fn collect_garbage(&self, in_use: &dyn Fn(&Image) -> bool) -> Result<Collected, ImageError> {
+    /// Images that somebody is about to use.
+    pub(super) fn pinned(&self) -> BTreeSet<String> {
+        self.pins.lock().keys().cloned().collect()
+    }
+
+    /// Removes the names that stand for these images.
+    pub(super) fn forget(&self, digests: &BTreeSet<String>) -> Result<(), ImageError> {
+        if digests.is_empty() {
+            return Ok(());
+        }
+        self.change(|state| state.names.retain(|_, name| !digests.contains(&name.manifest)))
+    }
+
+    pub(super) fn collect_garbage(&self, in_use: &dyn Fn(&Image) -> bool) -> Result<Collected, ImageError> {
         let mut collected = Collected::default();
         let named: BTreeSet<String> = self.state.read().names.values().map(|name| name.manifest.clone()).collect();
         let unneeded = |digest: &String, image: &Arc<Image>| !named.contains(digest) && !in_use(image);

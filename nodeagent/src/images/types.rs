@@ -136,7 +136,7 @@ impl PullPolicy {
 }
 
 /// What [`crate::images::Store::ensure`] found or did.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Ensured {
     /// The image.
     pub image: std::sync::Arc<Image>,
@@ -144,6 +144,8 @@ pub struct Ensured {
     pub pulled: bool,
     /// How long that took, waiting included.
     pub took: Duration,
+    /// Keeps the image until a container's record does.
+    pub pin: super::Pin,
 }
 
 /// What an import of a folder did.

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use nix::sys::signal::Signal;
 use rand::Rng;
 
-use crate::images::{Credentials, Image, ImageError, PullPolicy};
+use crate::images::{Credentials, Image, ImageError, Pin, PullPolicy};
 use crate::network::{HostPort, Protocol};
 use crate::pods::env::{self, Facts};
 use crate::pods::machine::Event;
@@ -163,8 +163,9 @@ pub(crate) async fn run(
     image_tried: bool,
 ) -> Event {
     let about = Some((container.name.as_str(), kind != Kind::App));
-    let image = match ensure_image(context, pod, container, about, image_tried).await {
-        Ok(image) => image,
+    // The pin has to last until the shim has the container's record.
+    let (image, _pin) = match ensure_image(context, pod, container, about, image_tried).await {
+        Ok(found) => found,
         Err(Failure { reason, message }) => return Event::LaunchFailed { index, reason, message, exit: None },
     };
     let id = new_id();
@@ -210,7 +211,7 @@ async fn ensure_image(
     container: &Container,
     about: Option<(&str, bool)>,
     tried: bool,
-) -> Result<std::sync::Arc<Image>, Failure> {
+) -> Result<(std::sync::Arc<Image>, Pin), Failure> {
     let name = container.image.as_deref().unwrap_or_default();
     let policy = PullPolicy::from_api(container.image_pull_policy.as_deref());
     let present = matches!(context.images.resolve(name), Ok(Some(_)));
@@ -227,13 +228,13 @@ async fn ensure_image(
                 ensured.image.size
             );
             context.emit(pod, about, false, "Pulled", &message);
-            Ok(ensured.image)
+            Ok((ensured.image, ensured.pin))
         }
         Ok(ensured) => {
             let message =
                 format!("Container image \"{name}\" already present on machine and can be accessed by the pod");
             context.emit(pod, about, false, "Pulled", &message);
-            Ok(ensured.image)
+            Ok((ensured.image, ensured.pin))
         }
         Err(error) => Err(image_failure(context, pod, about, name, &error, tried)),
     }
