@@ -17,6 +17,21 @@ use crate::node::Remembered;
 /// How long the other masters may take to let this one go.
 const LEAVE: Duration = Duration::from_secs(10);
 
+/// Removes a data directory; says what became of it. One that is a mount point stays, empty: the mount is not ours.
+fn remove(dir: &Path) -> anyhow::Result<&'static str> {
+    match std::fs::remove_dir_all(dir) {
+        Ok(()) => Ok("removed"),
+        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && is_empty(dir) => {
+            Ok("emptied; something is mounted on it, so it stays")
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", dir.display())),
+    }
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+}
+
 /// `trireme node reset`
 #[derive(clap::Args, Debug)]
 pub struct NodeArgs {
@@ -116,9 +131,9 @@ pub async fn node(args: NodeArgs) -> anyhow::Result<()> {
             "this machine does not have the address {address} of the node: links, routes and nftables rules were left alone"
         ));
     }
-    std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    let done = remove(&dir)?;
     drop(lock);
-    say(format_args!("{} removed", dir.display()));
+    say(format_args!("{} {done}", dir.display()));
     say(format_args!(
         "the cluster still lists the node; where you have an administrator's kubeconfig: kubectl delete node {name}"
     ));
@@ -144,9 +159,9 @@ pub async fn master(args: MasterArgs) -> anyhow::Result<()> {
                        remove NAME")
         }
     }
-    std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    let done = remove(&dir)?;
     drop(lock);
-    say(format_args!("{} removed", dir.display()));
+    say(format_args!("{} {done}", dir.display()));
     Ok(())
 }
 

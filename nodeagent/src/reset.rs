@@ -51,7 +51,7 @@ fn unmount_below(dir: &Path) -> std::io::Result<usize> {
     // A mount point can carry several mounts.
     for _ in 0..16 {
         let text = std::fs::read("/proc/self/mountinfo")?;
-        let points = mount_points(&text).into_iter().filter(|point| point.starts_with(dir)).collect::<Vec<_>>();
+        let points = below(mount_points(&text), dir);
         if points.is_empty() {
             break;
         }
@@ -61,6 +61,11 @@ fn unmount_below(dir: &Path) -> std::io::Result<usize> {
         }
     }
     Ok(count)
+}
+
+/// Those inside a directory. It may be a mount point itself, and that is not ours to undo.
+fn below(points: Vec<PathBuf>, dir: &Path) -> Vec<PathBuf> {
+    points.into_iter().filter(|point| point.starts_with(dir) && point != dir).collect()
 }
 
 /// The mount points of a mountinfo file, parents first.
@@ -93,6 +98,12 @@ fn unescape(field: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_data_directorys_own_mount_stays() {
+        let points = ["/", "/data", "/data/node", "/data/node/pods/a", "/data/node2"].map(PathBuf::from);
+        assert_eq!(below(points.to_vec(), Path::new("/data/node")), [PathBuf::from("/data/node/pods/a")]);
+    }
 
     #[test]
     fn mount_points_are_read() {
