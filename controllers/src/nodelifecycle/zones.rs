@@ -68,8 +68,8 @@ impl Survey {
 /// What is remembered between decisions.
 #[derive(Debug, Default)]
 pub(super) struct Zones {
-    /// When each zone's last node was taken.
-    taken: HashMap<String, Instant>,
+    /// When each zone's last node was taken, and which it was until it has its taint: the write may have failed.
+    taken: HashMap<String, (Instant, Option<String>)>,
     /// Nothing was ready when it was last looked.
     all_lost: bool,
     /// When that ended.
@@ -77,7 +77,7 @@ pub(super) struct Zones {
 }
 
 impl Zones {
-    /// Whether this lost node may lose its pods now. An answer of `Now` counts as used.
+    /// Whether this lost node may lose its pods now. An answer of `Now` counts as used, and stands until the node is tainted.
     pub(super) fn may_evict(&mut self, node: &Node, survey: &Survey, config: &Config, now: Instant) -> Evict {
         if survey.all_lost() {
             self.all_lost = true;
@@ -86,24 +86,30 @@ impl Zones {
         if std::mem::take(&mut self.all_lost) {
             self.recovered = Some(now);
         }
+        let (zone, name) = (zone(node), pods::name(&node.metadata));
+        let turn = self.taken.get_mut(&zone).filter(|(_, owner)| owner.as_deref() == Some(name));
         if is_losing_pods(node) {
+            turn.into_iter().for_each(|(_, owner)| *owner = None);
             return Evict::Now;
         }
+        let has_turn = turn.is_some();
         let calm = self.recovered.map_or(now, |at| at + config.node_monitor_grace_period);
         if calm > now {
             return Evict::Later(calm - now);
         }
-        let zone = zone(node);
         let rate = survey.rate(&zone, config);
         if rate <= 0.0 {
             return Evict::Later(RECHECK);
         }
+        if has_turn {
+            return Evict::Now;
+        }
         let pause = Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX);
-        let since = self.taken.get(&zone).map_or(Duration::MAX, |at| now.saturating_duration_since(*at));
+        let since = self.taken.get(&zone).map_or(Duration::MAX, |(at, _)| now.saturating_duration_since(*at));
         if since < pause {
             return Evict::Later((pause - since).min(RECHECK));
         }
-        self.taken.insert(zone, now);
+        self.taken.insert(zone, (now, Some(name.to_owned())));
         Evict::Now
     }
 }
@@ -148,6 +154,22 @@ mod tests {
         assert_eq!(ask(&mut zones, &nodes, "a-l1", now + 10 * SECOND), Evict::Now);
         let under_way = [some("a", 3, 0), vec![node("x", "a", "Unknown", true)]].concat();
         assert_eq!(ask(&mut zones, &under_way, "x", now + 11 * SECOND), Evict::Now, "what has begun goes on");
+    }
+
+    #[test]
+    fn a_turn_whose_write_failed_is_not_lost() {
+        let (mut zones, now) = (Zones::default(), Instant::now());
+        let nodes = some("a", 3, 2);
+        assert_eq!(ask(&mut zones, &nodes, "a-l0", now), Evict::Now);
+        assert_eq!(ask(&mut zones, &nodes, "a-l0", now + SECOND), Evict::Now, "it has no taint yet");
+        assert_eq!(ask(&mut zones, &nodes, "a-l1", now + 4 * SECOND), Evict::Later(6 * SECOND), "that was one turn");
+        let tainted = some("a", 3, 2).into_iter().map(|each| match &each.metadata.name {
+            Some(name) if name == "a-l0" => node(name, "a", "Unknown", true),
+            _ => each,
+        });
+        assert_eq!(ask(&mut zones, &tainted.collect::<Vec<_>>(), "a-l0", now + 5 * SECOND), Evict::Now);
+        // It came back, and is lost anew: that is another turn.
+        assert_eq!(ask(&mut zones, &nodes, "a-l0", now + 6 * SECOND), Evict::Later(4 * SECOND));
     }
 
     #[test]

@@ -20,7 +20,32 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 struct PodGarbage {
     context: Context,
-    missing: Arc<Mutex<HashMap<String, Missing>>>,
+    missing: Arc<Mutex<MissingNodes>>,
+}
+
+/// Nodes that are not there and have pods nevertheless.
+#[derive(Debug, Default)]
+struct MissingNodes(HashMap<String, Missing>);
+
+impl MissingNodes {
+    /// A node was deleted. Those without pods, before or by now, are nobody's concern.
+    fn deleted(&mut self, node: &str, has_pods: impl Fn(&str) -> bool) {
+        self.0.insert(node.to_owned(), Missing::Deleted);
+        self.0.retain(|node, _| has_pods(node));
+    }
+
+    /// A node is there, or has no pods any more.
+    fn forget(&mut self, node: &str) {
+        self.0.remove(node);
+    }
+
+    /// How long the pods of a node that is found missing may stay.
+    fn left(&mut self, node: &str) -> Duration {
+        match self.0.entry(node.to_owned()).or_insert_with(|| Missing::Since(Instant::now())) {
+            Missing::Deleted => Duration::ZERO,
+            Missing::Since(since) => QUARANTINE.saturating_sub(since.elapsed()),
+        }
+    }
 }
 
 /// What is known of a node that is not there.
@@ -38,11 +63,16 @@ pub(crate) async fn run(context: Context) {
     let (on_node, all) = (informers.pods.clone(), informers.pods.clone());
     let all = move || all.list().iter().map(|pod| ObjectKey::of(&pod.metadata)).collect();
     let config = context.config.clone();
-    let missing: Arc<Mutex<HashMap<String, Missing>>> = Arc::default();
-    let deleted = missing.clone();
+    let missing: Arc<Mutex<MissingNodes>> = Arc::default();
+    let (nodes, left, others) = (missing.clone(), missing.clone(), informers.pods.clone());
     let garbage = PodGarbage { context, missing };
     Runner::new(garbage, &config, all)
-        .on_change(&informers.pods, |old: Option<&Pod>, new| {
+        .on_change(&informers.pods, move |old: Option<&Pod>, new| {
+            if let (Some(node), None) = (old.and_then(pods::node_of), new)
+                && others.on_node(node).is_empty()
+            {
+                left.lock().forget(node);
+            }
             let state = |pod: &Pod| {
                 let node = pods::node_of(pod).map(str::to_owned);
                 (node, pods::is_terminal(pod), pod.metadata.deletion_timestamp.is_some())
@@ -53,11 +83,18 @@ pub(crate) async fn run(context: Context) {
         .on_change(&informers.nodes, move |old: Option<&Node>, new| {
             let node = match (old, new) {
                 (Some(gone), None) => {
-                    deleted.lock().insert(pods::name(&gone.metadata).to_owned(), Missing::Deleted);
+                    let has_pods = |node: &str| !on_node.on_node(node).is_empty();
+                    nodes.lock().deleted(pods::name(&gone.metadata), has_pods);
                     gone
                 }
-                (old, Some(node)) if is_out_of_service(node) && !old.is_some_and(is_out_of_service) => node,
-                _ => return Vec::new(),
+                (old, Some(node)) => {
+                    nodes.lock().forget(pods::name(&node.metadata));
+                    if !is_out_of_service(node) || old.is_some_and(is_out_of_service) {
+                        return Vec::new();
+                    }
+                    node
+                }
+                (None, None) => return Vec::new(),
             };
             let pods = on_node.on_node(pods::name(&node.metadata));
             pods.iter().map(|pod| ObjectKey::of(&pod.metadata)).collect()
@@ -111,17 +148,14 @@ impl Reconciler for PodGarbage {
         match judge(&pod, |node| informers.nodes.find("", node)) {
             Verdict::Keep => {
                 if let Some(node) = pods::node_of(&pod) {
-                    self.missing.lock().remove(node);
+                    self.missing.lock().forget(node);
                 }
                 Ok(Next::Done)
             }
             Verdict::NeverBound => self.remove(&pod).await,
             Verdict::NodeMissing(node) => {
-                let known = *self.missing.lock().entry(node.clone()).or_insert_with(|| Missing::Since(Instant::now()));
-                if let Missing::Since(since) = known
-                    && let left = QUARANTINE.saturating_sub(since.elapsed())
-                    && !left.is_zero()
-                {
+                let left = self.missing.lock().left(&node);
+                if !left.is_zero() {
                     return Ok(Next::After(left));
                 }
                 let api: Api<Node> = Api::all(self.context.client.clone());
@@ -186,6 +220,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_missing_nodes_with_pods_are_remembered() {
+        let mut missing = MissingNodes::default();
+        missing.deleted("empty", |_| false);
+        assert!(missing.0.is_empty());
+        missing.deleted("full", |node| node == "full");
+        assert_eq!(missing.left("full"), Duration::ZERO);
+        assert!(missing.left("unknown") > QUARANTINE / 2);
+        missing.deleted("other", |node| node == "unknown");
+        assert_eq!(missing.0.keys().collect::<Vec<_>>(), ["unknown"]);
+        missing.forget("unknown");
+        assert!(missing.0.is_empty());
+    }
 
     #[test]
     fn judges() {
