@@ -42,6 +42,8 @@ struct State {
     preferred: Option<String>,
     /// The race that is on, so that a hundred requests dial once.
     dialing: Option<Dialing>,
+    /// Goes up with every change of the TLS settings: what was dialed before is not kept.
+    generation: u64,
 }
 
 pub(crate) struct Pool {
@@ -59,7 +61,7 @@ impl Pool {
         }
         let members = seeds.iter().map(|address| Member::new(address.clone(), false)).collect();
         Ok(Pool {
-            state: Mutex::new(State { members, preferred: None, dialing: None }),
+            state: Mutex::new(State { members, preferred: None, dialing: None, generation: 0 }),
             seeds,
             dialer: Dialer::new(tls, config.server_name.clone(), config.timing.clone()),
             timing: config.timing.clone(),
@@ -68,8 +70,9 @@ impl Pool {
 
     /// Uses other TLS settings from now on: open connections are given up, requests in flight on them still end well.
     pub fn replace_tls(&self, tls: ClientConfig) {
-        self.dialer.replace(tls);
         let mut state = self.state.lock();
+        self.dialer.replace(tls);
+        state.generation += 1;
         state.members.iter_mut().for_each(|member| member.connection = None);
         state.dialing = None;
     }
@@ -136,8 +139,8 @@ impl Pool {
             match &state.dialing {
                 Some(dialing) => dialing.clone(),
                 None => {
-                    let pool = self.clone();
-                    let dialing = async move { pool.race().await }.boxed().shared();
+                    let (pool, generation) = (self.clone(), state.generation);
+                    let dialing = async move { pool.race(generation).await }.boxed().shared();
                     state.dialing = Some(dialing.clone());
                     dialing
                 }
@@ -152,7 +155,7 @@ impl Pool {
     }
 
     /// Dials masters in order, starting the next one whenever one fails or is silent for too long.
-    async fn race(self: Arc<Self>) -> Result<Route, Arc<Vec<DialFailure>>> {
+    async fn race(self: Arc<Self>, generation: u64) -> Result<Route, Arc<Vec<DialFailure>>> {
         let mut waiting = self.order().into_iter();
         let mut running = FuturesUnordered::new();
         let mut failures = Vec::new();
@@ -171,11 +174,11 @@ impl Pool {
             tokio::select! {
                 finished = running.next() => match finished {
                     Some((address, Ok(connection))) => {
-                        self.succeeded(&address, connection.clone());
+                        self.succeeded(&address, connection.clone(), generation);
                         return Ok(Route { address, connection });
                     }
                     Some((address, Err(failure))) => {
-                        self.failed(&address, &failure.reason);
+                        self.failed_in(&address, &failure.reason, Some(generation));
                         failures.push(failure);
                         if let Some(address) = waiting.next() {
                             running.push(dial(address));
@@ -192,8 +195,11 @@ impl Pool {
         }
     }
 
-    fn succeeded(&self, address: &Address, connection: Shared) {
+    fn succeeded(&self, address: &Address, connection: Shared, generation: u64) {
         let mut state = self.state.lock();
+        if state.generation != generation {
+            return;
+        }
         if state.preferred.as_deref() != Some(&address.url) {
             tracing::debug!(master = %address.url, "requests go to this master from now on");
         }
@@ -206,8 +212,16 @@ impl Pool {
 
     /// Notes a failure: the master loses the preference and its connection, and is tried last.
     pub fn failed(&self, address: &Address, reason: &str) {
+        self.failed_in(address, reason, None);
+    }
+
+    /// As [`Pool::failed`], unless what failed was begun before the TLS settings changed.
+    fn failed_in(&self, address: &Address, reason: &str, generation: Option<u64>) {
         tracing::debug!(master = %address.url, reason, "master failed");
         let mut state = self.state.lock();
+        if generation.is_some_and(|generation| generation != state.generation) {
+            return;
+        }
         if state.preferred.as_deref() == Some(&address.url) {
             state.preferred = None;
         }

@@ -36,6 +36,12 @@ impl Authority {
         Authority { pem, issuer: Issuer::new(params, key) }
     }
 
+    fn client(&self) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(Vec::new()).unwrap().signed_by(&key, &self.issuer).unwrap();
+        Identity { cert_pem: cert.pem().into_bytes(), key_pem: key.serialize_pem().into_bytes() }
+    }
+
     fn server(&self) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -260,6 +266,45 @@ async fn upgrades_go_over_http_1_and_fail_over_too() {
     let request = Request::builder().uri("/exec").header("connection", "upgrade").header("upgrade", "test");
     let response = client.send(request.body(kube::client::Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+}
+
+#[tokio::test]
+async fn what_was_dialed_with_a_former_identity_is_not_kept() {
+    let authority = Authority::new();
+    let good = Server::start(&authority, "good", Manner::Answer).await;
+    // In front of it a relay that holds the first connection back.
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", relay.local_addr().unwrap());
+    let (arrived, mut arrivals) = tokio::sync::mpsc::channel(8);
+    let release = CancellationToken::new();
+    let (gate, behind) = (release.clone(), good.url.trim_start_matches("https://").to_owned());
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = relay.accept().await {
+            arrived.send(()).await.unwrap();
+            let (gate, behind) = (gate.clone(), behind.clone());
+            tokio::spawn(async move {
+                gate.cancelled().await;
+                let mut far = tokio::net::TcpStream::connect(behind).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    let (client, masters) = client(&authority, &[&url]);
+    let early = tokio::spawn({
+        let client = client.clone();
+        async move { ask(&client, "GET").await }
+    });
+    arrivals.recv().await.unwrap();
+    masters.set_identity(&authority.client()).unwrap();
+    release.cancel();
+    assert_eq!(early.await.unwrap().unwrap(), "good", "its own dial still serves it");
+    assert!(arrivals.try_recv().is_err());
+    // The new identity is shown on a connection of its own, and that one stays.
+    for _ in 0..3 {
+        assert_eq!(ask(&client, "GET").await.unwrap(), "good");
+    }
+    arrivals.try_recv().unwrap();
+    assert!(arrivals.try_recv().is_err());
 }
 
 #[tokio::test]
