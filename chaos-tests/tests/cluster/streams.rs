@@ -275,6 +275,12 @@ fn runs(client: &Client<'_>) -> Result<()> {
     ensure!(code == Some(5), "exit code {code:?}: {out}");
     let said = run(&mut client.command(&["get", "pod", name]))?;
     ensure!(said.code != Some(0) || said.out.contains("Terminating"), "it is still there: {said:?}");
+    // One that has said everything before anybody attaches, or has even ended.
+    let name = format!("{}-s", name.trim_end_matches('-'));
+    let words = ["run", &name, "-i", "--rm", image, "--restart=Never", "--quiet", "--", "echo", "short"];
+    let (code, out) = run_code(client.command(&words), b"")?;
+    let out = String::from_utf8_lossy(&out).into_owned();
+    ensure!(code == Some(0) && out.contains("short"), "exit code {code:?}: {out:?}");
     Ok(())
 }
 

@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Listeners of one container at one time.
 const MAX_LISTENERS: usize = 100;
 
+/// Of a container with `stdinOnce`, so much output is kept for the one whose session it is, until they have attached.
+const EARLY: usize = 64 << 10;
+
 /// Someone who gets a copy of the output: stdout and stderr.
 struct Listener {
     outlets: [Outlet; 2],
@@ -90,6 +93,8 @@ pub(crate) struct Running {
     /// Where input is written to, of a container that has `stdin` but no terminal.
     input: Option<OwnedFd>,
     listeners: Vec<Listener>,
+    /// What stdout and stderr brought before the first attach. None when nobody is to get it (any more).
+    early: Option<[Vec<u8>; 2]>,
 }
 
 impl Running {
@@ -104,6 +109,7 @@ impl Running {
             outputs: [None, None],
             input: None,
             listeners: Vec::new(),
+            early: (spec.stdin && spec.stdin_once).then(Default::default),
             spec,
         };
         if running.spec.terminal {
@@ -192,6 +198,12 @@ impl Running {
 
     fn copy(&mut self, stream: Stream, bytes: &[u8]) {
         let index = if stream == Stream::Stdout { 0 } else { 1 };
+        if let Some(early) = &mut self.early {
+            early[index].extend_from_slice(bytes);
+            if early[0].len() + early[1].len() > EARLY {
+                self.early = None;
+            }
+        }
         self.listeners.retain_mut(|listener| listener.outlets[index].put(bytes));
     }
 
@@ -200,7 +212,11 @@ impl Running {
         if self.listeners.len() >= MAX_LISTENERS {
             return Err(io::Error::other(format!("container {} has too many listeners", self.spec.id)));
         }
-        self.listeners.push(Listener { outlets: [Outlet::new(stdout)?, Outlet::new(stderr)?] });
+        let mut outlets = [Outlet::new(stdout)?, Outlet::new(stderr)?];
+        let early = self.early.take().unwrap_or_default();
+        if outlets.iter_mut().zip(&early).all(|(outlet, bytes)| outlet.put(bytes)) {
+            self.listeners.push(Listener { outlets });
+        }
         if !stdin || !self.spec.stdin {
             return Ok(None);
         }
@@ -291,6 +307,43 @@ mod tests {
         assert!(log.contains(" stdout F hello\n") && log.ends_with(" stderr F last words\n"), "{log}");
         let record: Exit = serde_json::from_slice(&std::fs::read(dir.path().join(EXIT_FILE)).unwrap()).unwrap();
         assert_eq!(record, exit);
+    }
+
+    #[test]
+    fn who_attaches_first_to_a_session_misses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let listen = |running: &mut Running| {
+            let (ours, theirs) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+            let other = theirs.try_clone().unwrap();
+            running.attach(theirs, other, false).unwrap();
+            ours
+        };
+        let got = |fd: &OwnedFd| {
+            let mut buffer = [0; 64];
+            read(fd, &mut buffer).map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned())
+        };
+        let (mut running, files) =
+            Running::new(ContainerSpec { stdin: true, stdin_once: true, ..spec(dir.path()) }).unwrap();
+        let [_stdin, stdout, _stderr] = files.unwrap();
+        write(&stdout, b"hi\n").unwrap();
+        assert!(running.pump(0));
+        let (first, second) = (listen(&mut running), listen(&mut running));
+        assert_eq!(got(&first), Ok("hi\n".to_owned()));
+        assert_eq!(got(&second), Err(Errno::EAGAIN), "only the first");
+        write(&stdout, b"more\n").unwrap();
+        assert!(running.pump(0));
+        assert_eq!((got(&first), got(&second)), (Ok("more\n".to_owned()), Ok("more\n".to_owned())));
+
+        // Neither a service's output nor too much of it comes again.
+        let (mut running, files) = Running::new(ContainerSpec { stdin: true, ..spec(dir.path()) }).unwrap();
+        let [_stdin, stdout, _stderr] = files.unwrap();
+        write(&stdout, b"hi\n").unwrap();
+        assert!(running.pump(0));
+        assert_eq!(got(&listen(&mut running)), Err(Errno::EAGAIN));
+        let (mut running, _files) =
+            Running::new(ContainerSpec { stdin: true, stdin_once: true, ..spec(dir.path()) }).unwrap();
+        running.copy(Stream::Stderr, &[b'x'; EARLY + 1]);
+        assert_eq!(got(&listen(&mut running)), Err(Errno::EAGAIN));
     }
 
     #[test]

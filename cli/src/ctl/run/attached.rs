@@ -28,16 +28,19 @@ pub async fn run(session: &Session, args: &RunArgs, pod: Value, service: Option<
             }
         }
     }
-    outcome.and_then(|()| CtlError::gather(failures))
+    let ended = outcome?;
+    CtlError::gather(failures)?;
+    ended.map_or(Ok(()), |pod| verdict(&pod))
 }
 
+/// The answer is the pod that has ended, if its end was waited for.
 async fn session_of(
     session: &Session,
     args: &RunArgs,
     pod: Value,
     service: Option<Value>,
     made: &mut Vec<Target>,
-) -> Result<()> {
+) -> Result<Option<Value>> {
     let target = create(session, pod).await?;
     made.push(target.clone());
     if let Some(service) = service {
@@ -60,14 +63,13 @@ async fn session_of(
         }
     }
     if args.leave_stdin_open || args.restart == "Always" {
-        return Ok(());
+        return Ok(None);
     }
     let ended = |pod: &Value| match args.restart.as_str() {
         "OnFailure" => pod["status"]["phase"] == "Succeeded",
         _ => is_completed(pod),
     };
-    let object = wait(session, &target, Instant::now() + timeout, ended).await?;
-    verdict(&object)
+    wait(session, &target, Instant::now() + timeout, ended).await.map(Some)
 }
 
 /// What the container's end means for this process.

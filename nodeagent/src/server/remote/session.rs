@@ -23,6 +23,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// A process that reads none of its input for so long, and says nothing, has a client that may be gone: nobody would see it
 /// behind what it has sent.
 const STUCK: Duration = Duration::from_secs(30 * 60);
+/// When a session ends with its input, so long output is still waited for: `run -it` in a script shows what a short
+/// command says.
+const LINGER: Duration = Duration::from_secs(1);
 const CHUNK: usize = 32 << 10;
 /// Input is written in pieces of this size; each that is taken is a sign of life.
 const PIECE: usize = 4 << 10;
@@ -109,7 +112,10 @@ async fn until_gone(session: impl Future<Output = ()>, gone: CancellationToken, 
 async fn serve<O: Output>(job: Job, mut client: Client<O>) {
     let mut early = None;
     let started = match job.attach {
-        Some(attached) => ends::attach(&job, attached).await.map_err(|error| error.to_string()),
+        Some(attached) => {
+            let started = ends::attach(&job, attached).await;
+            started.map_err(|error| format!("error attaching to container: {error}"))
+        }
         None => {
             let size = match job.options.tty {
                 true => first_size(&mut client, &mut early).await,
@@ -137,7 +143,13 @@ async fn serve<O: Output>(job: Job, mut client: Client<O>) {
         let copy = copy(output, wanted, [stdout.as_ref(), stderr.as_ref()], process.as_mut());
         tokio::select! {
             status = copy => status,
-            gone = feed => if gone { None } else { Some(Status::Exited(0)) },
+            ended = async {
+                let gone = feed.await;
+                if !gone {
+                    tokio::time::sleep(LINGER).await;
+                }
+                (!gone).then_some(Status::Exited(0))
+            } => ended,
             () = resize => None,
         }
     };
