@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod command;
 pub mod failover;
 pub mod kubectl;
+pub mod lives;
 pub mod plain;
 pub mod report;
 pub mod soak;

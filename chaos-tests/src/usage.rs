@@ -54,6 +54,26 @@ fn parse_stat(text: &str) -> Option<u64> {
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
+/// When the kernel started a process, in its ticks; `None` if there is none, or only what its parent has not asked for.
+pub fn started(pid: i32) -> Option<u64> {
+    parse_started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_started(text: &str) -> Option<u64> {
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let ended = matches!(*fields.first()?, "Z" | "X");
+    if ended { None } else { fields.get(19)?.parse().ok() }
+}
+
+/// How many files, sockets and the like a process has open.
+///
+/// # Errors
+/// When there is no such process.
+pub fn descriptors(pid: i32) -> Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    Ok(fs::read_dir(&path).context(path)?.count())
+}
+
 /// Processes that run this program with this word as their first argument.
 pub fn running(program: &Path, verb: &str) -> Vec<i32> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -79,8 +99,12 @@ mod tests {
         assert_eq!(parse_rollup(text), Memory { pss: 10.0, anonymous: 5.0, rss: 20.0 });
         let stat = "42 (a b) c) S 1 42 42 0 -1 4194560 1 0 0 0 7 3 0 0 20 0 9 0 987654 1000 5 1";
         assert_eq!(parse_stat(stat), Some(10));
+        assert_eq!(parse_started(stat), Some(987_654));
+        assert_eq!(parse_started(&stat.replace(" S 1", " Z 1")), None);
         let own = std::process::id() as i32;
         assert!(memory(own).unwrap().pss > 0.1);
         assert!(cpu(own).is_ok() && cpu(i32::MAX).is_err());
+        assert!(started(own).is_some() && started(i32::MAX).is_none());
+        assert!(descriptors(own).unwrap() > 2 && descriptors(i32::MAX).is_err());
     }
 }

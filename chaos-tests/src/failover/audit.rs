@@ -29,6 +29,10 @@ pub struct Fenced {
 #[derive(Debug, Default)]
 pub struct Audit {
     files: Vec<(PathBuf, u64)>,
+    /// Requests of leaders' loops in each master's log, whatever became of them.
+    pub attempts: Vec<usize>,
+    /// Lines of each master's log.
+    pub lines: Vec<usize>,
     /// Revisions of all fences.
     pub fences: BTreeSet<u64>,
     /// When each was committed, in seconds since the epoch.
@@ -49,8 +53,9 @@ impl Audit {
     /// Reads nothing yet.
     pub fn of(cluster: &Cluster) -> Audit {
         let masters = cluster.hosts().iter().filter(|host| host.starts_with("master-"));
-        let files = masters.map(|host| (cluster.root().join(host).join(AUDIT), 0)).collect();
-        Audit { files, ..Audit::default() }
+        let files: Vec<(PathBuf, u64)> = masters.map(|host| (cluster.root().join(host).join(AUDIT), 0)).collect();
+        let none = vec![0; files.len()];
+        Audit { files, attempts: none.clone(), lines: none, ..Audit::default() }
     }
 
     /// Reads what has been added.
@@ -65,8 +70,13 @@ impl Audit {
             self.files[index].1 += end as u64 + 1;
             for line in bytes[..end].split(|byte| *byte == b'\n') {
                 self.records += 1;
-                match serde_json::from_slice(line) {
-                    Ok(event) => self.take(&event),
+                self.lines[index] += 1;
+                match serde_json::from_slice::<Value>(line) {
+                    Ok(event) => {
+                        let user = event["user"]["username"].as_str().unwrap_or_default();
+                        self.attempts[index] += usize::from(LEADERS.contains(&user));
+                        self.take(&event);
+                    }
                     Err(_) => self.broken += 1,
                 }
             }

@@ -1,11 +1,14 @@
 //! The clients: writers and creators of pods on every master, and what watches tell of it all.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::Resource;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +18,7 @@ use super::observe::{Configs, Observed, Pods};
 use super::{LABEL, NAMESPACE};
 use crate::clients::{self, PATIENCE};
 use crate::cluster::Cluster;
-use crate::watching;
+use crate::watching::{self, Seen};
 
 /// Writers of each master.
 const WRITERS: usize = 2;
@@ -29,6 +32,8 @@ const AGAIN: Duration = Duration::from_millis(10);
 const WRITES: u64 = 10;
 /// Pods of one creator that live at the same time.
 const ALIVE: usize = 4;
+/// Longest time that a watch may take to tell of the last write.
+const LAST_TOLD: Duration = Duration::from_secs(60);
 
 /// The running load.
 pub struct Load {
@@ -40,6 +45,8 @@ pub struct Load {
     workers: Vec<JoinHandle<()>>,
     watches: Vec<JoinHandle<Result<Configs>>>,
     pod_watches: Vec<JoinHandle<Result<()>>>,
+    /// The newest revision that each of the watches has told of, those of ConfigMaps first.
+    told: [Vec<Arc<AtomicU64>>; 2],
 }
 
 /// What all clients saw.
@@ -72,21 +79,34 @@ impl Load {
             workers: Vec::new(),
             watches: Vec::new(),
             pod_watches: Vec::new(),
+            told: Default::default(),
         };
         for (index, client) in clients.into_iter().enumerate() {
             let master = index + 1;
             let (pods, configs) = (Api::<Pod>::namespaced(client.clone(), NAMESPACE), client.clone());
             let observed = Pods::default();
             load.pods.push(observed.clone());
+            let [of_configs, of_pods] = load.told.each_mut().map(|told| {
+                told.push(Arc::default());
+                told[index].clone()
+            });
             let ending = stop_watching.clone();
             load.pod_watches.push(tokio::spawn(async move {
-                watching::follow(pods, LABEL, from, ending, |seen| observed.note(&seen)).await
+                let sink = |seen: Seen<Pod>| {
+                    observed.note(&seen);
+                    of_pods.store(seen.revision, Ordering::SeqCst);
+                };
+                watching::follow(pods, LABEL, from, ending, sink).await
             }));
             let ending = stop_watching.clone();
             load.watches.push(tokio::spawn(async move {
                 let mut told = Configs::default();
                 let api = Api::<ConfigMap>::namespaced(configs, NAMESPACE);
-                watching::follow(api, LABEL, from, ending, |seen| told.note(&seen)).await?;
+                let sink = |seen: Seen<ConfigMap>| {
+                    told.note(&seen);
+                    of_configs.store(seen.revision, Ordering::SeqCst);
+                };
+                watching::follow(api, LABEL, from, ending, sink).await?;
                 Ok(told)
             }));
             for number in 0..WRITERS {
@@ -96,6 +116,31 @@ impl Load {
             load.workers.push(tokio::spawn(create_pods(client, master, stop.clone())));
         }
         Ok(load)
+    }
+
+    /// Makes a last ConfigMap and a last pod, which everything acknowledged has to be told ahead of, and waits until
+    /// every watch has told of them.
+    async fn all_told(&self) -> Result<()> {
+        let config = |name: &str| Ok(serde_json::from_value::<ConfigMap>(config(name, 1))?);
+        let last = [mark(&self.clients, config).await?, mark(&self.clients, idle_pod).await?];
+        let deadline = Instant::now() + LAST_TOLD;
+        loop {
+            let behind = ["ConfigMaps", "pods"].iter().zip(&self.told).zip(last).flat_map(|((kind, told), last)| {
+                let told = told.iter().map(|told| told.load(Ordering::SeqCst)).enumerate();
+                told.filter(move |(_, told)| *told < last).map(move |(index, told)| {
+                    format!("the watch of {kind} on master-{} has told of {told}, not of {last}", index + 1)
+                })
+            });
+            let behind: Vec<String> = behind.collect();
+            // A watch that has ended has its own error to tell.
+            let ended = self.watches.iter().any(JoinHandle::is_finished)
+                || self.pod_watches.iter().any(JoinHandle::is_finished);
+            if behind.is_empty() || ended {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "after {} s: {}", LAST_TOLD.as_secs(), behind.join("; "));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// What was acknowledged so far.
@@ -113,14 +158,13 @@ impl Load {
         &self.pods[master - 1]
     }
 
-    /// Ends all clients; the watches once they have told of the last acknowledged write.
-    pub async fn stop(self) -> Result<Everything> {
+    /// Ends all clients; the watches once they have told of a write after the last acknowledged one.
+    pub async fn stop(mut self) -> Result<Everything> {
         self.stop.cancel();
-        for worker in self.workers {
+        for worker in std::mem::take(&mut self.workers) {
             worker.await.context("a client panicked")?;
         }
-        // A write that everything before it has to be told ahead of.
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        let all_told = self.all_told().await;
         self.stop_watching.cancel();
         let mut configs = Vec::new();
         for watch in self.watches {
@@ -129,9 +173,43 @@ impl Load {
         for watch in self.pod_watches {
             watch.await.context("a watch panicked")??;
         }
+        all_told?;
         let pods = self.pods.iter().map(Pods::all).collect();
         Ok(Everything { ledger: self.ledger, configs, pods })
     }
+}
+
+/// Creates an object through any master; its revision.
+async fn mark<K>(clients: &[kube::Client], object: impl Fn(&str) -> Result<K>) -> Result<u64>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + serde::Serialize
+        + std::fmt::Debug,
+    K::DynamicType: Default,
+{
+    let deadline = Instant::now() + LAST_TOLD;
+    for turn in 0.. {
+        let api: Api<K> = Api::namespaced(clients[turn % clients.len()].clone(), NAMESPACE);
+        let wanted = object(&format!("last-{:x}-{turn}", rand::random::<u32>()))?;
+        let params = PostParams::default();
+        if let Ok(Ok(made)) = tokio::time::timeout(PATIENCE, api.create(&params, &wanted)).await {
+            return Ok(made.meta().resource_version.as_deref().unwrap_or_default().parse()?);
+        }
+        ensure!(Instant::now() < deadline, "no master takes the last write");
+        tokio::time::sleep(AGAIN).await;
+    }
+    unreachable!("the loop returns")
+}
+
+/// A pod that no scheduler is asked to bind.
+fn idle_pod(name: &str) -> Result<Pod> {
+    let mut pod = pod(name)?;
+    if let Some(spec) = &mut pod.spec {
+        spec.scheduler_name = Some("nobody".to_owned());
+    }
+    Ok(pod)
 }
 
 /// Writes ConfigMaps, one after the other, each several times.

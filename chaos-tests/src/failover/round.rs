@@ -1,4 +1,4 @@
-//! One kill of the leading master, and what it cost.
+//! One end of a reign, by a kill or a pause of the leading master, and what it cost.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,38 +12,50 @@ use super::{NAMESPACE, since};
 use crate::clients::PATIENCE;
 use crate::cluster::Cluster;
 use crate::command::eventually;
+use crate::lives::{Lives, Paused};
 
 /// Longest time that anything may take before the run is given up.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long the writes are followed at least.
 const FOLLOWED: Duration = Duration::from_secs(3);
 
-/// What a kill cost, in milliseconds from its instant.
+/// What it cost, in milliseconds from the instant of the kill or the pause.
 #[derive(Clone, Debug)]
 pub struct Round {
-    /// The master that was killed.
-    pub dead: usize,
+    /// The master that had led.
+    pub deposed: usize,
+    /// If it was paused, not killed: requests that it recorded in its audit log after it went on.
+    pub recorded: Option<usize>,
     /// Longest time without an acknowledged write on the others.
     pub pause: f64,
     /// The new leader's fence was committed.
     pub fence: f64,
     /// The first pod that the new leader bound.
     pub bound: f64,
-    /// A pod created after the kill runs.
+    /// A pod created afterwards runs.
     pub running: f64,
-    /// Requests to the surviving masters that failed.
+    /// Requests to the other masters that failed.
     pub failed: usize,
     /// What the first of them was told.
     pub why: Option<String>,
 }
 
 impl Round {
+    /// Whether its leader was paused, not killed.
+    pub fn paused(&self) -> bool {
+        self.recorded.is_some()
+    }
+
     /// For people.
     pub fn line(&self) -> String {
-        let Round { dead, pause, fence, bound, running, failed, why } = self;
+        let Round { deposed, recorded, pause, fence, bound, running, failed, why } = self;
+        let how = match recorded {
+            None => "dead".to_owned(),
+            Some(recorded) => format!("paused until the new fence, {recorded} requests in its audit log since"),
+        };
         let why = why.as_ref().map(|why| format!(", the first: {why}")).unwrap_or_default();
         format!(
-            "master-{dead} dead; writes paused for {pause:.0} ms; new fence after {fence:.0}, first pod bound after \
+            "master-{deposed} {how}; writes paused for {pause:.0} ms; new fence after {fence:.0}, first pod bound after \
              {bound:.0}, new pod running after {running:.0}; {failed} requests failed{why}"
         )
     }
@@ -60,36 +72,44 @@ impl Round {
     }
 }
 
-/// Kills the leader and waits until everything works again without it.
-pub async fn kill_leader(cluster: &Cluster, load: &Load) -> Result<Round> {
+/// Kills the leader, or pauses it until another one leads, and waits until everything works again without it.
+pub async fn depose_leader(cluster: &Cluster, load: &Load, lives: &mut Lives, pause: bool) -> Result<Round> {
     let leader = tokio::task::block_in_place(|| cluster.leader())?;
-    let dead: usize = leader.trim_start_matches("master-").parse()?;
+    lives.check(cluster, &format!("before {leader} was deposed"));
+    let deposed: usize = leader.trim_start_matches("master-").parse()?;
     let mut audit = Audit::of(cluster);
     audit.read()?;
     let old = audit.fences.last().copied().unwrap_or_default();
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     let killed = Instant::now();
-    cluster.kill(&leader)?;
-    let survivors: Vec<usize> = (1..=cluster.masters()).filter(|master| *master != dead).collect();
-    let created = create_after(load, &survivors, dead);
-    let name = tokio::time::timeout(LIMIT, created).await.context("no pod could be created after the kill")??;
+    let paused = if pause { Some(Paused::stop(cluster, &leader)?) } else { None };
+    if paused.is_none() {
+        lives.kill(cluster, &leader)?;
+    }
+    let survivors: Vec<usize> = (1..=cluster.masters()).filter(|master| *master != deposed).collect();
+    let created = tokio::time::timeout(LIMIT, create_after(load, &survivors, deposed));
+    let resumed = resume(paused, &mut audit, old, deposed);
+    let (created, resumed) = tokio::join!(created, resumed);
+    let name = created.context("no pod could be created afterwards")??;
+    let before = resumed?;
     let running = wait(|| seen_first(load, &survivors, |pods| pods.running(|pod| pod == name)))
         .await
-        .with_context(|| format!("the pod {name}, created after the kill, does not run"))?;
+        .with_context(|| format!("the pod {name}, created afterwards, does not run"))?;
     tokio::time::sleep(FOLLOWED.saturating_sub(killed.elapsed())).await;
     audit.read()?;
     let Some(fence) = audit.fences.range(old + 1..).next().copied() else {
         bail!("no fence after that of revision {old} is in the audit logs");
     };
     let bound = wait(|| seen_first(load, &survivors, |pods| pods.first_bound(fence))).await?;
-    let pause = longest_pause(&load.ledger().instants(dead), killed);
-    ensure!(pause.is_finite(), "no write was acknowledged after the kill");
+    let pause = longest_pause(&load.ledger().instants(deposed), killed);
+    ensure!(pause.is_finite(), "no write was acknowledged afterwards");
     let mut failures = load.ledger().failures_since(killed);
-    failures.retain(|failed| failed.master != dead);
+    failures.retain(|failed| failed.master != deposed);
     let api: Api<Pod> = Api::namespaced(load.client(survivors[0]).clone(), NAMESPACE);
     let _ = api.delete(&name, &DeleteParams::default()).await;
     Ok(Round {
-        dead,
+        deposed,
+        recorded: before.map(|before| audit.lines[deposed - 1] - before),
         pause,
         fence: audit.fence_times.get(&fence).map_or(f64::NAN, |at| (at - clock) * 1000.0),
         bound: since(bound, killed),
@@ -99,14 +119,27 @@ pub async fn kill_leader(cluster: &Cluster, load: &Load) -> Result<Round> {
     })
 }
 
+/// Lets a paused leader go on once the audit logs tell of a fence after its own; how long its log was then.
+async fn resume(paused: Option<Paused>, audit: &mut Audit, old: u64, deposed: usize) -> Result<Option<usize>> {
+    let Some(paused) = paused else { return Ok(None) };
+    let deadline = Instant::now() + LIMIT;
+    while audit.fences.range(old + 1..).next().is_none() {
+        ensure!(Instant::now() < deadline, "no new fence within {} s of the leader's pause", LIMIT.as_secs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        audit.read()?;
+    }
+    drop(paused);
+    Ok(Some(audit.lines[deposed - 1]))
+}
+
 /// Creates a pod through each survivor, as soon as one of them can; its name.
-async fn create_after(load: &Load, survivors: &[usize], dead: usize) -> Result<String> {
+async fn create_after(load: &Load, survivors: &[usize], deposed: usize) -> Result<String> {
     let tag: u32 = rand::random();
     let attempts = survivors.iter().map(|master| {
         let api: Api<Pod> = Api::namespaced(load.client(*master).clone(), NAMESPACE);
         Box::pin(async move {
             for number in 0u32.. {
-                let name = format!("after-{dead}-{tag:x}-{master}-{number}");
+                let name = format!("after-{deposed}-{tag:x}-{master}-{number}");
                 let wanted = pod(&name)?;
                 let params = PostParams::default();
                 if let Ok(Ok(_)) = tokio::time::timeout(PATIENCE, api.create(&params, &wanted)).await {

@@ -11,7 +11,7 @@ use super::audit::Audit;
 use super::ledger::{Ledger, out_of_order};
 use super::load::Everything;
 use super::observe::moved;
-use super::{LABEL, NAMESPACE};
+use super::{LABEL, NAMESPACE, Round};
 use crate::clients::{self, PATIENCE};
 use crate::cluster::Cluster;
 
@@ -71,9 +71,10 @@ async fn lost(cluster: &Cluster, ledger: &Ledger, master: usize) -> Result<Vec<S
     Ok(wrong)
 }
 
-/// Judges a whole run.
-pub async fn judge(cluster: &Cluster, seen: &Everything, kills: usize) -> Result<Verdict> {
+/// Judges a whole run, of these rounds, in which these processes ended though nobody had killed them.
+pub async fn judge(cluster: &Cluster, seen: &Everything, rounds: &[Round], ended: &[String]) -> Result<Verdict> {
     let mut verdict = Verdict::default();
+    verdict.check("no process ended but those that were killed", ended.to_vec());
     let acks = seen.ledger.acks();
     for master in 1..=cluster.masters() {
         let lost = lost(cluster, &seen.ledger, master).await?;
@@ -109,9 +110,15 @@ pub async fn judge(cluster: &Cluster, seen: &Everything, kills: usize) -> Result
         &format!("{fenced} writes of leaders in {reigns} reigns, none after the next reign had begun"),
         audit.after_their_fence(),
     );
+    let silent = rounds.iter().filter(|round| round.recorded == Some(0));
+    verdict.check(
+        "deposed leaders that lived recorded what they did",
+        silent.map(|round| format!("master-{} recorded nothing after its pause", round.deposed)).collect(),
+    );
     verdict.check("no write of scheduler or controllers without a fence", audit.unfenced.clone());
-    let enough = reigns > kills && fenced > kills && bindings > kills && acks.len() > kills;
+    let enough = [reigns, fenced, bindings, acks.len()].iter().all(|count| *count > rounds.len());
     verdict.check("there was enough to judge", if enough { vec![] } else { vec!["too little happened".to_owned()] });
+    let kills = rounds.iter().filter(|round| !round.paused()).count();
     let torn = (audit.broken > kills).then(|| format!("{} of {} lines cannot be read", audit.broken, audit.records));
     verdict.check("the audit logs are whole, but for the kills", torn.into_iter().collect());
     Ok(verdict)

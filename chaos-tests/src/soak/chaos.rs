@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::cluster::Cluster;
 use crate::failover::all_caught_up;
+use crate::lives::Lives;
 
 /// The part of the time after which the last master and the last node are spared, so that their memory can be followed.
 const SPARED_AFTER: f64 = 0.25;
@@ -17,7 +18,7 @@ const QUIET: std::ops::Range<u64> = 4_000..12_000;
 const DEAD: std::ops::Range<u64> = 0..5_000;
 
 /// Kills and brings back until the time is over; how many were killed.
-pub async fn run(cluster: &Cluster, seed: u64, begun: Instant, time: Duration) -> Result<usize> {
+pub async fn run(cluster: &Cluster, lives: &mut Lives, seed: u64, begun: Instant, time: Duration) -> Result<usize> {
     let mut random = StdRng::seed_from_u64(seed ^ 0x5eed);
     let mut killed = 0;
     loop {
@@ -38,12 +39,11 @@ pub async fn run(cluster: &Cluster, seed: u64, begun: Instant, time: Duration) -
             victims.push("node-1".to_owned());
         }
         for victim in &victims {
-            cluster.kill(victim)?;
-            killed += 1;
+            killed += usize::from(lives.kill(cluster, victim)?);
         }
         println!("{:>7.1} s  kill -9 {}", begun.elapsed().as_secs_f64(), victims.join(", "));
         tokio::time::sleep(dead).await;
-        tokio::task::block_in_place(|| cluster.mend())?;
+        tokio::task::block_in_place(|| lives.mend(cluster))?;
         // Only then can a majority survive the next kill.
         all_caught_up(cluster).await.with_context(|| format!("{victim} does not catch up"))?;
     }

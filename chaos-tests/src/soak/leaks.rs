@@ -61,7 +61,10 @@ impl Host {
         compare("the logs of pod", logs.collect(), &uids);
         let records = entries(&self.data.join("network"));
         compare("the address", records.into_iter().filter(|name| name != "last").collect(), &addresses);
-        compare("the process of pod", self.workloads(cluster), &uids);
+        let (workloads, strangers) = self.workloads(cluster);
+        compare("the process of pod", workloads, &uids);
+        compare("the process of the shim of pod", self.in_shims_cgroups(cluster), &uids);
+        wrong.extend(strangers);
         for cgroup in self.cgroups(cluster) {
             let uid = cgroup.1;
             if !uids.contains(&uid) {
@@ -108,14 +111,38 @@ impl Host {
         found
     }
 
-    /// Uid of the pod for each process that is what its container runs.
-    fn workloads(&self, cluster: &Cluster) -> Vec<String> {
+    /// Uid of the pod for each process in a pod's cgroup, and those that are not what its container runs. Pods here have
+    /// one container and no process beside it: their shims are in cgroups of their own.
+    fn workloads(&self, cluster: &Cluster) -> (Vec<String>, Vec<String>) {
         let mut pids: BTreeSet<(i32, String)> = BTreeSet::new();
         for (folder, uid) in self.cgroups(cluster) {
             processes(&folder, &uid, &mut pids);
         }
         let command = |pid: i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        pids.into_iter().filter(|(pid, _)| command(*pid).starts_with(b"sleep\0")).map(|(_, uid)| uid).collect()
+        let strangers = pids.iter().filter_map(|(pid, uid)| {
+            let words = command(*pid);
+            let shown = String::from_utf8_lossy(&words).replace('\0', " ");
+            (!words.starts_with(b"sleep\0")).then(|| format!("{}: pid {pid} ({shown}) in pod {uid}", self.name))
+        });
+        let strangers = strangers.collect();
+        (pids.into_iter().map(|(_, uid)| uid).collect(), strangers)
+    }
+
+    /// Uid of the pod for each process in the cgroup of a pod's shim, and once for such a cgroup without any.
+    fn in_shims_cgroups(&self, cluster: &Cluster) -> Vec<String> {
+        let (mut pids, mut uids): (BTreeSet<(i32, String)>, BTreeSet<String>) = Default::default();
+        for top in cgroups(&format!("trireme/{}/{}/shims", cluster.name, self.name)) {
+            let folders = fs::read_dir(&top).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
+            for folder in folders {
+                let uid = folder.file_name().to_string_lossy().into_owned();
+                processes(&folder.path(), &uid, &mut pids);
+                uids.insert(uid);
+            }
+        }
+        let mut found: Vec<String> = pids.into_iter().map(|(_, uid)| uid).collect();
+        let empty: Vec<String> = uids.into_iter().filter(|uid| !found.contains(uid)).collect();
+        found.extend(empty);
+        found
     }
 
     /// Network namespaces of processes in the node's cgroups.

@@ -3,6 +3,7 @@
 //! The rule: of a process that lived for at least a third of the run, the median of the last quarter of its samples may
 //! exceed the median of the second quarter by a fifth and 8 MiB. The first quarter is not counted: caches fill then. Nor
 //! are runs of less than a quarter of an hour judged at all: masters keep a history of five minutes, which fills first.
+//! In a longer one there has to be a master and an agent that could be judged.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,8 +17,8 @@ use crate::usage;
 
 /// What may be added besides a fifth, in MiB.
 const SLACK: f64 = 8.0;
-/// Seconds that a run has to last.
-const SHORTEST: f64 = 900.0;
+/// How long a run has to last.
+const SHORTEST: Duration = Duration::from_secs(900);
 /// Fewer samples tell nothing.
 const FEWEST: usize = 12;
 /// Samples in a run.
@@ -47,21 +48,21 @@ pub async fn sample(cluster: &Cluster, time: Duration, stop: CancellationToken) 
     }
 }
 
-/// Prints the samples; rows, and who has grown.
-pub fn judge(samples: &Samples) -> (Vec<Value>, Vec<String>) {
-    let ends = samples.values().flatten().map(|(seconds, _)| *seconds);
-    let whole = ends.fold(0.0, f64::max);
-    let (mut rows, mut lines, mut grown) = (Vec::new(), Vec::new(), Vec::new());
+/// Prints the samples of a run that was to last so long; rows, and what is wrong: who has grown, who was not judged.
+pub fn judge(samples: &Samples, time: Duration) -> (Vec<Value>, Vec<String>) {
+    let (mut rows, mut lines, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
+    let mut unjudged = if time < SHORTEST { vec![] } else { vec!["master", "node"] };
     for ((host, pid), taken) in samples {
         let values: Vec<f64> = taken.iter().map(|(_, pss)| *pss).collect();
         let life = taken.last().map_or(0.0, |last| last.0) - taken.first().map_or(0.0, |first| first.0);
-        let counts = values.len() >= FEWEST && life >= whole / 3.0;
+        let counts = values.len() >= FEWEST && life >= time.as_secs_f64() / 3.0;
         let verdict = match growth(&values) {
-            Some((early, late)) if whole < SHORTEST => format!("{early:.1} to {late:.1}: too short a run"),
+            Some((early, late)) if time < SHORTEST => format!("{early:.1} to {late:.1}: too short a run"),
             Some((early, late)) if counts => {
                 let flat = late <= early * 1.2 + SLACK;
+                unjudged.retain(|kind| !host.starts_with(*kind));
                 if !flat {
-                    grown.push(format!("{host} (pid {pid}) from {early:.1} to {late:.1} MiB"));
+                    wrong.push(format!("{host} (pid {pid}) has grown from {early:.1} to {late:.1} MiB"));
                 }
                 format!("{early:.1} to {late:.1}: {}", if flat { "flat" } else { "GROWN" })
             }
@@ -74,7 +75,8 @@ pub fn judge(samples: &Samples) -> (Vec<Value>, Vec<String>) {
     println!("\nPSS in MiB; flat: the last quarter's median at most a fifth and {SLACK} MiB above the second's");
     table(&["host", "pid", "lived, s", "samples", "second to last quarter"], &lines);
     println!();
-    (rows, grown)
+    wrong.extend(unjudged.iter().map(|kind| format!("no {kind} lived long enough to be judged")));
+    (rows, wrong)
 }
 
 /// Medians of the second and the last quarter.
@@ -97,12 +99,18 @@ mod tests {
 
     #[test]
     fn growth_is_told_from_filling_caches() {
-        let life = |values: Vec<f64>| {
-            let taken = values.into_iter().enumerate().map(|(minute, pss)| (minute as f64 * 60.0, pss)).collect();
-            judge(&Samples::from([(("master-1".to_owned(), 7), taken)])).1
+        let lives = |hosts: &[&str], values: Vec<f64>| {
+            let taken: Vec<(f64, f64)> =
+                values.into_iter().enumerate().map(|(minute, pss)| (minute as f64 * 60.0, pss)).collect();
+            let time = Duration::from_secs(taken.len() as u64 * 60);
+            judge(&hosts.iter().map(|host| (((*host).to_owned(), 7), taken.clone())).collect(), time).1
         };
-        assert!(life((0..40).map(|n| 30.0 + f64::from(n.min(10)) * 4.0).collect()).is_empty());
-        assert_eq!(life((0..40).map(|n| 30.0 + f64::from(n) * 2.0).collect()).len(), 1);
-        assert!(life((0..14).map(|n| 30.0 + f64::from(n) * 9.0).collect()).is_empty(), "too short a run");
+        let both = ["master-1", "node-1"];
+        let flat: Vec<f64> = (0..40).map(|n| 30.0 + f64::from(n.min(10)) * 4.0).collect();
+        assert!(lives(&both, flat.clone()).is_empty());
+        assert_eq!(lives(&both, (0..40).map(|n| 30.0 + f64::from(n) * 2.0).collect()).len(), 2);
+        assert!(lives(&both, (0..14).map(|n| 30.0 + f64::from(n) * 9.0).collect()).is_empty(), "too short a run");
+        assert_eq!(lives(&["master-1"], flat.clone()), ["no node lived long enough to be judged"]);
+        assert_eq!(lives(&[], flat).len(), 2, "nobody was judged");
     }
 }

@@ -5,6 +5,7 @@
 //! still depends on the machine.
 
 mod chaos;
+mod descriptors;
 mod desired;
 mod leaks;
 mod memory;
@@ -18,6 +19,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, Options};
+use crate::lives::Lives;
 use crate::report::{self, Machine};
 
 /// Label of everything that this makes.
@@ -66,11 +68,29 @@ pub async fn program() -> Result<()> {
 /// What is not as it should be.
 pub async fn run(cluster: &Cluster, time: Duration, seed: u64) -> Result<Vec<serde_json::Value>> {
     println!("seed {seed} (SEED={seed} makes the same choices again), {} s", time.as_secs());
+    let mut lives = Lives::of(cluster)?;
+    let told = judged(cluster, &mut lives, time, seed).await;
+    lives.check(cluster, "at the end");
+    ensure!(
+        lives.ended().is_empty(),
+        "{}{}",
+        lives.ended().join("; "),
+        match &told {
+            Err(error) => format!("; besides: {error:#}"),
+            Ok(_) => String::new(),
+        }
+    );
+    println!("ok   no process ended but those that were killed");
+    told
+}
+
+async fn judged(cluster: &Cluster, lives: &mut Lives, time: Duration, seed: u64) -> Result<Vec<serde_json::Value>> {
     let baseline = tokio::task::block_in_place(|| leaks::Host::all(cluster))?;
+    let open = descriptors::Open::now(cluster)?;
     let stop = CancellationToken::new();
     let begun = Instant::now();
     let worker = tokio::spawn(work::run(cluster.endpoints().await?, seed, stop.clone()));
-    let chaos = chaos::run(cluster, seed, begun, time);
+    let chaos = chaos::run(cluster, lives, seed, begun, time);
     let sampling = memory::sample(cluster, time, stop.clone());
     let ((killed, disturbed), samples) = tokio::join!(
         async {
@@ -86,7 +106,8 @@ pub async fn run(cluster: &Cluster, time: Duration, seed: u64) -> Result<Vec<ser
     let wanted = worker.await.context("the worker panicked")?;
     disturbed?;
     let wanted = wanted?;
-    tokio::task::block_in_place(|| cluster.mend())?;
+    tokio::task::block_in_place(|| lives.mend(cluster))?;
+    ensure!(killed > 0, "nothing was killed in {} s: too short a run to tell anything", time.as_secs());
     println!(
         "{} changes were acknowledged, {killed} processes killed; {} Deployments and {} pods are to be there",
         wanted.changes,
@@ -96,11 +117,13 @@ pub async fn run(cluster: &Cluster, time: Duration, seed: u64) -> Result<Vec<ser
     let settled = desired::wait(cluster, &wanted, SETTLED).await?;
     println!("ok   the state is as desired {:.1} s after the last disturbance", settled.as_secs_f64());
     nothing_leaked(cluster, &baseline, "beside the living pods").await?;
+    descriptors::shims_alike(cluster, CLEAN).await?;
     work::delete_all(&cluster.endpoints().await?).await?;
     desired::wait(cluster, &work::Wanted::default(), SETTLED).await?;
     nothing_leaked(cluster, &baseline, "once everything is deleted").await?;
-    let (rows, grown) = memory::judge(&samples);
-    ensure!(grown.is_empty(), "memory has grown: {}", grown.join("; "));
+    open.not_more(cluster, CLEAN).await?;
+    let (rows, wrong) = memory::judge(&samples, time);
+    ensure!(wrong.is_empty(), "memory: {}", wrong.join("; "));
     Ok(rows.into_iter().chain([json!({"workload": "soak", "seed": seed, "changes": wanted.changes})]).collect())
 }
 
