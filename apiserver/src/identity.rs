@@ -74,3 +74,11 @@ pub(crate) struct Caller {
 /// The client certificate's DER, put into the extensions by the listener (join uses it for its own checks).
 #[derive(Clone, Debug)]
 pub struct PeerCertificate(pub Vec<u8>);
+
+impl PeerCertificate {
+    /// The last second, of Unix time, in which it is valid.
+    pub(crate) fn not_after(&self) -> Option<i64> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(&self.0).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+}

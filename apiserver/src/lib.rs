@@ -15,6 +15,7 @@ mod handler;
 mod identity;
 mod in_process;
 pub mod join;
+mod keepalive;
 mod listener;
 mod metrics;
 mod nonresource;

@@ -11,24 +11,27 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use trireme_api::status::Status;
 
 use crate::error::ServerError;
 use crate::identity::{Caller, PeerCertificate, UserInfo};
 use crate::request::info::RequestInfo;
 use crate::server::ApiServer;
+use crate::{keepalive, response};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longer than clients keep idle connections, so that it is they who close them.
 const HEADER: Duration = Duration::from_secs(150);
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a connection may be silent before it is probed, and how often then.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+/// The same once the client's certificate has expired.
+const EXPIRED: Duration = Duration::from_secs(2);
+/// The clock may be set meanwhile: how long a wait for a time of day relies on it.
+const CLOCK: Duration = Duration::from_secs(600);
 /// Path prefix of the join endpoints.
 pub(crate) const JOIN_PREFIX: &str = "/trireme.io/";
 
@@ -38,8 +41,8 @@ pub(crate) async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
-    let connections = Arc::new(Semaphore::new(server.inner.config.limits.connections));
-    let graceful = Arc::new(GracefulShutdown::new());
+    let limit = server.inner.config.limits.connections.min(u32::MAX as usize);
+    let connections = Arc::new(Semaphore::new(limit));
     let join = crate::join::router(server.clone());
     loop {
         let permit = tokio::select! {
@@ -60,7 +63,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let connection = Connection { server: server.clone(), join: join.clone(), graceful: graceful.clone() };
+        let connection = Connection { server: server.clone(), join: join.clone() };
         // Certificates are renewed while this runs.
         let acceptor = TlsAcceptor::from(server.inner.server_tls.load_full());
         tokio::spawn(async move {
@@ -69,74 +72,39 @@ pub(crate) async fn serve(
         });
     }
     server.inner.stopping.cancel();
-    drain(graceful).await;
+    // Every connection has a permit until it has ended.
+    let all = u32::try_from(limit).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(DRAIN, connections.acquire_many(all)).await;
     server.inner.audit.flush().await;
     Ok(())
-}
-
-async fn drain(graceful: Arc<GracefulShutdown>) {
-    // Connections hold a clone only while they shake hands.
-    let mut graceful = graceful;
-    for _ in 0..100 {
-        match Arc::try_unwrap(graceful) {
-            Ok(owned) => {
-                let _ = tokio::time::timeout(DRAIN, owned.shutdown()).await;
-                return;
-            }
-            Err(shared) => graceful = shared,
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 struct Connection {
     server: ApiServer,
     join: axum::Router,
-    graceful: Arc<GracefulShutdown>,
 }
 
 impl Connection {
     async fn run(self, acceptor: TlsAcceptor, stream: TcpStream, from: SocketAddr) {
-        let _ = stream.set_nodelay(true);
         // A session whose client vanished without a word would otherwise stay, here and at the node's agent.
-        let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-        let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-        let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        keepalive::set(&stream);
+        let stopping = self.server.inner.stopping.clone();
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)) => shaken,
+            () = stopping.cancelled() => return,
+        };
+        let stream = match shaken {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => return tracing::debug!("TLS handshake timed out"),
         };
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|c| c.to_vec());
-        let user = match &certificate {
-            None => UserInfo::anonymous(),
-            // A certificate without a name proves nothing about who it is.
-            Some(der) => UserInfo::from_certificate(der).unwrap_or_else(UserInfo::anonymous),
-        };
-        let caller = Caller { user, fence: None };
-        let certificate = certificate.map(PeerCertificate);
-        let Self { server, join, graceful } = self;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let client = Client::of(from, certificate.map(|der| PeerCertificate(der.to_vec())));
+        let until = client.until;
+        let shared = Arc::new((self, client));
         let service = service_fn(move |request: http::Request<Incoming>| {
-            let (server, join, caller) = (server.clone(), join.clone(), caller.clone());
-            let certificate = certificate.clone();
-            async move {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(ConnectInfo(from));
-                request.extensions_mut().insert(caller.user.clone());
-                request.extensions_mut().insert(caller);
-                if let Some(certificate) = certificate {
-                    request.extensions_mut().insert(certificate);
-                }
-                if request.uri().path().starts_with(JOIN_PREFIX) {
-                    let info = RequestInfo::of(&request);
-                    let trail = server.inner.audit.begin(&mut request, &info);
-                    let answer = join.oneshot(request).await?;
-                    return Ok(match trail {
-                        Some(trail) => trail.answered(answer, false),
-                        None => answer,
-                    });
-                }
-                Ok::<_, Infallible>(server.handle(request).await)
-            }
+            let shared = shared.clone();
+            async move { Ok::<_, Infallible>(shared.0.answer(request.map(Body::new), &shared.1).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER);
@@ -147,10 +115,100 @@ impl Connection {
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let watched = graceful.watch(connection);
-        drop(graceful);
-        if let Err(error) = watched.await {
-            tracing::debug!(%error, "connection ended");
+        let mut connection = std::pin::pin!(connection);
+        let rest = tokio::select! {
+            ended = connection.as_mut() => return told(ended),
+            () = stopping.cancelled() => DRAIN,
+            () = expiry(until) => EXPIRED,
+        };
+        connection.as_mut().graceful_shutdown();
+        if let Ok(ended) = tokio::time::timeout(rest, connection).await {
+            told(ended);
         }
+    }
+
+    /// Answers one request under the name that the client has proven, for as long as the proof is valid.
+    async fn answer(&self, mut request: http::Request<Body>, client: &Client) -> http::Response<Body> {
+        let valid = !expired(client.until, now());
+        let user = if valid { client.user.clone() } else { UserInfo::anonymous() };
+        request.extensions_mut().insert(ConnectInfo(client.from));
+        request.extensions_mut().insert(user.clone());
+        request.extensions_mut().insert(Caller { user, fence: None });
+        if let Some(certificate) = client.certificate.clone().filter(|_| valid) {
+            request.extensions_mut().insert(certificate);
+        }
+        if valid && !request.uri().path().starts_with(JOIN_PREFIX) {
+            return self.server.handle(request).await;
+        }
+        let info = RequestInfo::of(&request);
+        let trail = self.server.inner.audit.begin(&mut request, &info);
+        let answer = if valid {
+            let Ok(answer) = self.join.clone().oneshot(request).await;
+            answer
+        } else {
+            response::status(&Status::unauthorized("Unauthorized: the client certificate has expired"))
+        };
+        match trail {
+            Some(trail) => trail.answered(answer, false),
+            None => answer,
+        }
+    }
+}
+
+/// Who is at the other end.
+struct Client {
+    from: SocketAddr,
+    user: UserInfo,
+    certificate: Option<PeerCertificate>,
+    /// The last second, of Unix time, in which the certificate is valid.
+    until: Option<i64>,
+}
+
+impl Client {
+    fn of(from: SocketAddr, certificate: Option<PeerCertificate>) -> Client {
+        // A certificate without a name proves nothing about who it is.
+        let user = certificate.as_ref().and_then(|shown| UserInfo::from_certificate(&shown.0));
+        let until = certificate.as_ref().and_then(PeerCertificate::not_after);
+        Client { from, user: user.unwrap_or_else(UserInfo::anonymous), certificate, until }
+    }
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+fn expired(until: Option<i64>, now: i64) -> bool {
+    until.is_some_and(|until| now > until)
+}
+
+/// Waits until a certificate has expired.
+async fn expiry(until: Option<i64>) {
+    let Some(until) = until else { return std::future::pending().await };
+    while !expired(Some(until), now()) {
+        let left = u64::try_from(until.saturating_sub(now())).unwrap_or_default();
+        tokio::time::sleep(Duration::from_secs(left.saturating_add(1)).min(CLOCK)).await;
+    }
+}
+
+fn told(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_certificate_is_valid_to_its_last_second() {
+        assert!(!expired(None, i64::MAX));
+        assert!(!expired(Some(100), 100));
+        assert!(expired(Some(100), 101));
+        let soon = now() + 1;
+        expiry(Some(soon)).await;
+        assert!(now() > soon);
+        let year = expiry(Some(soon + 365 * 24 * 3600));
+        assert!(tokio::time::timeout(Duration::from_millis(10), year).await.is_err());
     }
 }

@@ -6,12 +6,12 @@ use axum::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use trireme_api::status::{Reason, Status};
 
 use super::target::Target;
 use crate::error::ApiResult;
+use crate::keepalive;
 use crate::server::ApiServer;
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -19,8 +19,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Connects to a node's agent.
 pub(crate) async fn connect(server: &ApiServer, target: &Target) -> ApiResult<SendRequest<Body>> {
     let dial = async {
-        let stream = TcpStream::connect((target.address, target.port)).await?;
-        stream.set_nodelay(true)?;
+        let stream = keepalive::dial(target.address, target.port).await?;
         let mut tls = (**server.inner.agent_tls.load()).clone();
         tls.alpn_protocols = Vec::new();
         let name = ServerName::IpAddress(target.address.into());

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use axum::body::Body;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
@@ -123,6 +124,12 @@ impl Server {
         pair: Option<Pair>,
         request: Request<Body>,
     ) -> (Response<hyper::body::Incoming>, Vec<u8>) {
+        let (mut sender, shown) = self.connect(pair).await.unwrap();
+        (sender.send_request(absolute(request)).await.unwrap(), shown)
+    }
+
+    /// A connection (HTTP/2) with this certificate, and the server's.
+    pub async fn connect(&self, pair: Option<Pair>) -> std::io::Result<(http2::SendRequest<Body>, Vec<u8>)> {
         let mut roots = rustls::RootCertStore::empty();
         use rustls_pki_types::pem::PemObject;
         for der in rustls_pki_types::CertificateDer::pem_slice_iter(self.pki.ca_pem().as_bytes()) {
@@ -143,17 +150,15 @@ impl Server {
             }
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        let stream = TcpStream::connect(self.address).await?;
         let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
         let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
-        let stream = connector.connect(name, stream).await.unwrap();
+        let stream = connector.connect(name, stream).await?;
         let shown = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         tokio::spawn(connection);
-        let (mut parts, body) = request.into_parts();
-        parts.uri = format!("https://localhost{}", parts.uri).parse().unwrap();
-        (sender.send_request(Request::from_parts(parts, body)).await.unwrap(), shown)
+        Ok((sender, shown))
     }
 
     /// A request as the administrator; the answer's code and JSON.
@@ -194,6 +199,13 @@ impl Server {
     pub async fn delete(&self, path: &str) -> (StatusCode, Value) {
         self.call(Method::DELETE, path, "", "").await
     }
+}
+
+/// The request with the URI that HTTP/2 needs.
+pub fn absolute(request: Request<Body>) -> Request<Body> {
+    let (mut parts, body) = request.into_parts();
+    parts.uri = format!("https://localhost{}", parts.uri).parse().unwrap();
+    Request::from_parts(parts, body)
 }
 
 pub fn config_map(name: &str, value: &str) -> Value {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod authz;
+mod certificates;
 mod discovery;
 mod errors;
 mod fence;
