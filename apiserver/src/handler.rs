@@ -31,9 +31,11 @@ impl ApiServer {
         let labels = info.clone();
         let head = request.method() == Method::HEAD;
         // OpenAPI documents are for programs; indented they would be many megabytes.
-        let pretty = !info.path.starts_with("/openapi/") && response::wants_pretty(&query, request.headers());
+        let people = !head && !info.path.starts_with("/openapi/") && response::wants_pretty(&query, request.headers());
+        // What others say stays as it is, but not what is said about them.
+        let pretty = people && !matches!(info.subresource.as_str(), "proxy" | "log");
         // Boxed: the pipeline is deep, and so would be the types of everything that calls it.
-        let work = Box::pin(self.limited(request, query, info, caller));
+        let work = Box::pin(self.limited(request, query, info, caller, pretty));
         let answer = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(answer) => answer,
             Err(panic) => {
@@ -45,10 +47,11 @@ impl ApiServer {
                 Err(Status::internal("the request could not be completed; see the server's log"))
             }
         };
-        let mut answer = answer.unwrap_or_else(|status| response::status(&status));
-        if pretty {
-            answer = response::pretty(answer).await;
-        }
+        let mut answer = match answer {
+            Ok(answer) => answer,
+            Err(status) if people => response::pretty(response::status(&status)).await,
+            Err(status) => response::status(&status),
+        };
         if head {
             answer = response::without_body(answer);
         }
@@ -65,12 +68,12 @@ impl ApiServer {
         query: Query,
         info: RequestInfo,
         caller: Caller,
+        pretty: bool,
     ) -> ApiResult<Response<Body>> {
         authz::claims(request.headers(), &caller.user)?;
-        if let Err(status) = authz::authorize(&caller.user, &info) {
-            request.extensions().get::<Note>().iter().for_each(|note| note.forbidden());
-            return Err(status);
-        }
+        let decision = authz::authorize(&caller.user, &info);
+        Note::of(&request).decided(decision.is_ok());
+        decision?;
         let long = long_running(&info, &query);
         let semaphore = if long { &self.inner.long_running } else { &self.inner.in_flight };
         // Health checks have to get through when everything else does not.
@@ -85,7 +88,11 @@ impl ApiServer {
             return Ok(keep_until_end(answer, permit));
         }
         let limit = self.inner.config.limits.request_timeout;
-        match tokio::time::timeout(limit, self.dispatch(request, query, info, caller)).await {
+        let work = async {
+            let answer = self.dispatch(request, query, info, caller).await?;
+            Ok(if pretty { response::pretty(answer).await } else { answer })
+        };
+        match tokio::time::timeout(limit, work).await {
             Ok(answer) => answer,
             Err(_) => Err(Status::timeout("request did not complete within the allotted time", 0)),
         }

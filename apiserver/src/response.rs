@@ -110,7 +110,7 @@ pub(crate) fn without_body(response: Response<Body>) -> Response<Body> {
 }
 
 /// Larger bodies are not indented: that needs several times their size.
-const PRETTY_MAXIMUM: u64 = 32 << 20;
+const PRETTY_MAXIMUM: u64 = 4 << 20;
 
 /// Whether the client wants JSON that people read: it says so, or it is one that people look at.
 pub(crate) fn wants_pretty(query: &Query, headers: &HeaderMap) -> bool {

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
@@ -15,17 +17,22 @@ use super::record::Record;
 
 /// Records that wait for the thread; upstream's default.
 const QUEUE: usize = 10_000;
+/// Their bytes: clients that send long ones shall not cost more than this.
+const QUEUE_BYTES: usize = 24 << 20;
 /// How long the end of a master waits for the log.
 const FLUSH: Duration = Duration::from_secs(2);
 
 enum Message {
-    Record(Box<Record>),
+    /// With its size.
+    Record(Box<Record>, usize),
     Flush(oneshot::Sender<()>),
 }
 
 /// The way to the thread. It ends when this is dropped.
 pub struct Log {
     sender: SyncSender<Message>,
+    /// Bytes that wait for the thread.
+    queued: Arc<AtomicUsize>,
 }
 
 impl Log {
@@ -33,13 +40,22 @@ impl Log {
     pub fn open(config: &AuditConfig, failures: Counter) -> io::Result<Log> {
         let mut file = Rotating::open(config)?;
         let (sender, receiver) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("audit".into()).spawn(move || write_all(&receiver, &mut file, &failures))?;
-        Ok(Log { sender })
+        let queued = Arc::new(AtomicUsize::new(0));
+        let taken = queued.clone();
+        let thread = std::thread::Builder::new().name("audit".into());
+        thread.spawn(move || write_all(&receiver, &taken, &mut file, &failures))?;
+        Ok(Log { sender, queued })
     }
 
     /// Hands over a record without waiting; whether there was room.
     pub fn send(&self, record: Box<Record>) -> bool {
-        self.sender.try_send(Message::Record(record)).is_ok()
+        let size = record.size();
+        let room = self.queued.fetch_add(size, Ordering::Relaxed) + size <= QUEUE_BYTES
+            && self.sender.try_send(Message::Record(record, size)).is_ok();
+        if !room {
+            self.queued.fetch_sub(size, Ordering::Relaxed);
+        }
+        room
     }
 
     /// Waits, not for long, until everything handed over is written.
@@ -52,14 +68,15 @@ impl Log {
 }
 
 /// Writes in batches of whatever has come meanwhile, so that a quiet log is up to date and a busy one cheap.
-fn write_all(receiver: &Receiver<Message>, file: &mut Rotating, failures: &Counter) {
+fn write_all(receiver: &Receiver<Message>, queued: &AtomicUsize, file: &mut Rotating, failures: &Counter) {
     let mut batch: Vec<u8> = Vec::new();
     let mut lines = 0;
     let mut waiting = Vec::new();
     let mut next = receiver.recv().ok();
     while let Some(message) = next {
         match message {
-            Message::Record(record) => {
+            Message::Record(record, size) => {
+                queued.fetch_sub(size, Ordering::Relaxed);
                 lines += 1;
                 batch.extend_from_slice(record.to_json().to_string().as_bytes());
                 batch.push(b'\n');
@@ -95,11 +112,13 @@ struct Rotating {
     config: AuditConfig,
     file: Option<File>,
     size: u64,
+    /// Pipes and devices cannot be put aside.
+    regular: bool,
 }
 
 impl Rotating {
     fn open(config: &AuditConfig) -> io::Result<Rotating> {
-        let mut this = Rotating { config: config.clone(), file: None, size: 0 };
+        let mut this = Rotating { config: config.clone(), file: None, size: 0, regular: true };
         if !this.stdout() {
             this.begin()?;
         }
@@ -112,7 +131,8 @@ impl Rotating {
 
     fn begin(&mut self) -> io::Result<()> {
         let file = File::options().create(true).append(true).mode(0o600).open(&self.config.path)?;
-        self.size = file.metadata()?.len();
+        let metadata = file.metadata()?;
+        (self.size, self.regular) = (metadata.len(), metadata.is_file());
         self.file = Some(file);
         Ok(())
     }
@@ -125,7 +145,7 @@ impl Rotating {
             return io::stdout().lock().write_all(bytes);
         }
         let limit = self.config.max_size * 1024 * 1024;
-        if limit > 0 && self.size > 0 && self.size + bytes.len() as u64 > limit {
+        if self.regular && limit > 0 && self.size > 0 && self.size + bytes.len() as u64 > limit {
             self.rotate()?;
         }
         if self.file.is_none() {
@@ -137,17 +157,41 @@ impl Rotating {
         Ok(())
     }
 
+    /// Begins a new file. What goes wrong with the old ones does not keep records from being written.
     fn rotate(&mut self) -> io::Result<()> {
         self.file = None;
         let (stem, extension) = parts(&self.config.path);
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S%.3f").to_string();
-        fs::rename(&self.config.path, self.config.path.with_file_name(format!("{stem}-{time}{extension}")))?;
+        let aside = self.config.path.with_file_name(format!("{stem}-{time}{extension}"));
+        let moved = match fs::rename(&self.config.path, aside) {
+            Ok(()) => true,
+            // Somebody else has put it aside.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => {
+                tracing::warn!(%error, "the audit log cannot be put aside; it grows on");
+                false
+            }
+        };
+        self.begin()?;
+        if !moved {
+            // Tried again when as much has been written once more.
+            self.size = 0;
+        }
+        if let Err(error) = self.remove_old() {
+            tracing::warn!(%error, "old audit logs cannot be listed");
+        }
+        Ok(())
+    }
+
+    fn remove_old(&self) -> io::Result<()> {
         let mut old = backups(&self.config.path)?;
         if self.config.max_backups > 0 && old.len() > self.config.max_backups {
             // Names are times: the first are the oldest.
             old.truncate(old.len() - self.config.max_backups);
             for path in old {
-                fs::remove_file(path)?;
+                if let Err(error) = fs::remove_file(&path) {
+                    tracing::warn!(%error, path = %path.display(), "an old audit log cannot be removed");
+                }
             }
         }
         Ok(())

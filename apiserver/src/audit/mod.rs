@@ -63,7 +63,8 @@ struct Facts {
     fence: Option<Revision>,
     revisions: Vec<Revision>,
     name: Option<String>,
-    forbidden: bool,
+    /// Whether the request was allowed; nothing before that was asked.
+    allowed: Option<bool>,
 }
 
 impl Note {
@@ -83,11 +84,16 @@ impl Note {
         }
     }
 
-    /// The caller may not do this.
-    pub(crate) fn forbidden(&self) {
+    /// Authorization let the request pass, or did not. A later refusal counts.
+    pub(crate) fn decided(&self, allowed: bool) {
         if let Some(facts) = &self.0 {
-            facts.lock().forbidden = true;
+            facts.lock().allowed = Some(allowed);
         }
+    }
+
+    /// The note of a request; one that nobody reads where nothing is logged.
+    pub(crate) fn of(request: &Request<Body>) -> Note {
+        request.extensions().get::<Note>().cloned().unwrap_or_default()
     }
 }
 
@@ -196,7 +202,9 @@ impl Trail {
             record.stage = stage;
         }
         let facts = self.facts.lock();
-        record.annotate(DECISION, if facts.forbidden { "forbid" } else { "allow" });
+        if let Some(allowed) = facts.allowed {
+            record.annotate(DECISION, if allowed { "allow" } else { "forbid" });
+        }
         if let Some(fence) = facts.fence {
             record.annotate(FENCE, fence);
         }

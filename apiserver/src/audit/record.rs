@@ -23,6 +23,52 @@ pub enum Stage {
     Panic,
 }
 
+/// Bytes of a URI that are kept, and of each part of it.
+const URI: usize = 4096;
+const PART: usize = 256;
+
+/// What a request is about.
+#[derive(Clone, Debug)]
+struct About {
+    is_resource: bool,
+    verb: String,
+    resource: String,
+    namespace: String,
+    name: String,
+    group: String,
+    version: String,
+    subresource: String,
+}
+
+impl About {
+    fn of(info: &RequestInfo) -> About {
+        let part = |text: &str| short(text, PART);
+        About {
+            is_resource: info.is_resource,
+            verb: part(&info.verb),
+            resource: part(&info.resource),
+            namespace: part(info.namespace.as_deref().unwrap_or_default()),
+            name: part(info.name.as_deref().unwrap_or_default()),
+            group: part(&info.group),
+            version: part(&info.version),
+            subresource: part(&info.subresource),
+        }
+    }
+
+    fn size(&self) -> usize {
+        let texts = [&self.verb, &self.resource, &self.namespace, &self.name, &self.group, &self.version];
+        texts.iter().map(|text| text.len()).sum::<usize>() + self.subresource.len()
+    }
+}
+
+/// The text, or its beginning and a sign that there was more.
+fn short(text: &str, limit: usize) -> String {
+    match text.len() > limit {
+        true => format!("{}…", &text[..text.floor_char_boundary(limit)]),
+        false => text.to_owned(),
+    }
+}
+
 /// A request as the log shows it.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -32,7 +78,7 @@ pub struct Record {
     user: UserInfo,
     pub source: Option<IpAddr>,
     agent: Option<String>,
-    info: RequestInfo,
+    about: About,
     /// HTTP code of the answer; 0 while there is none.
     pub code: u16,
     pub failure: Option<Arc<Status>>,
@@ -51,12 +97,12 @@ impl Record {
         Record {
             id: id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned),
             stage: Stage::ResponseComplete,
-            uri: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+            uri: request.uri().path_and_query().map(|uri| short(uri.as_str(), URI)).unwrap_or_default(),
             user,
             source: None,
             // Upstream's limit.
             agent: text(header::USER_AGENT).map(|agent| agent.chars().take(1024).collect()),
-            info: info.clone(),
+            about: About::of(info),
             code: 0,
             failure: None,
             received: now,
@@ -84,14 +130,28 @@ impl Record {
 
     /// The name that the server gave, or the body had, where the path has none.
     pub fn named(&mut self, name: &str) {
-        if self.info.name.is_none() && self.info.is_resource {
-            self.info.name = Some(name.to_owned());
+        if self.about.name.is_empty() && self.about.is_resource {
+            self.about.name = short(name, PART);
         }
     }
 
     /// Now is the time of this stage.
     pub fn finish(&mut self) {
         self.staged = Timestamp::now();
+    }
+
+    /// How many bytes it takes, nearly.
+    pub fn size(&self) -> usize {
+        let user = self.user.name.len() + self.user.groups.iter().map(|group| group.len() + 24).sum::<usize>();
+        let annotations: usize = self.annotations.iter().map(|(key, value)| key.len() + value.len() + 40).sum();
+        let failure = self.failure.as_ref().map_or(0, |status| {
+            let causes = status.details.iter().flat_map(|details| &details.causes);
+            let causes = causes.map(|cause| cause.reason.len() + cause.message.len() + cause.field.len() + 72);
+            // The name is in the message too.
+            2 * status.message.len() + causes.sum::<usize>() + 128
+        });
+        let texts = self.uri.len() + self.agent.as_ref().map_or(0, String::len) + self.about.size();
+        size_of::<Record>() + self.id.len() + texts + user + annotations + failure
     }
 
     /// The Event.
@@ -107,7 +167,7 @@ impl Record {
                 Stage::Panic => "Panic",
             },
             "requestURI": self.uri,
-            "verb": self.info.verb,
+            "verb": self.about.verb,
             "user": {"username": self.user.name, "groups": self.user.groups},
         });
         if let Some(source) = self.source {
@@ -116,7 +176,7 @@ impl Record {
         if let Some(agent) = &self.agent {
             event["userAgent"] = json!(agent);
         }
-        if self.info.is_resource {
+        if self.about.is_resource {
             event["objectRef"] = self.object();
         }
         if self.code > 0 {
@@ -133,14 +193,14 @@ impl Record {
     }
 
     fn object(&self) -> Value {
-        let info = &self.info;
+        let about = &self.about;
         let parts = [
-            ("resource", info.resource.as_str()),
-            ("namespace", info.namespace.as_deref().unwrap_or_default()),
-            ("name", info.name.as_deref().unwrap_or_default()),
-            ("apiGroup", info.group.as_str()),
-            ("apiVersion", info.version.as_str()),
-            ("subresource", info.subresource.as_str()),
+            ("resource", &about.resource),
+            ("namespace", &about.namespace),
+            ("name", &about.name),
+            ("apiGroup", &about.group),
+            ("apiVersion", &about.version),
+            ("subresource", &about.subresource),
         ];
         let set = parts.into_iter().filter(|(_, value)| !value.is_empty());
         Value::Object(set.map(|(key, value)| (key.to_owned(), json!(value))).collect())

@@ -9,11 +9,13 @@ use trireme_raftstore::{Member, Role, StoreError};
 use super::Join;
 use super::machines::answer;
 use super::wire::{MemberInfo, MemberList};
+use crate::audit::Note;
 use crate::error::store_status;
 use crate::identity::{GROUP_MASTERS, UserInfo};
 
 pub(super) async fn list(State(join): State<Join>, request: Request<Body>) -> Response<Body> {
-    answer(list_members(&join, user(&request)).await)
+    let allowed = authorize(&request, "list");
+    answer(list_members(&join, allowed).await)
 }
 
 pub(super) async fn remove(
@@ -21,16 +23,17 @@ pub(super) async fn remove(
     Path(name): Path<String>,
     request: Request<Body>,
 ) -> Response<Body> {
-    answer(remove_member(&join, &name, user(&request)).await)
+    let allowed = authorize(&request, "delete");
+    answer(remove_member(&join, &name, allowed).await)
 }
 
-async fn list_members(join: &Join, user: UserInfo) -> Result<MemberList, Status> {
-    authorize(&user, "list")?;
+async fn list_members(join: &Join, allowed: Result<(), Status>) -> Result<MemberList, Status> {
+    allowed?;
     Ok(MemberList { members: members(join).await?.into_iter().map(info).collect() })
 }
 
-async fn remove_member(join: &Join, name: &str, user: UserInfo) -> Result<MemberInfo, Status> {
-    authorize(&user, "delete")?;
+async fn remove_member(join: &Join, name: &str, allowed: Result<(), Status>) -> Result<MemberInfo, Status> {
+    allowed?;
     let members = members(join).await?;
     let Some(member) = members.iter().find(|member| member.name == name).cloned() else {
         return Err(Status::not_found("trireme.io", "members", name));
@@ -77,8 +80,11 @@ pub(super) fn user(request: &Request<Body>) -> UserInfo {
     request.extensions().get::<UserInfo>().cloned().unwrap_or_else(UserInfo::anonymous)
 }
 
-fn authorize(user: &UserInfo, verb: &str) -> Result<(), Status> {
-    if user.in_group(GROUP_MASTERS) {
+fn authorize(request: &Request<Body>, verb: &str) -> Result<(), Status> {
+    let user = user(request);
+    let allowed = user.in_group(GROUP_MASTERS);
+    Note::of(request).decided(allowed);
+    if allowed {
         return Ok(());
     }
     let why = format!(

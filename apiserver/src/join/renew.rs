@@ -5,18 +5,26 @@ use std::net::IpAddr;
 use axum::body::Body;
 use axum::extract::State;
 use http::{Request, Response};
-use trireme_api::status::Status;
+use trireme_api::status::{Reason, Status};
 
 use super::Join;
 use super::machine_names::{self, Wanted};
 use super::machines::{address, answer, body, fingerprint, held_by, pki_status, remote};
 use super::members::{members, user};
 use super::wire::{NodeRequest, NodeResponse};
+use crate::audit::Note;
 use crate::identity::PeerCertificate;
 use crate::pki::public_key_of_csr;
 
 pub(super) async fn node(State(join): State<Join>, request: Request<Body>) -> Response<Body> {
-    answer(renew(&join, request).await)
+    let note = Note::of(&request);
+    let renewed = renew(&join, request).await;
+    match &renewed {
+        Ok(_) => note.decided(true),
+        Err(status) if status.reason == Reason::Forbidden => note.decided(false),
+        Err(_) => {}
+    }
+    answer(renewed)
 }
 
 async fn renew(join: &Join, request: Request<Body>) -> Result<NodeResponse, Status> {

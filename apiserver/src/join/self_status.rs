@@ -12,11 +12,14 @@ use super::Join;
 use super::machines::answer;
 use super::members::{info, role_name, user};
 use super::wire::{DiskInfo, MasterStatus};
+use crate::audit::Note;
 use crate::identity::GROUP_MASTERS;
 
 pub(super) async fn serve(State(join): State<Join>, request: Request<Body>) -> Response<Body> {
     let user = user(&request);
-    if !user.in_group(GROUP_MASTERS) {
+    let allowed = user.in_group(GROUP_MASTERS);
+    Note::of(&request).decided(allowed);
+    if !allowed {
         let why = format!("User {:?} cannot get path \"/trireme.io/v1/status\"", user.name);
         return answer::<MasterStatus>(Err(Status::forbidden("", "", "", &why)));
     }

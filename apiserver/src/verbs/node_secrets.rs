@@ -15,7 +15,10 @@ pub(crate) async fn admit(ctx: &Ctx) -> ApiResult<()> {
     }
     // Nobody but nodes is let this far.
     let node = user.node_name().unwrap_or_default();
-    let refuse = || Err(authz::unrelated(user, &ctx.info, node));
+    let refuse = || {
+        ctx.note.decided(false);
+        Err(authz::unrelated(user, &ctx.info, node))
+    };
     let (name, namespace) = (ctx.name(), ctx.info.namespace.clone());
     if node.is_empty() || namespace.is_none() || ctx.suffix(name).starts_with("kube-system/bootstrap-token-") {
         return refuse();
