@@ -78,6 +78,8 @@ fn usable_ip(address: &str, path: &Path<'_>, errors: &mut Errors) {
         ip(address, path, errors);
         return;
     };
+    // An IPv4 address in IPv6's clothes reaches the same place.
+    let parsed = parsed.to_canonical();
     let (link_local, link_multicast) = match parsed {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
         IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0 == 0xfe80, v6.segments()[0] & 0xff0f == 0xff02),
@@ -282,4 +284,25 @@ fn slice_address(address: &str, family: &str, path: &Path<'_>, errors: &mut Erro
 /// A change of an EndpointSlice.
 pub fn endpoint_slice_update(new: &Value, old: &Value, _: UpdateOf<'_>, errors: &mut Errors) {
     immutable(&new["addressType"], &old["addressType"], &Path::new("addressType"), errors);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_are_judged_as_what_they_reach() {
+        for (address, usable) in [
+            ("10.0.0.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("::ffff:127.0.0.1", false),
+            ("::ffff:169.254.169.254", false),
+            ("::ffff:0.0.0.0", false),
+            ("::ffff:224.0.0.1", false),
+        ] {
+            let mut errors = Errors::default();
+            usable_ip(address, &Path::new("ip"), &mut errors);
+            assert_eq!(errors.is_empty(), usable, "{address}");
+        }
+    }
 }

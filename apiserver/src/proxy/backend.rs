@@ -150,6 +150,8 @@ impl<'a> Wanted<'a> {
 
 /// Refuses addresses that mean this machine, or whatever is on its link.
 fn proxyable(address: IpAddr) -> ApiResult<IpAddr> {
+    // `::ffff:127.0.0.1` is this machine too.
+    let address = address.to_canonical();
     let bad = match address {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_unspecified(),
         IpAddr::V6(ip) => {
@@ -183,6 +185,16 @@ mod tests {
         assert_eq!(said(wanted("n:22").node(here)), Err((400, "address not allowed".into())));
         for bad in ["", ":80", "ftp:n:1", "a:b:c:d"] {
             assert!(Wanted::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_this_machine_in_every_dress() {
+        let kept = ["10.244.0.7", "::ffff:10.244.0.7", "2001:db8::1"].map(|ip| proxyable(ip.parse().unwrap()).is_ok());
+        assert_eq!(kept, [true; 3]);
+        let refused = ["127.0.0.1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:0.0.0.0", "::1", "fe80::1"];
+        for ip in refused {
+            assert!(proxyable(ip.parse().unwrap()).is_err(), "{ip}");
         }
     }
 

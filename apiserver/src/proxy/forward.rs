@@ -16,13 +16,15 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use trireme_api::status::Status;
 
 use super::backend::{Backend, Scheme};
+use super::last_words::LastWords;
 use super::target::Target;
+use super::upgrade;
 use crate::error::ApiResult;
+use crate::keepalive;
 use crate::request::info::RequestInfo;
 use crate::server::ApiServer;
 
@@ -53,7 +55,7 @@ pub(crate) async fn serve(server: &ApiServer, request: Request<Body>, info: &Req
     }
     let backend = Backend::of(server, info)?;
     let (base, rest) = split(request.uri().path(), info);
-    let upgrade = upgrade(request.headers());
+    let upgrade = wanted_protocol(request.headers());
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     if rest.is_empty() && reading && upgrade.is_none() {
         // Relative links of the answer would lead beside the target.
@@ -70,9 +72,10 @@ pub(crate) async fn serve(server: &ApiServer, request: Request<Body>, info: &Req
         Err(_) => return Err(failed(format!("dial tcp {}: i/o timeout", backend.authority()))),
     };
     let mut answer = sender.send_request(head).await.map_err(|error| failed(error.to_string()))?;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(client) = client
-    {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(client) = client else {
+            return Err(failed("it changes to another protocol, which nobody asked for".to_owned()));
+        };
         let back = hyper::upgrade::on(&mut answer);
         join(server, client, back)?;
         let mut response = Response::new(Body::empty());
@@ -116,7 +119,7 @@ fn host(request: &Request<Body>) -> String {
 }
 
 /// The protocol that the client wants to change to.
-fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+fn wanted_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let wants = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let wants = wants.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
     headers.get(header::UPGRADE).filter(|_| wants).cloned()
@@ -215,26 +218,23 @@ fn join(server: &ApiServer, client: hyper::upgrade::OnUpgrade, back: hyper::upgr
             Ok(both) => both,
             Err(error) => return tracing::debug!(%error, "an upgrade failed"),
         };
-        let (mut client, mut back) = (TokioIo::new(client), TokioIo::new(back));
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut back).await {
-            tracing::debug!(%error, "a proxied connection ended");
-        }
+        upgrade::join(TokioIo::new(client), TokioIo::new(back), LastWords::none(), upgrade::LINGER).await;
     });
     Ok(())
 }
 
 async fn connect(server: &ApiServer, backend: &Backend) -> std::io::Result<SendRequest<Body>> {
-    if let Some(agent) = agent_of(server, backend) {
-        return speak(server, backend, through(server, backend, agent).await?).await;
-    }
-    let stream = TcpStream::connect((backend.address, backend.port)).await?;
-    stream.set_nodelay(true)?;
-    speak(server, backend, stream).await
+    let Some(node) = backend.node.as_deref() else {
+        return speak(server, backend, keepalive::dial(backend.address, backend.port).await?).await;
+    };
+    // Without its agent the address could mean anything on the masters' network.
+    let agent = agent_of(server, node);
+    let agent = agent.ok_or_else(|| std::io::Error::other(format!("the agent of node {node:?} is not known")))?;
+    speak(server, backend, through(server, backend, agent).await?).await
 }
 
-/// The agent of the backend's node.
-fn agent_of(server: &ApiServer, backend: &Backend) -> Option<Backend> {
-    let name = backend.node.as_deref()?;
+/// The agent of a node.
+fn agent_of(server: &ApiServer, name: &str) -> Option<Backend> {
     let node = server.inner.feed.cache("", "nodes")?.get(name)?.value().ok()?;
     let agent = Target::of_node(name, &node).ok()?;
     Some(Backend { address: agent.address, port: agent.port, scheme: Scheme::Agent, node: None })
@@ -242,8 +242,7 @@ fn agent_of(server: &ApiServer, backend: &Backend) -> Option<Backend> {
 
 /// A connection to the backend that its node's agent makes.
 async fn through(server: &ApiServer, backend: &Backend, agent: Backend) -> std::io::Result<TokioIo<Upgraded>> {
-    let stream = TcpStream::connect((agent.address, agent.port)).await?;
-    stream.set_nodelay(true)?;
+    let stream = keepalive::dial(agent.address, agent.port).await?;
     let mut sender = speak(server, &agent, stream).await?;
     let request = Request::get(format!("/dial/{}/{}", backend.address, backend.port))
         .header(header::HOST, agent.authority())

@@ -45,6 +45,11 @@ impl LastWords {
         LastWords { framing, plain: !json(spdy) && !json(socket), head: Vec::new(), left: 0, said_goodbye: false }
     }
 
+    /// For a connection whose bytes are not known; nothing is added.
+    pub(crate) fn none() -> LastWords {
+        LastWords { framing: Framing::Opaque, plain: false, head: Vec::new(), left: 0, said_goodbye: false }
+    }
+
     /// Takes note of bytes that the agent has sent.
     pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
         if self.framing == Framing::Opaque {

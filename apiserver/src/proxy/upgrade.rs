@@ -6,7 +6,6 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use trireme_api::status::Status;
@@ -31,8 +30,8 @@ const RELAYED: [&str; 7] = [
 const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 /// Bytes in flight, each way.
 const BUFFER: usize = 64 << 10;
-/// After the agent's end the client gets so long to close.
-const LINGER: Duration = Duration::from_secs(10);
+/// After one side's end the other gets so long to finish.
+pub(super) const LINGER: Duration = Duration::from_secs(10);
 
 /// The client's handshake headers, or why there can be no session.
 pub(crate) fn check(request: &Request<Body>) -> ApiResult<HeaderMap> {
@@ -75,7 +74,9 @@ pub(crate) async fn pass(
     tokio::spawn(async move {
         let _held = permit;
         match tokio::try_join!(client, backend) {
-            Ok((client, backend)) => join(TokioIo::new(client), TokioIo::new(backend), words).await,
+            Ok((client, backend)) => {
+                join(TokioIo::new(client), TokioIo::new(backend), words, LINGER).await;
+            }
             Err(error) => tracing::debug!(%error, "a session's upgrade failed"),
         }
     });
@@ -85,8 +86,8 @@ pub(crate) async fn pass(
     Ok(response)
 }
 
-/// Passes bytes through until the agent's side has ended and the client's after it.
-async fn join(client: TokioIo<Upgraded>, agent: TokioIo<Upgraded>, mut words: LastWords) {
+/// Passes bytes through until one side has ended and the other after it, or not in time: then both are closed.
+pub(super) async fn join<S: AsyncRead + AsyncWrite>(client: S, agent: S, mut words: LastWords, linger: Duration) {
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let (mut agent_read, mut agent_write) = tokio::io::split(agent);
     let up = async {
@@ -103,8 +104,8 @@ async fn join(client: TokioIo<Upgraded>, agent: TokioIo<Upgraded>, mut words: La
     };
     tokio::pin!(up, down);
     tokio::select! {
-        () = &mut up => down.await,
-        () = &mut down => drop(tokio::time::timeout(LINGER, up).await),
+        () = &mut up => drop(tokio::time::timeout(linger, down).await),
+        () = &mut down => drop(tokio::time::timeout(linger, up).await),
     }
 }
 
@@ -135,4 +136,36 @@ async fn refusal(answer: Response<Incoming>) -> ApiResult<Response<Body>> {
         }
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::io::duplex;
+
+    /// One side has ended, the other neither sends nor ends.
+    #[tokio::test]
+    async fn a_side_that_does_not_end_is_not_waited_for() {
+        let linger = Duration::from_secs(1);
+        for client_ends in [true, false] {
+            let (mut client, left) = duplex(64);
+            let (mut agent, right) = duplex(64);
+            let joined = tokio::spawn(join(left, right, LastWords::none(), linger));
+            client.write_all(b"up").await.unwrap();
+            agent.write_all(b"down").await.unwrap();
+            let mut got = [0; 4];
+            agent.read_exact(&mut got[..2]).await.unwrap();
+            client.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"down");
+            let (mut ends, mut stays) = if client_ends { (client, agent) } else { (agent, client) };
+            ends.shutdown().await.unwrap();
+            // What comes in time still passes.
+            stays.write_all(b"last").await.unwrap();
+            ends.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"last");
+            tokio::time::timeout(Duration::from_secs(10), joined).await.unwrap().unwrap();
+            assert!(stays.write_all(b"more").await.is_err());
+        }
+    }
 }

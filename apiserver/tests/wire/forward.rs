@@ -16,6 +16,10 @@ pub async fn echo(request: Request<hyper::body::Incoming>) -> Response<Body> {
     if parts.uri.path() == "/echo/moved" {
         return Response::builder().status(302).header("location", "/echo/there").body(Body::empty()).unwrap();
     }
+    if parts.uri.path() == "/echo/switch" {
+        let switched = Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "mine");
+        return switched.body(Body::empty()).unwrap();
+    }
     let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     let body = body.collect().await.unwrap().to_bytes();
     let said = json!({
@@ -23,7 +27,12 @@ pub async fn echo(request: Request<hyper::body::Incoming>) -> Response<Body> {
         "uri": header("x-forwarded-uri"), "for": header("x-forwarded-for"), "proto": header("x-forwarded-proto"),
         "mine": header("x-mine"), "authorization": header("authorization"), "te": header("te"),
     });
-    Response::builder().status(203).header("x-answer", "yes").body(Body::from(said.to_string())).unwrap()
+    Response::builder()
+        .status(203)
+        .header("x-answer", "yes")
+        .header("content-type", "application/json")
+        .body(Body::from(said.to_string()))
+        .unwrap()
 }
 
 #[tokio::test]
@@ -61,6 +70,14 @@ async fn requests_pass_through_to_the_node() {
         (moved.status().as_u16(), moved.headers()["location"].to_str().unwrap()),
         (302, "/api/v1/nodes/n1/proxy/echo/there")
     );
+    let switched = get(format!("{NODE}/echo/switch")).await;
+    assert_eq!(switched.status().as_u16(), 503);
+    let text = switched.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&text).contains("error trying to reach service: "), "{text:?}");
+    // What others say is passed on as they said it, also to people.
+    let request = Request::get(format!("{NODE}/echo?pretty=true")).header("user-agent", "curl/8").body(Body::empty());
+    let text = server.raw(Some(ADMIN), request.unwrap()).await.into_body().collect().await.unwrap().to_bytes();
+    assert!(!text.contains(&b'\n'), "{text:?}");
 }
 
 /// Plays the pod that a master asks the agent to connect to.
@@ -115,6 +132,12 @@ async fn what_cannot_be_reached_and_who_may_not() {
     let services = "/api/v1/namespaces/default/services";
     let (code, status) = server.get(&format!("{services}/web:80/proxy/")).await;
     assert_eq!((code.as_u16(), &status["message"]), (503, &json!("no endpoints available for service \"web\"")));
+    let endpoints = json!({"metadata": {"name": "web"}, "subsets": [
+        {"addresses": [{"ip": "192.0.2.1", "nodeName": "gone"}], "ports": [{"port": 80}]}]});
+    assert_eq!(server.post("/api/v1/namespaces/default/endpoints", endpoints).await.0, StatusCode::CREATED);
+    let (_, status) = server.get(&format!("{services}/web:80/proxy/")).await;
+    let message = "error trying to reach service: dial tcp 192.0.2.1:80: the agent of node \"gone\" is not known";
+    assert_eq!((&status["code"], &status["message"]), (&json!(503), &json!(message)));
     let (code, status) = server.get(&format!("{services}/web:81/proxy/")).await;
     assert_eq!((code.as_u16(), &status["message"]), (503, &json!("no service port 81 found for service \"web\"")));
     for user in [("system:node:n1", &["system:nodes"][..]), ("somebody", &[])] {
