@@ -7,6 +7,7 @@ use trireme_api::status::Status;
 
 use super::ctx::Ctx;
 use crate::error::ApiResult;
+use crate::request::accept;
 
 /// Longest name of a field manager.
 const MANAGER: usize = 128;
@@ -37,7 +38,9 @@ pub(crate) fn dry_run(values: &[&str]) -> Option<FieldError> {
 
 fn write(ctx: &Ctx, kind: &str) -> ApiResult<()> {
     let mut errors = Vec::new();
-    if kind == "PatchOptions" && ctx.query.option_flag("force").is_some() {
+    // What is an apply is refused for its type, with or without `force`.
+    let applies = accept::content_type(&ctx.headers).starts_with("application/apply-patch");
+    if kind == "PatchOptions" && !applies && ctx.query.option_flag("force").is_some() {
         errors.push(FieldError::forbidden(&Path::new("force"), "may not be specified for non-apply patch"));
     }
     manager(ctx.query.get("fieldManager").unwrap_or_default(), &mut errors);

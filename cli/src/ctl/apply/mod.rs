@@ -106,6 +106,9 @@ pub async fn run(session: &Session, args: &ApplyArgs) -> Result<()> {
             "--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)",
         ));
     }
+    if args.force && args.mode.dry_run == DryRun::Server {
+        return Err(CtlError::plain("--dry-run=server cannot be used with --force"));
+    }
     if args.prune && args.selector.is_none() && !args.all {
         return Err(CtlError::plain(
             "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all \
