@@ -101,7 +101,7 @@ pub enum Trust {
     Ca(Vec<u8>),
     /// Only chains that hold a CA whose public key has this hash; used before the CA itself is known.
     Pinned(CaPin),
-    /// Nobody is checked. Only for `insecure-skip-tls-verify` of kubeconfigs.
+    /// Nobody is checked. Only for `insecure-skip-tls-verify` of kubeconfigs, and for probes of pods.
     Anyone,
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod image_gc;
 pub mod images;
 mod limits;
+pub mod mounts;
 pub mod network;
 mod node;
 mod pods;

@@ -5,12 +5,11 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nix::mount::{MntFlags, umount2};
+use trireme_nodeagent::mounts;
 
 use super::layout::{Host, Layout};
 use super::network;
@@ -48,46 +47,16 @@ pub fn remaining(layout: &Layout) -> Vec<Process> {
 
 /// Mount points below the cluster's folder, the deepest last.
 pub fn mounts(layout: &Layout) -> Vec<PathBuf> {
-    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let points = text.split(|b| *b == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4));
-    points.map(unescape).filter(|path| path.starts_with(&layout.root)).collect()
+    below(mounts::points().unwrap_or_default(), layout)
 }
 
-/// Undoes the octal escapes of mountinfo.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        let code = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+fn below(points: Vec<PathBuf>, layout: &Layout) -> Vec<PathBuf> {
+    points.into_iter().filter(|path| path.starts_with(&layout.root)).collect()
 }
 
 /// Unmounts everything below the cluster's folder.
 pub fn unmount(layout: &Layout) -> anyhow::Result<usize> {
-    let mut count = 0;
-    // A mount point can carry several mounts.
-    for _ in 0..16 {
-        let points = mounts(layout);
-        if points.is_empty() {
-            break;
-        }
-        for point in points.iter().rev() {
-            umount2(point, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {}", point.display()))?;
-            count += 1;
-        }
-    }
-    Ok(count)
+    mounts::undo(|points| below(points, layout)).context("a mount stays")
 }
 
 /// The cluster's cgroups in all hierarchies, parents before children.
@@ -119,7 +88,7 @@ fn hierarchies() -> Vec<PathBuf> {
         .filter_map(|line| {
             let mut fields = line.split(' ');
             let point = fields.nth(1)?;
-            matches!(fields.next(), Some("cgroup" | "cgroup2")).then(|| unescape(point.as_bytes()))
+            matches!(fields.next(), Some("cgroup" | "cgroup2")).then(|| mounts::unescape(point.as_bytes()))
         })
         .collect();
     mounts.sort();
@@ -179,15 +148,4 @@ pub fn leftovers(layout: &Layout, hosts: &[Host], keep_data: bool) -> Vec<String
         found.push(format!("folder {}", layout.root.display()));
     }
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escapes_are_undone() {
-        assert_eq!(unescape(br"/a\040b\134c/d"), PathBuf::from(r"/a b\c/d"));
-        assert_eq!(unescape(br"/plain"), PathBuf::from("/plain"));
-    }
 }

@@ -1,16 +1,15 @@
 //! TLS of the agent: who may connect to it, and the connections of HTTPS probes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use trireme_client::tls::{Trust, client_config, provider};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::AgentTls;
@@ -34,7 +33,7 @@ pub enum TlsError {
 
 /// An acceptor that lets in only clients with a certificate of the authority.
 pub(crate) fn acceptor(tls: &AgentTls) -> Result<TlsAcceptor, TlsError> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = provider();
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&tls.ca_pem) {
         roots.add(certificate.map_err(|error| TlsError::Pem("CA certificate", error))?)?;
@@ -60,51 +59,14 @@ pub(crate) fn subject(der: &CertificateDer<'_>) -> Option<(String, Vec<String>)>
 
 /// TLS to a pod for an HTTPS probe. As upstream, probes do not check certificates.
 pub(crate) async fn connect_unchecked(host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Unchecked(provider)))
-        .with_no_client_auth();
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    let config = match CONFIG.get() {
+        Some(config) => config.clone(),
+        None => {
+            let config = client_config(&Trust::Anyone, None).map_err(|error| error.to_string())?;
+            CONFIG.get_or_init(|| Arc::new(config)).clone()
+        }
+    };
     let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| error.to_string())
-}
-
-#[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| error.to_string())
 }

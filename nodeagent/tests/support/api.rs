@@ -9,27 +9,30 @@ use futures::StreamExt;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
+use tokio::sync::watch;
 
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
     events: Vec<String>,
+    /// Every change, at its version less one, for watches that begin earlier.
+    changes: Vec<(String, Value)>,
 }
 
 /// The server.
 #[derive(Clone)]
 pub struct Api {
     state: Arc<Mutex<State>>,
-    news: broadcast::Sender<(String, Value)>,
+    /// Tells that there are more changes.
+    news: watch::Sender<()>,
 }
 
 type Body = BoxBody<Bytes, Infallible>;
 
 impl Api {
     pub fn new() -> Api {
-        Api { state: Arc::default(), news: broadcast::channel(4096).0 }
+        Api { state: Arc::default(), news: watch::Sender::new(()) }
     }
 
     pub fn client(&self) -> kube::Client {
@@ -61,8 +64,14 @@ impl Api {
             object["metadata"]["uid"] = json!(format!("uid-{}", state.version));
         }
         let kind = if state.objects.insert(path.to_owned(), object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
-        let _ = self.news.send((path.to_owned(), json!({"type": kind, "object": object})));
+        self.tell(state, path, json!({"type": kind, "object": object}));
         object
+    }
+
+    /// A change of this version.
+    fn tell(&self, state: &mut State, path: &str, event: Value) {
+        state.changes.push((path.to_owned(), event));
+        self.news.send_replace(());
     }
 
     pub fn patch(&self, path: &str, patch: &Value) -> Option<Value> {
@@ -73,8 +82,11 @@ impl Api {
     }
 
     pub fn remove(&self, path: &str) -> Option<Value> {
-        let object = self.state.lock().unwrap().objects.remove(path)?;
-        let _ = self.news.send((path.to_owned(), json!({"type": "DELETED", "object": object})));
+        let mut state = self.state.lock().unwrap();
+        let mut object = state.objects.remove(path)?;
+        state.version += 1;
+        object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+        self.tell(&mut state, path, json!({"type": "DELETED", "object": object}));
         Some(object)
     }
 
@@ -85,7 +97,11 @@ impl Api {
         let object = || serde_json::from_slice::<Value>(&body).unwrap_or_default();
         let name = |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let found = match parts.method {
-            Method::GET if parts.uri.query().is_some_and(|q| q.contains("watch=")) => return self.watch(&path),
+            Method::GET if parts.uri.query().is_some_and(|q| q.contains("watch=")) => {
+                let mut query = parts.uri.query().unwrap_or_default().split('&');
+                let since = query.find_map(|option| option.strip_prefix("resourceVersion=")?.parse().ok());
+                return self.watch(&path, since.unwrap_or_default());
+            }
             Method::GET => match (self.get(&path), path.rsplit('/').next()) {
                 (Some(object), _) => Some(object),
                 (None, Some("pods" | "nodes" | "services" | "endpointslices")) => Some(self.list(&path)),
@@ -121,17 +137,25 @@ impl Api {
         json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": state.version.to_string()}, "items": items})
     }
 
-    fn watch(&self, path: &str) -> Response<Body> {
-        let (news, path) = (self.news.subscribe(), path.to_owned());
-        let stream = futures::stream::unfold(news, move |mut news| {
-            let path = path.clone();
+    /// What happened after a version, and happens from now on.
+    fn watch(&self, path: &str, since: usize) -> Response<Body> {
+        let (api, path) = (self.clone(), path.to_owned());
+        let stream = futures::stream::unfold((self.news.subscribe(), since), move |(mut news, mut next)| {
+            let (api, path) = (api.clone(), path.clone());
             async move {
                 loop {
-                    let (at, event) = news.recv().await.ok()?;
-                    if belongs(&at, &path) {
-                        let line = Bytes::from(format!("{event}\n"));
-                        return Some((Ok(http_body::Frame::data(line)), news));
+                    news.mark_unchanged();
+                    {
+                        let state = api.state.lock().unwrap();
+                        while let Some((at, event)) = state.changes.get(next) {
+                            next += 1;
+                            if belongs(at, &path) {
+                                let line = Bytes::from(format!("{event}\n"));
+                                return Some((Ok(http_body::Frame::data(line)), (news, next)));
+                            }
+                        }
                     }
+                    news.changed().await.ok()?;
                 }
             }
         });

@@ -32,7 +32,7 @@ where
     O: AsyncWrite + Unpin,
     E: AsyncWrite + Unpin,
 {
-    let (socket, closes) = socket::open(session, call).await?;
+    let (socket, closes) = socket::open(session, call, socket::V5).await?;
     let (mut sink, mut stream) = socket.split();
     let Local { mut input, mut out, mut err, terminal } = local;
     let raw = if terminal { Some(Raw::enter()?) } else { None };

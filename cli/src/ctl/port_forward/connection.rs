@@ -19,7 +19,7 @@ const CHUNK: usize = 32 * 1024;
 /// Carries bytes both ways until the pod's side ends.
 pub async fn carry(session: &Session, pod: &Target, local: TcpStream, port: u16) -> Result<()> {
     let call = Call::get(format!("{}/portforward", pod.path())).query("ports", port);
-    let (socket, closes) = socket::open(session, &call).await?;
+    let (socket, closes) = socket::open(session, &call, socket::V5_PORTS).await?;
     let (mut sink, mut stream) = socket.split();
     let (mut read, mut write) = local.into_split();
     let upload = async {

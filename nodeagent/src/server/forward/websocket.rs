@@ -1,8 +1,10 @@
 //! Forwarding over WebSocket: SPDY inside it, as kubectl does since 1.31, or `v4.channel.k8s.io`.
 //!
 //! In the latter the ports are part of the URL, and the n-th of them has channel 2n for data and 2n + 1 for errors. Both
-//! begin with the port, in two bytes with the lower one first. `v5.channel.k8s.io` is the same, and the client can end its
-//! data: channel 255, then the channel that ends. trictl asks for it, so that programs may close one direction.
+//! begin with the port, in two bytes with the lower one first. `v5.portforward.trireme.io` is the same, and the client can
+//! end its data: channel 255, then the channel that ends, as in `v5.channel.k8s.io` of exec. trictl asks for it, so that
+//! programs may close one direction. It has a name of its own since upstream forwards no ports in `v5.channel.k8s.io`:
+//! clients that offer it to every server do not expect the pod to see an end that they have not sent.
 
 use std::io;
 
@@ -24,7 +26,7 @@ use crate::server::handshake::{Refusal, offered};
 use crate::server::sessions::Place;
 
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
-const CHANNELS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const CHANNELS: [&str; 2] = ["v5.portforward.trireme.io", "v4.channel.k8s.io"];
 /// The channel that tells which one ends.
 const CLOSE: u8 = 255;
 /// Longest message; clients send some kilobytes.
