@@ -16,7 +16,7 @@ use tokio::process::Command;
 use crate::shim::packet;
 use crate::shim::protocol::{
     CONTAINER_FILE, CONTAINERS, ContainerSpec, ContainerStatus, EXIT_FILE, Exit, Op, PodShim, Reply, Request,
-    SHIM_FILE, SOCKET, VERSION, write_durably,
+    SHIM_FILE, SOCKET, VERSION, write_whole,
 };
 
 /// A shim that is not ready after this long never will be.
@@ -66,7 +66,7 @@ impl Shim {
         let failed = |error: io::Error| ShimError::Start(error.to_string());
         std::fs::create_dir_all(directory).map_err(failed)?;
         let text = serde_json::to_vec(pod).map_err(|error| ShimError::Start(error.to_string()))?;
-        write_durably(&directory.join(SHIM_FILE), &text).map_err(failed)?;
+        write_whole(&directory.join(SHIM_FILE), &text).map_err(failed)?;
         let log = std::fs::File::create(directory.join("shim.log")).map_err(failed)?;
         let mut child = Command::new(program)
             .arg0("trireme")

@@ -215,15 +215,27 @@ pub fn now_ns() -> i64 {
 
 /// Writes a file so that it is there whole or not at all, also after a crash of the machine.
 pub fn write_durably(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    replace(path, bytes, true)
+}
+
+/// Writes a file so that whoever reads it finds it whole. For what only matters while the pod's processes live: it is not
+/// on disk yet when this returns, and a crash of the machine, which ends them too, can leave nothing or an empty file.
+pub fn write_whole(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    replace(path, bytes, false)
+}
+
+fn replace(path: &std::path::Path, bytes: &[u8], durable: bool) -> std::io::Result<()> {
     use std::io::Write as _;
     let temporary = path.with_extension("tmp");
     let mut file = std::fs::File::create(&temporary)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
+    if durable {
+        file.sync_all()?;
+    }
     std::fs::rename(&temporary, path)?;
     match path.parent() {
-        Some(parent) => std::fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
+        Some(parent) if durable => std::fs::File::open(parent)?.sync_all(),
+        _ => Ok(()),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::shim::helper::{self, ExecJob, Outcome};
 use crate::shim::packet;
 use crate::shim::protocol::{
     CONTAINER_FILE, CONTAINERS, ContainerSpec, EXIT_FILE, Exit, Op, PodShim, Reply, Request, SOCKET, STATE, now_ns,
-    state_replies, write_durably,
+    state_replies, write_whole,
 };
 use crate::shim::sandbox;
 
@@ -307,7 +307,7 @@ impl Server {
             return Err(io::Error::other(format!("container {} exists", spec.id)));
         }
         let (id, directory) = (spec.id.clone(), self.container_directory(&spec.id));
-        write_durably(&directory.join(CONTAINER_FILE), &serde_json::to_vec(&spec)?)?;
+        write_whole(&directory.join(CONTAINER_FILE), &serde_json::to_vec(&spec)?)?;
         let _ = fs::remove_file(directory.join(EXIT_FILE));
         let (running, files) = Running::new(spec.clone())?;
         self.containers.insert(id.clone(), running);
