@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 /// Writes of one object before the writer turns to the next.
 const WRITES: u64 = 10;
 /// Pods of one creator that live at the same time.
-const ALIVE: usize = 4;
+const ALIVE: u64 = 4;
 /// Longest time that a watch may take to tell of the last write.
 const LAST_TOLD: Duration = Duration::from_secs(60);
 
@@ -310,32 +310,39 @@ pub fn pod(name: &str) -> Result<Pod> {
     }))?)
 }
 
-/// Creates pods and deletes the oldest.
+/// Creates pods and deletes the oldest. A pod of which it is not known whether it was created is created again under the
+/// same name, so that at no time more than a few are there.
 async fn create_pods(client: kube::Client, master: usize, stop: CancellationToken) {
     let api: Api<Pod> = Api::namespaced(client, NAMESPACE);
-    let mut alive = std::collections::VecDeque::new();
-    for number in 0u64.. {
-        if stop.is_cancelled() {
-            return;
-        }
-        let name = format!("load-{master}-{number}");
-        let Ok(wanted) = pod(&name) else { return };
-        let params = PostParams::default();
-        let created = tokio::time::timeout(PATIENCE, api.create(&params, &wanted)).await;
-        let pause = if matches!(created, Ok(Ok(_))) { POD_PACE } else { AGAIN };
-        alive.push_back(name);
-        if alive.len() > ALIVE {
-            let oldest = alive.front().cloned().unwrap_or_default();
-            let deleted = tokio::time::timeout(PATIENCE, api.delete(&oldest, &DeleteParams::default())).await;
-            let gone = match deleted {
-                Ok(Ok(_)) => true,
-                Ok(Err(kube::Error::Api(status))) => status.code == 404,
-                _ => false,
-            };
-            if gone {
-                alive.pop_front();
+    let is = |error: &kube::Error, code: u16| matches!(error, kube::Error::Api(status) if status.code == code);
+    let name = |number: u64| format!("load-{master}-{number}");
+    let (mut oldest, mut next) = (0, 0);
+    while !stop.is_cancelled() {
+        let full = next - oldest > ALIVE;
+        let done = match full {
+            true => {
+                let (name, params) = (name(oldest), DeleteParams::default());
+                let deleted = tokio::time::timeout(PATIENCE, api.delete(&name, &params)).await;
+                deleted.is_ok_and(|deleted| deleted.map_or_else(|error| is(&error, 404), |_| true))
             }
-        }
+            false => {
+                let Ok(wanted) = pod(&name(next)) else { return };
+                let params = PostParams::default();
+                let created = tokio::time::timeout(PATIENCE, api.create(&params, &wanted)).await;
+                created.is_ok_and(|created| created.map_or_else(|error| is(&error, 409), |_| true))
+            }
+        };
+        let pause = match (done, full) {
+            (false, _) => AGAIN,
+            (true, true) => {
+                oldest += 1;
+                continue;
+            }
+            (true, false) => {
+                next += 1;
+                POD_PACE
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}

@@ -92,9 +92,14 @@ pub async fn depose_leader(cluster: &Cluster, load: &Load, lives: &mut Lives, pa
     let (created, resumed) = tokio::join!(created, resumed);
     let name = created.context("no pod could be created afterwards")??;
     let before = resumed?;
-    let running = wait(|| seen_first(load, &survivors, |pods| pods.running(|pod| pod == name)))
-        .await
-        .with_context(|| format!("the pod {name}, created afterwards, does not run"))?;
+    let running = match wait(|| seen_first(load, &survivors, |pods| pods.running(|pod| pod == name))).await {
+        Ok(running) => running,
+        Err(error) => {
+            let api: Api<Pod> = Api::namespaced(load.client(survivors[0]).clone(), NAMESPACE);
+            let status = api.get(&name).await.map(|pod| pod.status.unwrap_or_default());
+            return Err(error.context(format!("the pod {name}, created afterwards, does not run: {status:?}")));
+        }
+    };
     tokio::time::sleep(FOLLOWED.saturating_sub(killed.elapsed())).await;
     audit.read()?;
     let Some(fence) = audit.fences.range(old + 1..).next().copied() else {

@@ -355,14 +355,17 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
             ),
             files: snapshot.snapshot.files().map_err(|e| network(e.to_string()))?,
         };
-        tracing::info!(to = self.target.id, at = ?head.at, "sending a snapshot");
-        self.metrics.snapshots_sent.inc();
+        // Tried again and again while the member is away.
+        tracing::debug!(to = self.target.id, at = ?head.at, "offering a snapshot");
+        let at = head.at;
         let body = snapshots::body(&head, snapshot.snapshot);
         let sent = async {
             let response = self.peers.send(&self.target, Lane::Snapshot, path::SNAPSHOT, body).await;
             let response = response.map_err(|e| StreamingError::from(rpc_error(e)))?;
             let reply = response.into_body().collect().await.map_err(|e| network(e.to_string()))?;
             let vote: VoteRecord = codec::decode(&reply.to_bytes()).map_err(|e| network(e.to_string()))?;
+            tracing::info!(to = self.target.id, ?at, "a snapshot was sent");
+            self.metrics.snapshots_sent.inc();
             Ok(SnapshotResponse::new(convert::vote(vote)))
         };
         tokio::select! {

@@ -90,9 +90,17 @@ async fn hold(
     // A heartbeat only says who leads: for that it is enough that the engine, after it has seen the message, holds to
     // this very leader.
     let held = async {
-        match raft.with_raft_state(move |state| *state.vote_ref() == vote).await {
-            Ok(true) => Ok(AppendReply::Matched(matching)),
-            Ok(false) => std::future::pending().await,
+        let (tell, told) = oneshot::channel();
+        let asked = raft.external_request(move |state| {
+            // Mostly nobody waits any more, since nothing had to be written.
+            let _ = tell.send(*state.vote_ref() == vote);
+        });
+        match asked.await {
+            Ok(()) => match told.await {
+                Ok(true) => Ok(AppendReply::Matched(matching)),
+                // When the engine has ended, the other answer says why.
+                Ok(false) | Err(_) => std::future::pending().await,
+            },
             Err(fatal) => Err(io::Error::other(fatal.to_string())),
         }
     };
