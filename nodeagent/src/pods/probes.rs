@@ -8,6 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use nix::errno::Errno;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -100,7 +101,7 @@ async fn repeat(probing: &Probing, probe: &Probe, kind: ProbeKind) {
         let begun = tokio::time::Instant::now();
         let answer = match tokio::time::timeout(limit, once(probing, probe)).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("command or request timed out after {}s", limit.as_secs())),
+            Err(_) => Err(overdue(probing, probe)),
         };
         let (ok, message) = match answer {
             Ok(()) => (true, String::new()),
@@ -131,18 +132,62 @@ async fn once(probing: &Probing, probe: &Probe) -> Result<(), String> {
         let (code, output) = exec_to_end(&shim, &probing.id, exec.command.clone().unwrap_or_default()).await?;
         return if code == 0 { Ok(()) } else { Err(output) };
     }
-    let host_or_ip = |host: &Option<String>| host.clone().filter(|h| !h.is_empty()).unwrap_or(probing.ip.clone());
     if let Some(http) = &probe.http_get {
         let mut action = http.clone();
-        action.host = Some(host_or_ip(&http.host));
+        action.host = Some(host(probing, &http.host));
         return http_get(&probing.view.pod, &probing.container, &action).await.map(drop);
     }
     if let Some(tcp) = &probe.tcp_socket {
         let port = port(&probing.container, &tcp.port)?;
-        let address = (host_or_ip(&tcp.host), port);
-        return TcpStream::connect(address).await.map(drop).map_err(|error| error.to_string());
+        return dial(&host(probing, &tcp.host), port).await.map(drop);
     }
     Err("this kind of probe is not supported".to_owned())
+}
+
+/// The host that is to be asked: the one given, or the pod.
+fn host(probing: &Probing, given: &Option<String>) -> String {
+    given.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| probing.ip.clone())
+}
+
+/// What the kubelet says of a probe that was not answered in time.
+fn overdue(probing: &Probing, probe: &Probe) -> String {
+    if let Some(exec) = &probe.exec {
+        return format!("command {:?} timed out", exec.command.clone().unwrap_or_default().join(" "));
+    }
+    if let Some(http) = &probe.http_get {
+        let port = port(&probing.container, &http.port).unwrap_or_default();
+        let url = url(http, &host(probing, &http.host), port);
+        return format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)");
+    }
+    let tcp = probe.tcp_socket.as_ref();
+    let at = tcp.and_then(|tcp| Some((host(probing, &tcp.host), port(&probing.container, &tcp.port).ok()?)));
+    at.map_or_else(|| "timed out".to_owned(), |(host, port)| format!("dial tcp {}: i/o timeout", address(&host, port)))
+}
+
+/// `host:port`, as it is part of URLs.
+fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn path(action: &HTTPGetAction) -> String {
+    let path = action.path.as_deref().unwrap_or("/");
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+fn url(action: &HTTPGetAction, host: &str, port: u16) -> String {
+    let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_ascii_lowercase();
+    format!("{scheme}://{}{}", address(host, port), path(action))
+}
+
+/// Connects. Errors read as the kubelet's, since people search for them.
+async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+    TcpStream::connect((host, port)).await.map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(code) => format!("connect: {}", Errno::from_raw(code).desc().to_lowercase()),
+            None => error.to_string(),
+        };
+        format!("dial tcp {}: {why}", address(host, port))
+    })
 }
 
 fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
@@ -161,10 +206,9 @@ pub(crate) async fn http_get(pod: &Pod, container: &Container, action: &HTTPGetA
     let port = port(container, &action.port)?;
     let ip = || pod.status.as_ref().and_then(|status| status.pod_ip.clone());
     let host = action.host.clone().or_else(ip).ok_or("the pod has no address")?;
-    let path = action.path.as_deref().unwrap_or("/");
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    let mut request = hyper::Request::get(&path)
-        .header("host", format!("{host}:{port}"))
+    let failed = |why: String| format!("Get {:?}: {why}", url(action, &host, port));
+    let mut request = hyper::Request::get(path(action))
+        .header("host", address(&host, port))
         .header("user-agent", "kube-probe/1.36")
         .header("accept", "*/*")
         .header("connection", "close");
@@ -172,13 +216,14 @@ pub(crate) async fn http_get(pod: &Pod, container: &Container, action: &HTTPGetA
         request = request.header(&header.name, &header.value);
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
+    let stream = dial(&host, port).await.map_err(failed)?;
     let status = if action.scheme.as_deref() == Some("HTTPS") {
-        send(TokioIo::new(crate::server::tls::connect_unchecked(&host, stream).await?), request).await?
+        let secured = crate::server::tls::connect_unchecked(&host, stream).await.map_err(failed)?;
+        send(TokioIo::new(secured), request).await
     } else {
-        send(TokioIo::new(stream), request).await?
+        send(TokioIo::new(stream), request).await
     };
-    match status {
+    match status.map_err(failed)? {
         200..=399 => Ok(status),
         status => Err(format!("HTTP probe failed with statuscode: {status}")),
     }
@@ -221,6 +266,24 @@ mod tests {
         let settled: Vec<_> = answers.iter().map(|ok| threshold.add(*ok)).collect();
         let expected = [None, Some(true), None, None, None, None, None, Some(false), Some(false)];
         assert_eq!(settled, expected);
+    }
+
+    #[tokio::test]
+    async fn refusals_read_as_the_kubelets() {
+        // Nobody listens at a port that was just given back.
+        let port =
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|l| l.local_addr()).map_or(1, |a| a.port());
+        let refused = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
+        assert_eq!(dial("127.0.0.1", port).await.map(drop), Err(refused.clone()));
+        let action = HTTPGetAction {
+            host: Some("127.0.0.1".to_owned()),
+            path: Some("ready?now=1".to_owned()),
+            port: IntOrString::Int(i32::from(port)),
+            ..HTTPGetAction::default()
+        };
+        let asked = http_get(&Pod::default(), &Container::default(), &action).await;
+        assert_eq!(asked, Err(format!("Get \"http://127.0.0.1:{port}/ready?now=1\": {refused}")));
+        assert_eq!(url(&action, "fd00::1", 80), "http://[fd00::1]:80/ready?now=1");
     }
 
     #[test]
