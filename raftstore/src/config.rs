@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::faults::Faults;
 use crate::types::{MemberId, StoreError};
 
 /// Everything a member is configured with.
@@ -27,6 +28,9 @@ pub struct Config {
     pub timing: Timing,
     /// Bounds on what the store takes.
     pub limits: Limits,
+    /// What goes wrong on purpose: nothing, but in tests.
+    #[doc(hidden)]
+    pub faults: Faults,
 }
 
 /// TLS material for the traffic between members. The CA must sign members only: whoever holds a certificate of it is
@@ -147,6 +151,7 @@ impl Config {
             tls,
             timing: Timing::default(),
             limits: Limits::default(),
+            faults: Faults::default(),
         }
     }
 

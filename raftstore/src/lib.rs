@@ -11,9 +11,12 @@
 //! | `consensus` | openraft, wrapped |
 //! | `storage` | RocksDB: the log, the state, snapshots |
 //! | `network` | what members say to each other |
+//! | `faults` | for tests: what goes wrong on purpose |
 //! | `codec`, `command` | how commands are encoded |
 
 pub mod config;
+#[doc(hidden)]
+pub mod faults;
 pub mod store;
 pub mod types;
 pub mod watch;

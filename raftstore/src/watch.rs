@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::machine::{Machine, Progress};
+use crate::faults::Faults;
 use crate::machine::Change;
 use crate::metrics::Metrics;
 use crate::storage::history::Replay;
@@ -37,6 +38,7 @@ pub(crate) struct Hub {
     ring: Mutex<Ring>,
     max_events: usize,
     max_bytes: usize,
+    faults: Faults,
 }
 
 /// What the ring has for a watcher.
@@ -50,14 +52,15 @@ enum Fresh {
 }
 
 impl Hub {
-    pub(crate) fn new(max_events: usize, max_bytes: usize) -> Self {
-        Self { ring: Mutex::default(), max_events, max_bytes }
+    pub(crate) fn new(max_events: usize, max_bytes: usize, faults: Faults) -> Self {
+        Self { ring: Mutex::default(), max_events, max_bytes, faults }
     }
 
     /// Publishes the changes of a batch of entries, after which the store is at `revision`.
     pub(crate) fn publish(&self, changes: &[Change], revision: Revision) {
         let (Some(first), Some(last)) = (changes.first(), changes.last()) else { return };
-        let events: Vec<Event> = changes.iter().map(Change::event).collect();
+        let shown = changes.iter().filter(|change| !self.faults.drops(change.revision));
+        let events: Vec<Event> = shown.map(Change::event).collect();
         let size = |e: &Event| e.kv.key.len() + e.kv.value.len() + e.previous.as_ref().map_or(0, |p| p.value.len());
         let bytes = events.iter().map(size).sum();
         let batch = Arc::new(Batch { first: first.revision, last: last.revision, bytes, events });
@@ -75,6 +78,9 @@ impl Hub {
 
     /// Forgets everything, since the state was replaced by a newer one.
     pub(crate) fn reset(&self, revision: Revision) {
+        if self.faults.keep_ring {
+            return;
+        }
         *self.ring.lock() = Ring { revision, ..Ring::default() };
     }
 
@@ -84,7 +90,7 @@ impl Hub {
         if next > ring.revision {
             return Fresh::Nothing;
         }
-        if next < oldest.first {
+        if next < oldest.first && !self.faults.no_replay {
             return Fresh::Gone;
         }
         let begin = ring.batches.partition_point(|b| b.last < next);

@@ -48,6 +48,11 @@ fn external_crates_are_used_by_their_owners_only() {
 }
 
 #[test]
+fn deliberate_faults_are_out_of_reach_of_the_program() {
+    judge(&["fault"], source::deliberate_faults(&root()));
+}
+
+#[test]
 fn dependencies_are_licensed_known_and_not_banned() {
     judge(&["license", "source", "ban"], graph::dependencies(&root()));
 }

@@ -16,6 +16,10 @@ const USES: &[(&str, &[&str])] = &[
     ("axum", &["apiserver/", "raftstore/src/network", "raftstore/src/bin", "nodeagent/src/server"]),
 ];
 
+/// Folders that may name the store's deliberate faults. Whatever goes into the shipped program is not among them, the store
+/// itself aside.
+const FAULTS: &[&str] = &["raftstore/src/", "raftstore/examples/", "chaos-tests/"];
+
 /// Files that git tracks, or would if they were added.
 fn tracked(root: &Path) -> Vec<PathBuf> {
     let output = Command::new("git")
@@ -50,6 +54,24 @@ pub fn foreign_uses(root: &Path) -> Vec<Finding> {
             if !owned && mentions(&code, &format!("{external}::")) {
                 findings.push(Finding::new("use", &path, format!("{external} belongs to {}", folders.join(", "))));
             }
+        }
+    }
+    findings
+}
+
+/// Places outside the tests from which the store's deliberate faults could be turned on.
+pub fn deliberate_faults(root: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, text) in rust_files(root) {
+        let code = blank(&text);
+        let named = ["faults::", "Faults", ".faults"].into_iter().find(|word| code.contains(word));
+        if let Some(word) = named.filter(|_| !FAULTS.iter().any(|folder| path.starts_with(folder))) {
+            findings.push(Finding::new("fault", &path, format!("names {word}, which only tests may")));
+        }
+        // Within the store nobody turns one on: that is the test server's business.
+        let sets = code.contains("faults.set(") || code.contains("Faults {") && !code.contains("impl Faults {");
+        if path.starts_with("raftstore/src/") && !path.ends_with("/faults.rs") && sets {
+            findings.push(Finding::new("fault", &path, "turns on a deliberate fault"));
         }
     }
     findings

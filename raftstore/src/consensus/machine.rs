@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::TypeConfig;
 use super::convert;
-use crate::command::Outcome;
+use crate::command::{Command, Outcome};
+use crate::faults::{self, Faults};
 use crate::machine::Applier;
 use crate::metrics::Metrics;
 use crate::storage::StorageError;
@@ -47,6 +48,7 @@ pub(crate) struct Machine {
     progress: watch::Sender<Progress>,
     hub: Hub,
     metrics: Metrics,
+    faults: Faults,
 }
 
 impl Machine {
@@ -55,6 +57,7 @@ impl Machine {
         lineage: &str,
         hub: Hub,
         metrics: Metrics,
+        faults: Faults,
     ) -> Result<Arc<Self>, StorageError> {
         snapshot::clear(&data_dir)?;
         let state = snapshot::open_state(&data_dir)?;
@@ -78,6 +81,7 @@ impl Machine {
             data_dir,
             hub,
             metrics,
+            faults,
         }))
     }
 
@@ -122,7 +126,10 @@ impl Machine {
                 Payload::Blank => Outcome::Done,
                 Payload::Command(bytes) => {
                     let command = crate::command::Proposal(bytes).decode()?;
-                    applier.apply(command).map_err(io::Error::other)?
+                    match matches!(command, Command::Txn(_)) && self.faults.skips(entry.at.index) {
+                        true => Outcome::Done,
+                        false => applier.apply(command).map_err(io::Error::other)?,
+                    }
                 }
                 Payload::Members(mut record) => {
                     record.at = Some(entry.at);
@@ -133,6 +140,11 @@ impl Machine {
         }
         let (meta, changes) = applier.finish();
         let applied = AppliedRecord { at: Some(last), meta };
+        if self.faults.torn_apply.is_some() {
+            state.write(&changes, &self.applied(), None)?;
+            state.flush()?;
+            faults::pause(self.faults.torn_apply);
+        }
         state.write(&changes, &applied, members.as_ref())?;
         if let Some(members) = members {
             *self.members.lock() = members;
@@ -185,7 +197,7 @@ impl Machine {
 
     /// Makes sure that the effects of an entry are on disk.
     pub(crate) fn ensure_durable(&self, index: u64) -> Result<(), StorageError> {
-        if self.durable_next.load(Ordering::Acquire) > index {
+        if self.durable_next.load(Ordering::Acquire) > index || self.faults.purge_unflushed {
             return Ok(());
         }
         self.flush()?;

@@ -14,6 +14,7 @@ use super::StorageError;
 use super::log::{COMMITTED, LOG_CF, Log, LogEntry, META_CF, PURGED, VOTE};
 use super::records::{LogPosition, VoteRecord};
 use crate::codec;
+use crate::faults::{self, Faults};
 
 /// Jobs that may wait for the writer. A full queue holds up the Raft core, which bounds everything behind it.
 const QUEUE: usize = 4_096;
@@ -50,9 +51,14 @@ fn stopped<T>(_: T) -> io::Error {
 
 impl LogWriter {
     /// Starts the thread.
-    pub(crate) fn start(log: Arc<Log>, observe: ObserveSync, durable: EnsureDurable) -> io::Result<Self> {
+    pub(crate) fn start(
+        log: Arc<Log>,
+        observe: ObserveSync,
+        durable: EnsureDurable,
+        faults: Faults,
+    ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let mut writer = Writer { log: log.clone(), observe, durable, failed: None };
+        let mut writer = Writer { log: log.clone(), observe, durable, faults, failed: None };
         let run = move || writer.run(queue);
         let thread = std::thread::Builder::new().name("raft-log".into()).spawn(run)?;
         Ok(Self { log, jobs, numbers: AtomicU64::new(1), thread: parking_lot::Mutex::new(Some(thread)) })
@@ -114,6 +120,7 @@ struct Writer {
     log: Arc<Log>,
     observe: ObserveSync,
     durable: EnsureDurable,
+    faults: Faults,
     /// The first failure. After a failed fsync nobody knows what is on disk, so nothing is written any more.
     failed: Option<String>,
 }
@@ -138,6 +145,10 @@ impl Writer {
                     Ok(job) => self.add(&mut batch, &mut waiting, job),
                     Err(_) => break,
                 }
+            }
+            if self.faults.ack_before_fsync.is_some() {
+                waiting.appended.drain(..).for_each(|appended| appended(Ok(())));
+                faults::pause(self.faults.ack_before_fsync);
             }
             self.write(batch, &waiting);
             self.tell(waiting);
@@ -192,6 +203,9 @@ impl Writer {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         let begin = Instant::now();
+        if sync {
+            faults::pause(self.faults.slow_fsync);
+        }
         match self.log.db.write_opt(batch, &options) {
             Ok(()) if sync => (self.observe)(begin.elapsed().as_secs_f64()),
             Ok(()) => {}
@@ -237,7 +251,7 @@ mod tests {
 
     fn start(dir: &std::path::Path) -> LogWriter {
         let log = Log::open(dir).unwrap();
-        LogWriter::start(log, Box::new(|_| {}), Box::new(|_| Ok(()))).unwrap()
+        LogWriter::start(log, Box::new(|_| {}), Box::new(|_| Ok(())), Faults::default()).unwrap()
     }
 
     async fn append(writer: &LogWriter, entries: Vec<LogEntry>) {

@@ -13,7 +13,7 @@ use crate::command::Command;
 use crate::machine::FEATURE_LEVEL;
 use crate::network::peers::Lane;
 use crate::network::wire::{HelloReply, path};
-use crate::types::{Leadership, Revision, StoreError};
+use crate::types::{Leadership, Op, Revision, StoreError, Txn};
 
 /// How often every member looks.
 const TICK: Duration = Duration::from_secs(1);
@@ -124,7 +124,17 @@ impl Node {
             if count == 0 {
                 return Ok(());
             }
-            self.propose(Command::Expire(found)).await?;
+            if let Some(pause) = self.config.faults.expiry_pause {
+                tokio::time::sleep(pause).await;
+            }
+            let command = match self.config.faults.blind_expiry {
+                true => Command::Txn(Txn {
+                    then: found.into_iter().map(|(key, _)| Op::Delete { key }).collect(),
+                    ..Txn::default()
+                }),
+                false => Command::Expire(found),
+            };
+            self.propose(command).await?;
             self.metrics.expired.inc_by(count as u64);
             if count < EXPIRY_BATCH {
                 return Ok(());

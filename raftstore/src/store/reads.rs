@@ -95,6 +95,9 @@ impl Node {
 
     /// The index up to which a read on this leader has to see everything.
     pub(crate) async fn read_index_here(&self) -> Result<u64, String> {
+        if self.config.faults.read_without_quorum && self.leads() {
+            return Ok(self.machine.progress().next_index.saturating_sub(1));
+        }
         match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => Ok(linearizer.read_log_id().index()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err("no leader is known".into()),

@@ -115,7 +115,7 @@ fn open_log(config: &Config, identity: &Identity, has_run: bool) -> Result<Arc<L
     let log = Log::open(&config.data_dir.join("log"))?;
     match log.lineage()? {
         // With the log, its vote and what it has acknowledged are forgotten: under its old id it could split a quorum.
-        None if has_run => {
+        None if has_run && !config.faults.accept_lost_log => {
             let name = &identity.name;
             return Err(StorageError::Damaged(format!(
                 "the log of member {name} is gone; remove the member from the group, empty its directory, join anew"
@@ -139,11 +139,12 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     let data_dir = config.data_dir.clone();
     let has_run = files::read_optional(&data_dir.join(STARTED))?.is_some();
     let log = open_log(&config, &identity, has_run)?;
-    let hub = Hub::new(config.limits.watch_events, config.limits.watch_bytes);
-    let machine = Machine::open(config.data_dir.clone(), &identity.lineage, hub, metrics.clone())?;
+    let hub = Hub::new(config.limits.watch_events, config.limits.watch_bytes, config.faults.clone());
+    let faults = config.faults.clone();
+    let machine = Machine::open(config.data_dir.clone(), &identity.lineage, hub, metrics.clone(), faults.clone())?;
     let (fsync, durable) = (metrics.fsync.clone(), machine.clone());
     let observe = Box::new(move |seconds| fsync.observe(seconds));
-    let writer = LogWriter::start(log, observe, Box::new(move |index| durable.ensure_durable(index)));
+    let writer = LogWriter::start(log, observe, Box::new(move |index| durable.ensure_durable(index)), faults);
     let writer = Arc::new(writer.map_err(|e| StorageError::io("log writer", e))?);
     let runtime = tokio::runtime::Handle::current();
     let (timing, client) = (&config.timing, tls.client.clone());
