@@ -224,7 +224,7 @@ pub(crate) async fn http_get(pod: &Pod, container: &Container, action: &HTTPGetA
         send(TokioIo::new(stream), request).await
     };
     match status.map_err(failed)? {
-        200..=399 => Ok(status),
+        status @ 200..=399 => Ok(status),
         status => Err(format!("HTTP probe failed with statuscode: {status}")),
     }
 }
