@@ -11,12 +11,14 @@
 //! | `consensus` | openraft, wrapped |
 //! | `storage` | RocksDB: the log, the state, snapshots |
 //! | `network` | what members say to each other |
+//! | `port` | for tests and benchmarks: the store behind a TLS port, and its client |
 //! | `faults` | for tests: what goes wrong on purpose |
 //! | `codec`, `command` | how commands are encoded |
 
 pub mod config;
 #[doc(hidden)]
 pub mod faults;
+pub mod port;
 pub mod store;
 pub mod types;
 pub mod watch;

@@ -45,7 +45,7 @@ pub enum KeyRange {
 }
 
 /// How fresh an answer has to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Consistency {
     /// At least as new as everything acknowledged before the call (ReadIndex, then wait for apply).
     #[default]
@@ -55,7 +55,7 @@ pub enum Consistency {
 }
 
 /// A read of a key or a range.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RangeRequest {
     /// Which keys.
     pub range: KeyRange,
@@ -71,7 +71,7 @@ pub struct RangeRequest {
 }
 
 /// Answer to a [`RangeRequest`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RangeResponse {
     /// Revision at which the answer is a consistent snapshot.
     pub revision: Revision,
@@ -169,7 +169,7 @@ pub struct TxnResponse {
 }
 
 /// A change of one key, as watchers see it. Cloning is cheap: keys and values are shared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// The new state; for a deletion `value` is empty and `mod_revision` is the revision of the deletion.
     pub kv: KeyValue,
@@ -180,7 +180,7 @@ pub struct Event {
 }
 
 /// A request to be told of changes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WatchRequest {
     /// Which keys.
     pub range: KeyRange,
@@ -190,7 +190,7 @@ pub struct WatchRequest {
 }
 
 /// What a watch delivers. Batches never split a transaction.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WatchBatch {
     /// Everything up to and including this revision has been delivered once this batch is consumed.
     pub revision: Revision,
@@ -272,7 +272,7 @@ pub struct Status {
 }
 
 /// Why the store did not do what it was asked to.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum StoreError {
     /// The revision is gone; list anew.
     #[error("required revision {requested} has been compacted (compacted up to {compacted})")]
@@ -313,5 +313,30 @@ pub enum StoreError {
     ShuttingDown,
     /// Reading or writing the local disk failed.
     #[error("storage failure")]
-    Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Storage(
+        #[source]
+        #[serde(with = "cause")]
+        Box<dyn std::error::Error + Send + Sync>,
+    ),
+}
+
+/// A cause crosses a wire as its text and that of its own causes.
+mod cause {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+    pub(super) fn serialize<S: Serializer>(cause: &Cause, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = cause.to_string();
+        let mut next = cause.source();
+        while let Some(cause) = next {
+            text = format!("{text}: {cause}");
+            next = cause.source();
+        }
+        serializer.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cause, D::Error> {
+        String::deserialize(deserializer).map(Cause::from)
+    }
 }
