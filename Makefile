@@ -2,6 +2,7 @@
 # make test    the CI set of checks
 # make down    stops the cluster and leaves nothing behind
 # make bench, make failover, make soak    measure and judge a cluster of their own (SECONDS=n, COUNT=n, SEED=n)
+# make bench-store    the store beside etcd (SECONDS=n for each run, RUNS=n, COUNT=n kills, KEYS=n at most, ONLY=words)
 #
 # NAME=x chooses the cluster (default "default"); MASTERS=n and NODES=n its size; ARGS=… are more arguments of "trireme up".
 
@@ -21,7 +22,7 @@ export ROCKSDB_STATIC := 1
 endif
 endif
 
-.PHONY: up down status deps build test lint bench failover soak check-root help
+.PHONY: up down status deps build test lint bench failover soak bench-store check-root help
 
 help:
 	@sed -n '/^# /s/^# //p;/^$$/q' Makefile
@@ -74,8 +75,14 @@ test: deps
 
 # Programs of chaos-tests; settings are taken from the environment: make failover COUNT=5.
 BENCH := TRIREME_BIN=$(abspath $(BIN)) $(if $(SECONDS),SECONDS=$(SECONDS)) $(if $(COUNT),COUNT=$(COUNT)) \
-	$(if $(SEED),SEED=$(SEED)) $(if $(RUNS),RUNS=$(RUNS)) $(TARGET)/debug/trireme-bench
+	$(if $(SEED),SEED=$(SEED)) $(if $(RUNS),RUNS=$(RUNS)) $(if $(KEYS),KEYS=$(KEYS)) \
+	$(if $(ONLY),ONLY="$(ONLY)") $(TARGET)/debug/trireme-bench
 
 bench failover soak: check-root deps build
+	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
+	@$(BENCH) $@
+
+bench-store: deps
+	@$(CARGO) build --locked -p trireme-raftstore --example store-server
 	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
 	@$(BENCH) $@

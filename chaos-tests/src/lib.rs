@@ -11,6 +11,7 @@ pub mod lives;
 pub mod plain;
 pub mod report;
 pub mod soak;
+pub mod store;
 pub mod suite;
 mod sweep;
 pub mod usage;

@@ -1,11 +1,12 @@
 //! `trireme-bench bench|failover|soak`: programs that boot a cluster of the built program, measure it and judge it.
+//! `trireme-bench bench-store`: the store alone, beside etcd.
 //!
 //! Settings come from the environment: `COUNT`, `SECONDS`, `SEED`, `RUNS`; `TRIREME_BIN` chooses another binary.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use trireme_chaos_tests::{bench, failover, soak};
+use trireme_chaos_tests::{bench, failover, soak, store};
 
 fn main() -> ExitCode {
     let chosen = std::env::args().nth(1).unwrap_or_default();
@@ -24,6 +25,7 @@ fn run(chosen: &str) -> Result<()> {
         "bench" => runtime.block_on(bench::program()),
         "failover" => runtime.block_on(failover::program()),
         "soak" => runtime.block_on(soak::program()),
-        other => bail!("{other:?} is none of bench, failover, soak"),
+        "bench-store" => runtime.block_on(store::bench::program()),
+        other => bail!("{other:?} is none of bench, failover, soak, bench-store"),
     }
 }

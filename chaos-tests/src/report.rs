@@ -110,7 +110,10 @@ impl Machine {
 }
 
 /// Where builds go: the folder above the one that this program lies in, unless that is one of tests.
-fn target() -> Result<PathBuf> {
+///
+/// # Errors
+/// When this program lies nowhere.
+pub fn target() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let mut folder = exe.parent().context("no folder")?;
     if folder.ends_with("deps") {
@@ -130,8 +133,10 @@ pub fn leave(name: &str, machine: &Machine, rows: &[Value]) -> Result<()> {
         .iter()
         .map(|row| {
             let mut row = row.clone();
-            row["side"] = json!("trireme");
-            row["version"] = json!(machine.version);
+            if row.get("side").is_none() {
+                row["side"] = json!("trireme");
+                row["version"] = json!(machine.version);
+            }
             row["machine"] = json!(machine.hardware);
             row
         })
