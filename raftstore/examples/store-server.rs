@@ -27,6 +27,7 @@ store-server: a member of the store, for tests and benchmarks
   --advertise HOST:PORT   where the other members reach the peer server (default: what --peer says)
   --set NAME=NUMBER       heartbeat-ms election-min-ms election-max-ms write-timeout-ms read-timeout-ms snapshot-entries
                           keep-log-entries keep-history-s max-watches watch-events watch-max-lag max-pending-writes
+  --fault NAME[=NUMBER]   something that goes wrong on purpose: trireme_raftstore::faults
   RUST_LOG                what is logged, to standard error (info)
 ";
 
@@ -100,10 +101,11 @@ struct Settings {
 
 fn settings(words: &[&str]) -> Result<Settings, Failure> {
     let mut values: HashMap<&str, &str> = HashMap::new();
-    let mut sets = Vec::new();
+    let (mut sets, mut faults) = (Vec::new(), Vec::new());
     for pair in words.chunks(2) {
         match pair {
             ["--set", set] => sets.push(set.split_once('=').ok_or("--set wants NAME=NUMBER")?),
+            ["--fault", fault] => faults.push(*fault),
             [name @ ("--data" | "--name" | "--peer" | "--client" | "--tls" | "--advertise" | "--via"), value] => {
                 if values.insert(name, value).is_some() {
                     return Err(format!("{name} is given twice").into());
@@ -122,6 +124,9 @@ fn settings(words: &[&str]) -> Result<Settings, Failure> {
     let mut config = Config::new(PathBuf::from(get("--data")?), name, peer, advertise, client.to_string(), tls);
     for (what, number) in sets {
         set(&mut config, what, number.parse().map_err(|e| format!("{what}={number}: {e}"))?)?;
+    }
+    for fault in faults {
+        config.faults.set(fault)?;
     }
     let via = values.get("--via").map(|v| v.split(',').map(str::to_owned).collect()).unwrap_or_default();
     Ok(Settings { config, client, via })
