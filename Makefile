@@ -2,6 +2,7 @@
 # make test    the CI set of checks
 # make down    stops the cluster and leaves nothing behind
 # make bench, make failover, make soak    measure and judge a cluster of their own (SECONDS=n, COUNT=n, SEED=n)
+# make chaos   ten minutes of faults on the store alone, judged exactly (SECONDS=n, SEED=n); FILE=… judges a kept history
 # make bench-store    the store beside etcd (SECONDS=n for each run, RUNS=n, COUNT=n kills, KEYS=n at most, ONLY=words)
 #
 # NAME=x chooses the cluster (default "default"); MASTERS=n and NODES=n its size; ARGS=… are more arguments of "trireme up".
@@ -22,7 +23,7 @@ export ROCKSDB_STATIC := 1
 endif
 endif
 
-.PHONY: up down status deps build test lint bench failover soak bench-store check-root help
+.PHONY: up down status deps build test lint bench failover soak chaos bench-store check-root help
 
 help:
 	@sed -n '/^# /s/^# //p;/^$$/q' Makefile
@@ -86,3 +87,9 @@ bench-store: deps
 	@$(CARGO) build --locked -p trireme-raftstore --example store-server
 	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
 	@$(BENCH) $@
+
+# PROOFS=1 shows instead that the checkers see known bugs, each with its guard taken out.
+chaos: check-root deps
+	@$(CARGO) build --locked -p trireme-raftstore --example store-server
+	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
+	@$(BENCH) $@ $(FILE) $(if $(PROOFS),proofs)

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -45,6 +45,8 @@ pub(crate) struct Machine {
     /// Index after the last entry whose effects are surely on disk.
     durable_next: AtomicU64,
     snapshot: Mutex<Option<StateSnapshot>>,
+    /// Whether a received snapshot has become the state.
+    installed: AtomicBool,
     progress: watch::Sender<Progress>,
     hub: Hub,
     metrics: Metrics,
@@ -75,6 +77,7 @@ impl Machine {
             state: RwLock::new(state),
             durable_next: AtomicU64::new(now.next_index),
             snapshot: Mutex::new(None),
+            installed: AtomicBool::new(false),
             progress: watch::Sender::new(now),
             applied: Mutex::new(applied),
             lineage: lineage.to_owned(),
@@ -170,6 +173,12 @@ impl Machine {
         self.snapshot.lock().clone()
     }
 
+    /// Whether the engine counts on a snapshot that is not there any more: the one that was received is the state now, and
+    /// the log before it is gone.
+    pub(crate) fn lacks_snapshot(&self) -> bool {
+        self.installed.load(Ordering::Acquire) && self.snapshot.lock().is_none()
+    }
+
     /// Replaces the state by a received one.
     pub(crate) fn install(&self, received: &SnapshotDir) -> Result<(), StorageError> {
         let state = snapshot::install(&self.data_dir, received)?;
@@ -186,6 +195,7 @@ impl Machine {
         *self.members.lock() = members;
         *self.applied.lock() = applied;
         *self.snapshot.lock() = None;
+        self.installed.store(true, Ordering::Release);
         self.hub.reset(now.revision);
         self.progress.send_replace(now);
         Ok(())

@@ -98,6 +98,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Self::SnapshotData>>, io::Error> {
+        if self.machine.lacks_snapshot() {
+            return self.build_snapshot().await.map(Some);
+        }
         Ok(self.machine.current_snapshot().map(raft_snapshot))
     }
 }

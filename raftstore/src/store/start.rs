@@ -140,9 +140,8 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     let has_run = files::read_optional(&data_dir.join(STARTED))?.is_some();
     let log = open_log(&config, &identity, has_run)?;
     let hub = Hub::new(config.limits.watch_events, config.limits.watch_bytes, config.faults.clone());
-    let faults = config.faults.clone();
-    let machine = Machine::open(config.data_dir.clone(), &identity.lineage, hub, metrics.clone(), faults.clone())?;
-    let (fsync, durable) = (metrics.fsync.clone(), machine.clone());
+    let machine = Machine::open(data_dir.clone(), &identity.lineage, hub, metrics.clone(), config.faults.clone())?;
+    let (fsync, durable, faults) = (metrics.fsync.clone(), machine.clone(), config.faults.clone());
     let observe = Box::new(move |seconds| fsync.observe(seconds));
     let writer = LogWriter::start(log, observe, Box::new(move |index| durable.ensure_durable(index)), faults);
     let writer = Arc::new(writer.map_err(|e| StorageError::io("log writer", e))?);

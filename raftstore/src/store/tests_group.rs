@@ -272,6 +272,40 @@ async fn a_member_far_behind_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_got_a_snapshot_can_send_one() {
+    let mut group = Group::new(4);
+    group.limits.snapshot_entries = 50;
+    group.limits.keep_log_entries = 10;
+    let mut stores = vec![Store::bootstrap(group.config(0)).await.unwrap()];
+    let second = group.join(&stores[0], 1).await;
+    stores.push(second);
+    for i in 0..150 {
+        write(&stores[0], &format!("/k/{}", i % 30), &i.to_string()).await;
+    }
+    let begin = Instant::now();
+    while stores[0].handle.node.writer.log().ends().0.map_or(0, |at| at.index) < 60 {
+        assert!(begin.elapsed() < PATIENCE, "the log is not shortened");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let third = group.join(&stores[0], 2).await;
+    assert!(third.handle.node.machine.lacks_snapshot(), "its state is what it got, and it has made nothing of its own");
+    stores.push(third);
+    // It leads before it has made a snapshot of its own, and the log that a new member would need is gone.
+    let begin = Instant::now();
+    while leader(&stores.iter().collect::<Vec<_>>()).await != 2 {
+        assert!(begin.elapsed() < PATIENCE, "leadership does not come to the third member");
+        let now = leader(&stores.iter().collect::<Vec<_>>()).await;
+        let _ = stores[now].transfer_leadership().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(stores[2].handle.node.machine.lacks_snapshot());
+    let fourth = group.join(&stores[2], 3).await;
+    assert_eq!(list(&fourth, "/k/", None).await, list(&stores[2], "/k/", None).await);
+    stores.push(fourth);
+    stop(stores).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_quorum_nothing_is_acknowledged() {
     let (_group, mut stores) =
         Group::start_with(Group { write_timeout: Duration::from_secs(2), ..Group::new(3) }).await;

@@ -1,0 +1,296 @@
+//! One run: a group, clients, watchers, faults; then the verdict.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::chaos::Chaos;
+use super::clients::{self, Load, ask};
+use super::group::{self, Group, Settings};
+use super::recorder::Recorder;
+use super::schedule::{Kind, Schedule};
+use super::watchers::{self, Plan as Watching};
+use crate::store::check::{self, Counts, Judgement};
+use crate::store::evidence::Findings;
+use crate::store::history::*;
+use crate::store::watched::{self, Watched};
+use crate::store::{general, html};
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its name.
+    pub name: String,
+    /// The seed of everything that is drawn.
+    pub seed: u64,
+    /// For how long there are faults.
+    pub time: Duration,
+    /// The faults; none if it is empty.
+    pub kinds: Vec<Kind>,
+    /// The group.
+    pub settings: Settings,
+    /// The clients.
+    pub load: Load,
+    /// The watchers.
+    pub watchers: Vec<Watching>,
+}
+
+impl Plan {
+    /// All kinds of faults, with watchers of every sort.
+    pub fn new(name: &str, seed: u64, time: Duration) -> Plan {
+        let watch = |number: u32, prefix: &str| Watching {
+            number,
+            keys: Keys::Prefix(prefix.to_owned()),
+            member: (number - 1) % 3 + 1,
+            stays: false,
+            slow: false,
+            from_now: false,
+        };
+        Plan {
+            name: name.to_owned(),
+            seed,
+            time,
+            kinds: super::schedule::ALL.to_vec(),
+            settings: Settings::default(),
+            load: Load::default(),
+            watchers: vec![
+                watch(1, "/r/"),
+                Watching { stays: true, ..watch(2, "/r/") },
+                watch(3, "/r/"),
+                Watching { from_now: true, ..watch(4, "/r/a/") },
+                Watching { slow: true, ..watch(5, "/r/b/") },
+                Watching { keys: Keys::Key("/r/a/0".into()), stays: true, ..watch(6, "") },
+            ],
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was asked and told.
+    pub history: History,
+    /// What does not hold.
+    pub findings: Findings,
+    /// What was checked.
+    pub counts: Counts,
+    /// What was checked of watches.
+    pub watched: Watched,
+    /// Windows that the general checker confirmed.
+    pub confirmed: usize,
+    /// Where the report lies, and the history of a run that failed.
+    pub folder: PathBuf,
+}
+
+impl Outcome {
+    /// In one line.
+    pub fn line(&self) -> String {
+        let Counts { revisions, answers, done, not_done, expired } = self.counts;
+        let Watched { events, resumed, moved, .. } = self.watched;
+        format!(
+            "{revisions} revisions, {answers} answers compared, {} unknown writes ({done} done), {expired} expired; \
+             {events} events, {resumed} watches resumed ({moved} elsewhere); {} windows confirmed; {} findings",
+            done + not_done,
+            self.confirmed,
+            self.findings.count
+        )
+    }
+}
+
+/// A group at work, and who works with it.
+pub struct Running {
+    /// The group, and what to do to it.
+    pub chaos: Chaos,
+    recorder: Arc<Recorder>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    watching: Vec<tokio::task::JoinHandle<()>>,
+    plan: Plan,
+    dir: tempfile::TempDir,
+}
+
+/// Where runs leave things: `target/chaos/<name>-<seed>`.
+fn folder(name: &str, seed: u64) -> Result<PathBuf> {
+    let folder = crate::report::target()?.join("chaos").join(format!("{name}-{seed}"));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(folder)
+}
+
+impl Running {
+    /// Founds a group and has everybody begin.
+    ///
+    /// # Errors
+    /// When the group does not come up.
+    pub async fn begin(plan: Plan) -> Result<Running> {
+        let dir = tempfile::tempdir()?;
+        let group = Arc::new(Group::found(dir.path(), plan.settings.clone()).await?);
+        let base = group.status(1).await?.revision;
+        let recorder = Arc::new(Recorder::new(&plan.name, plan.seed, base));
+        let begin = |number| clients::client(number, plan.load.clone(), plan.seed, group.clone(), recorder.clone());
+        let tasks = (1..=plan.load.clients).map(|number| tokio::spawn(begin(number))).collect();
+        let watch = |w: &Watching| watchers::watcher(w.clone(), plan.seed, group.clone(), recorder.clone());
+        let watching = plan.watchers.iter().map(|w| tokio::spawn(watch(w))).collect();
+        let sampler = tokio::spawn(sample(group.clone(), recorder.clone()));
+        let chaos = Chaos { group, recorder: recorder.clone(), findings: Findings::default() };
+        let mut running = Running { chaos, recorder, tasks, watching, plan, dir };
+        running.tasks.push(sampler);
+        Ok(running)
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Arc<Group> {
+        &self.chaos.group
+    }
+
+    /// Who writes everything down.
+    pub fn recorder(&self) -> &Arc<Recorder> {
+        &self.recorder
+    }
+
+    /// Waits until so many more writes are acknowledged.
+    ///
+    /// # Errors
+    /// When they are not within 30 s.
+    pub async fn progress(&self, more: u64) -> Result<()> {
+        let (target, deadline) = (self.recorder.acknowledged() + more, Instant::now() + Duration::from_secs(30));
+        while self.recorder.acknowledged() < target {
+            if Instant::now() > deadline {
+                bail!("no progress");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Ends everybody: clients first, then a last list on every member, then the watchers, which are told of all that
+    /// happened.
+    async fn finish(&mut self) {
+        self.recorder.end_clients();
+        for task in self.tasks.drain(..) {
+            let _ = task.await;
+        }
+        let mut last = 0;
+        let group = self.chaos.group.clone();
+        for member in 1..=group.members() {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while Instant::now() < deadline {
+                if let Some(revision) = self.list(member).await {
+                    last = last.max(revision);
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        self.recorder.end_watchers(last.max(1));
+        for task in self.watching.drain(..) {
+            let _ = task.await;
+        }
+    }
+
+    /// A list of everything by a member, as one more operation; its revision.
+    async fn list(&self, member: u32) -> Option<Revision> {
+        let client = self.chaos.group.connect(member).await.ok()?;
+        let call = Call::Range { keys: Keys::Prefix("/r/".into()), at: None, limit: 0, local: false };
+        let (begun, life) = (self.recorder.now(), self.chaos.group.life(member));
+        let answer = tokio::time::timeout(Duration::from_secs(3), ask(&client, &call)).await.ok()?;
+        let revision = match &answer {
+            Answer::Range { revision, .. } => Some(*revision),
+            _ => None,
+        };
+        let (id, ended) = (self.recorder.id(), self.recorder.now());
+        self.recorder.operation(Operation { id, client: 0, member, life, begun, ended, call, answer });
+        revision
+    }
+
+    /// Ends the run and judges it. What it leaves lies in a folder of its own.
+    ///
+    /// # Errors
+    /// When nothing can be left there.
+    pub async fn judge(mut self) -> Result<Outcome> {
+        self.finish().await;
+        let members = self.chaos.group.members();
+        self.chaos.group.end();
+        let history = self.recorder.take();
+        let folder = folder(&self.plan.name, self.plan.seed)?;
+        let mut outcome = judge(history, folder);
+        outcome.findings.extend(std::mem::take(&mut self.chaos.findings));
+        fs::write(outcome.folder.join("report.html"), html::page(&outcome))?;
+        if !outcome.findings.is_empty() {
+            outcome.history.save(&outcome.folder.join("history.jsonl"))?;
+            group::keep_logs(self.dir.path(), &outcome.folder, members)?;
+        }
+        Ok(outcome)
+    }
+}
+
+/// Judges a history, also one that was kept.
+pub fn judge(history: History, folder: PathBuf) -> Outcome {
+    let judgement = check::check(&history);
+    let (found, watched) = watched::check(&history, &judgement);
+    let Judgement { mut findings, sequence, counts, .. } = judgement;
+    findings.extend(found);
+    let mut confirmed = 0;
+    if findings.is_empty() && sequence.last() > sequence.base {
+        let mut random = StdRng::seed_from_u64(history.head.seed);
+        let begins: Vec<Revision> = (0..30).map(|_| random.random_range(sequence.base..sequence.last())).collect();
+        let (count, denied) = general::confirm(&history, &sequence, &begins, 12);
+        confirmed = count;
+        for what in denied {
+            findings.add("checkers", || format!("the general checker disagrees: {what}"));
+        }
+    }
+    Outcome { history, findings, counts, watched, confirmed, folder }
+}
+
+/// Notes who leads.
+async fn sample(group: Arc<Group>, recorder: Arc<Recorder>) {
+    while !recorder.is_over() {
+        let mut found = (None, 0);
+        for member in 1..=group.members() {
+            let status = tokio::time::timeout(Duration::from_millis(300), group.status(member)).await;
+            if let Ok(Ok(status)) = status
+                && status.leader == Some(status.id)
+                && status.term > found.1
+            {
+                found = (Some(member), status.term);
+            }
+        }
+        recorder.reign(found.0, found.1);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// A whole run with faults from the schedule.
+///
+/// # Errors
+/// When it cannot be run; what is found is no error.
+pub async fn round(plan: Plan) -> Result<Outcome> {
+    let (seed, kinds, time) = (plan.seed, plan.kinds.clone(), plan.time);
+    let members = plan.settings.members;
+    let mut running = Running::begin(plan).await?;
+    let begun = Instant::now();
+    for step in Schedule::new(seed, &kinds, members) {
+        if begun.elapsed() >= time {
+            break;
+        }
+        running.chaos.step(&step).await;
+    }
+    if kinds.is_empty() {
+        tokio::time::sleep(time).await;
+    }
+    running.judge().await
+}
+
+/// Judges a history that a run has kept.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn again(path: &Path) -> Result<Outcome> {
+    let history = History::load(path)?;
+    Ok(judge(history, path.parent().unwrap_or(Path::new(".")).to_path_buf()))
+}
