@@ -64,7 +64,7 @@ pub fn deliberate_faults(root: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in rust_files(root) {
         let code = blank(&text);
-        let named = ["faults::", "Faults", ".faults"].into_iter().find(|word| code.contains(word));
+        let named = ["faults::", "Faults", ".faults"].into_iter().find(|word| mentions(&code, word));
         if let Some(word) = named.filter(|_| !FAULTS.iter().any(|folder| path.starts_with(folder))) {
             findings.push(Finding::new("fault", &path, format!("names {word}, which only tests may")));
         }
