@@ -52,6 +52,13 @@ pub(crate) fn store_status(error: &StoreError) -> Status {
             status
         }
         StoreError::ShuttingDown => Status::service_unavailable("the server is shutting down"),
+        // What an operator of etcd knows as "database space exceeded".
+        StoreError::NoSpace(_) => {
+            let mut status = Status::internal(error);
+            status.code = 507;
+            status
+        }
+        StoreError::StateDamaged(_) => Status::service_unavailable(error.to_string()),
         StoreError::SlowWatcher(_) => Status::expired("the watch fell behind; resume it"),
         other => Status::internal(other),
     }

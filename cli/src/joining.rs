@@ -193,6 +193,7 @@ pub async fn join_master(join: &MasterJoin) -> anyhow::Result<JoinedMaster> {
         peer_address: join.peer_address.to_string(),
         server_csr: server.csr_pem,
         peer_csr: peer.csr_pem,
+        feature_level: trireme_raftstore::FEATURE_LEVEL,
     };
     let response: MasterResponse = post(&join.url, &join.token, MASTER_PATH, &request).await?;
     Ok(JoinedMaster { response, server_key: server.key_pem, peer_key: peer.key_pem })

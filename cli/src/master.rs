@@ -12,6 +12,7 @@ use renewal::Renewal;
 
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -44,14 +45,36 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         drop(bind(args.listen_peer()).await?);
         anyhow::Ok((identity::open(&args, advertise, joining).await?, api))
     };
-    let (opened, api) = opening.await.inspect_err(|_| fresh.undo())?;
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = shutdown.cancelled() => {
+            // A store that builds its state anew may wait for the other masters for long.
+            tracing::info!("told to stop before the store was open");
+            std::process::exit(0);
+        }
+    };
+    let (opened, api) = opened.inspect_err(|_| fresh.undo())?;
     let store = opened.store.clone();
     let result = serve(&args, opened, api, shutdown).await;
     tracing::info!("closing the store");
     if let Err(error) = store.shutdown().await {
         tracing::warn!(%error, "the store did not close cleanly");
     }
-    result
+    match (&result, store.state_damage()) {
+        (Err(error), Some(_)) => Err(again(error)),
+        _ => result,
+    }
+}
+
+/// Runs this program anew in the same process: a store whose state is damaged builds it anew when it is opened, and
+/// everything that was made of the damaged state goes with the process's memory.
+fn again(cause: &anyhow::Error) -> anyhow::Error {
+    tracing::error!("{cause:#}; starting anew");
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "trireme".into());
+    // The file may have been replaced meanwhile; this name is the program that runs.
+    let error = std::process::Command::new("/proc/self/exe").arg0(name).args(arguments).exec();
+    anyhow::anyhow!("{cause:#}; starting anew failed: {error}")
 }
 
 /// Serves the API and runs the control loops until shutdown or until one of them ends by itself.

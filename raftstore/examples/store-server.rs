@@ -199,6 +199,7 @@ async fn join(config: Config, via: &[String]) -> Result<Store, Failure> {
         name: config.name.clone(),
         peer_address: config.advertise.clone(),
         client_address: config.client_address.clone(),
+        feature_level: config.feature_level,
     };
     let mut failure: Failure = "--via is missing: join asks a member for admission".into();
     for address in via {

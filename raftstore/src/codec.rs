@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version that this build writes, and the only one it reads.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// Why bytes could not be decoded.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +15,10 @@ pub(crate) enum CodecError {
     UnknownVersion(u8),
     #[error("truncated record")]
     Truncated,
+    #[error("checksum mismatch in {0}")]
+    Checksum(&'static str),
+    #[error("written by a newer version: it needs feature level {0}, this build knows {1}")]
+    FeatureLevel(u32, u32),
     #[error("malformed record: {0}")]
     Malformed(#[source] bincode::error::DecodeError),
     #[error("malformed record: {0}")]
@@ -56,6 +60,13 @@ pub(crate) fn take<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), Code
     bincode::serde::decode_from_slice(bytes, bincode::config::standard()).map_err(CodecError::Malformed)
 }
 
+/// Checksum of bytes that rest or travel.
+pub(crate) fn checksum(parts: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -64,11 +75,11 @@ mod tests {
     #[test]
     fn round_trip_and_refusals() {
         let bytes = encode(&(7u64, "x".to_string()));
-        assert_eq!(bytes[0], 1, "the version comes first");
+        assert_eq!(bytes[0], VERSION, "the version comes first");
         assert_eq!(decode::<(u64, String)>(&bytes).unwrap(), (7, "x".into()));
         let mut newer = bytes.clone();
-        newer[0] = 2;
-        assert!(matches!(decode::<(u64, String)>(&newer), Err(CodecError::UnknownVersion(2))));
+        newer[0] = VERSION + 1;
+        assert!(matches!(decode::<(u64, String)>(&newer), Err(CodecError::UnknownVersion(v)) if v == VERSION + 1));
         assert!(matches!(decode::<(u64, String)>(&[]), Err(CodecError::Truncated)));
         assert!(matches!(decode::<(u64, String)>(&bytes[..2]), Err(CodecError::Malformed(_))));
         let mut longer = bytes;

@@ -31,6 +31,9 @@ pub struct Config {
     /// What goes wrong on purpose: nothing, but in tests.
     #[doc(hidden)]
     pub faults: Faults,
+    /// The newest feature level that this member says it knows; tests let a member pretend to be older or newer.
+    #[doc(hidden)]
+    pub feature_level: u32,
 }
 
 /// TLS material for the traffic between members. The CA must sign members only: whoever holds a certificate of it is
@@ -110,6 +113,18 @@ pub struct Limits {
     pub keep_log_entries: u64,
     /// For how long former states can be read and watches can resume: the leader compacts what is older.
     pub keep_history: Duration,
+    /// How often the leader compares the hashes of all members' states.
+    pub compare_states: Duration,
+    /// How often a member reads its whole state from disk and compares it with the hash that apply noted.
+    pub verify_state: Duration,
+    /// With less than this free on the disk, or an eighth of a small one, what needs more room is refused.
+    pub min_free_bytes: u64,
+    /// Kept on top of that, at most a sixteenth of the disk, for what makes room.
+    pub reserve_bytes: u64,
+    /// A disk that takes longer for one write of the log is stalled: a leader then hands over.
+    pub disk_stall: Duration,
+    /// For how long all members have to know a feature level before it is used; until then an upgrade can be taken back.
+    pub raise_after: Duration,
 }
 
 impl Default for Limits {
@@ -128,6 +143,12 @@ impl Default for Limits {
             snapshot_entries: 20_000,
             keep_log_entries: 10_000,
             keep_history: Duration::from_secs(300),
+            compare_states: Duration::from_secs(10),
+            verify_state: Duration::from_secs(3600),
+            min_free_bytes: 256 << 20,
+            reserve_bytes: 64 << 20,
+            disk_stall: Duration::from_secs(1),
+            raise_after: Duration::from_secs(3600),
         }
     }
 }
@@ -152,6 +173,7 @@ impl Config {
             timing: Timing::default(),
             limits: Limits::default(),
             faults: Faults::default(),
+            feature_level: crate::machine::FEATURE_LEVEL,
         }
     }
 
@@ -179,7 +201,7 @@ impl Config {
             l.watch_events,
             l.watch_bytes,
         ];
-        if smallest.contains(&0) || l.watch_max_lag == 0 || l.snapshot_entries == 0 {
+        if smallest.contains(&0) || l.watch_max_lag == 0 || l.snapshot_entries == 0 || l.compare_states.is_zero() {
             return refuse("limits must not be 0".into());
         }
         if l.max_txn_bytes < l.max_value_bytes + l.max_key_bytes {
@@ -218,6 +240,9 @@ pub struct NewMember {
     pub peer_address: String,
     /// Opaque address for clients.
     pub client_address: String,
+    /// The newest feature level that its build knows.
+    #[serde(default)]
+    pub feature_level: u32,
 }
 
 /// The right to join as a certain member, made by `Store::add_member`.
@@ -227,6 +252,9 @@ pub struct JoinGrant {
     pub id: MemberId,
     /// Lineage that it joins.
     pub lineage: String,
+    /// What the group uses: builds that do not know this feature level cannot join.
+    #[serde(default)]
+    pub feature_level: u32,
     /// The members at the time of the grant, the new one included.
     pub members: Vec<GrantMember>,
 }

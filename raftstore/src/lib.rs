@@ -32,6 +32,7 @@ mod network;
 mod storage;
 
 pub use config::{Config, GrantMember, JoinGrant, Limits, NewMember, PeerTls, Timing};
+pub use machine::FEATURE_LEVEL;
 pub use store::Store;
 pub use types::*;
 pub use watch::Watch;

@@ -28,6 +28,13 @@ pub(crate) struct Metrics {
     pub(crate) replaying_watches: Counter,
     pub(crate) snapshots_sent: Counter,
     pub(crate) expired: Counter,
+    pub(crate) verified: Counter,
+    pub(crate) damaged: Gauge<i64>,
+    pub(crate) rebuilt: Counter,
+    pub(crate) alarms: Gauge<i64>,
+    pub(crate) disk_room: Gauge<i64>,
+    pub(crate) disk_stalled: Gauge<i64>,
+    pub(crate) refused_full: Counter,
 }
 
 impl Default for Metrics {
@@ -51,6 +58,13 @@ impl Default for Metrics {
             replaying_watches: Counter::default(),
             snapshots_sent: Counter::default(),
             expired: Counter::default(),
+            verified: Counter::default(),
+            damaged: Gauge::default(),
+            rebuilt: Counter::default(),
+            alarms: Gauge::default(),
+            disk_room: Gauge::default(),
+            disk_stalled: Gauge::default(),
+            refused_full: Counter::default(),
         }
     }
 }
@@ -76,5 +90,12 @@ impl Metrics {
         r.register("replayed_watches", "Times that a watch was moved to history", self.replaying_watches.clone());
         r.register("snapshots_sent", "Snapshots sent to other members", self.snapshots_sent.clone());
         r.register("expired_keys", "Keys removed because of their expiry", self.expired.clone());
+        r.register("state_verifications", "Times that the whole state was read and found right", self.verified.clone());
+        r.register("state_damaged", "Whether this member's state was found to be wrong", self.damaged.clone());
+        r.register("state_rebuilds", "States built anew since the start", self.rebuilt.clone());
+        r.register("disk_full", "Whether this member's disk is nearly full", self.disk_room.clone());
+        r.register("disk_stalled", "Whether this member's disk does not answer in time", self.disk_stalled.clone());
+        r.register("proposals_refused_full", "Writes refused since disks are full", self.refused_full.clone());
+        r.register("alarms", "Alarms of this member, as its status lists them", self.alarms.clone());
     }
 }

@@ -244,6 +244,30 @@ pub struct Member {
     pub lag: Option<u64>,
 }
 
+/// What a member has to say that needs somebody's attention.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// What kind of trouble.
+    pub kind: AlarmKind,
+    /// In words.
+    pub message: String,
+}
+
+/// Kinds of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AlarmKind {
+    /// This member's state is not what it should be. It serves no more and is built anew at the next start.
+    StateDamaged,
+    /// As the leader sees it, members have different states.
+    StatesDiffer,
+    /// The disk has hardly any room left.
+    DiskFull,
+    /// The disk does not answer in time.
+    DiskStalled,
+    /// Members of different versions cannot go on together.
+    Version,
+}
+
 /// A summary of this member for status pages and metrics.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -269,6 +293,12 @@ pub struct Status {
     pub db_size_bytes: u64,
     /// All members.
     pub members: Vec<Member>,
+    /// The feature level that the group uses.
+    pub feature_level: u32,
+    /// The newest one that this member knows.
+    pub known_feature_level: u32,
+    /// What is wrong with this member, or as the leader with the group.
+    pub alarms: Vec<Alarm>,
 }
 
 /// Why the store did not do what it was asked to.
@@ -311,6 +341,25 @@ pub enum StoreError {
     /// This member is shutting down.
     #[error("the store is shutting down")]
     ShuttingDown,
+    /// Log, vote or identity of this member are damaged: under its old id it could split a quorum.
+    #[error(
+        "member {name:?} cannot come back as the member it was: {reason}. Remove it from the group, empty its directory, join anew"
+    )]
+    Damaged {
+        /// Name of the member.
+        name: String,
+        /// What was found.
+        reason: String,
+    },
+    /// This build is too old for the group.
+    #[error("{0}")]
+    Version(String),
+    /// The disks are nearly full: only what makes room is taken.
+    #[error("database space exceeded: {0}; only deletes and small changes are taken until there is room")]
+    NoSpace(String),
+    /// The state of this member is damaged; the next start builds it anew.
+    #[error("the state of this member is damaged: {0}")]
+    StateDamaged(String),
     /// Reading or writing the local disk failed.
     #[error("storage failure")]
     Storage(

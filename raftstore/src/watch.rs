@@ -194,7 +194,7 @@ impl Watch {
         }
         let (machine, range, from) = (self.machine.clone(), self.range.clone(), self.next);
         let read = self.runtime.spawn_blocking(move || machine.state().replay(&range, from));
-        match read.await.map_err(|_| StoreError::ShuttingDown)?? {
+        match read.await.map_err(|_| StoreError::ShuttingDown)?.inspect_err(|e| self.machine.note(e))? {
             Replay::Compacted(compacted) => Err(StoreError::Compacted { requested: from, compacted }),
             Replay::Events { through, .. } if through < from => Ok(None),
             Replay::Events { through, events } => {

@@ -60,6 +60,7 @@ async fn join_master(join: &Join, request: Request<Body>) -> Result<MasterRespon
         name: body.name.clone(),
         peer_address: peer.to_string(),
         client_address: format!("https://{address}"),
+        feature_level: body.feature_level,
     };
     let grant = join.store.add_member(member).await.map_err(|error| member_status(&error, &body.name))?;
     tracing::info!(name = %body.name, %address, token, "a master joins");

@@ -55,6 +55,7 @@ fn status(join: &Join) -> MasterStatus {
         applied_index: store.applied_index,
         db_size_bytes: store.db_size_bytes,
         disk: disk(join.pki.dir()),
+        alarms: store.alarms.into_iter().map(|alarm| alarm.message).collect(),
         resident_bytes: resident(),
         certificates: join.pki.certificates(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -31,6 +31,9 @@ pub struct MasterRequest {
     pub server_csr: String,
     /// Request for the peer certificate, PEM.
     pub peer_csr: String,
+    /// The newest feature level of the store that it knows.
+    #[serde(default)]
+    pub feature_level: u32,
 }
 
 /// What it gets.
@@ -135,6 +138,9 @@ pub struct MasterStatus {
     pub db_size_bytes: u64,
     /// The file system of its data directory.
     pub disk: Option<DiskInfo>,
+    /// What is wrong with it, or as the leader with the group, in words.
+    #[serde(default)]
+    pub alarms: Vec<String>,
     /// Resident memory of the process.
     pub resident_bytes: Option<u64>,
     /// Its certificates and those of the authorities.

@@ -8,7 +8,7 @@ use trireme_apiserver::ApiServer;
 use trireme_apiserver::pki::{self, MasterIdentity, Pki};
 use trireme_client::kubeconfig::Kubeconfig;
 use trireme_client::tls::CaPin;
-use trireme_raftstore::{Config, PeerTls, Store};
+use trireme_raftstore::{Config, PeerTls, Store, StoreError};
 
 use super::args::Args;
 use crate::admin::token::{self, Role};
@@ -44,7 +44,7 @@ pub async fn open(args: &Args, advertise: SocketAddr, joining: Option<(String, J
             tracing::info!(dir = %args.data_dir.display(), "this master is set up already; --init and --join are ignored");
         }
         let pki = signed(args, Pki::load(&pki_dir)?, &identity)?;
-        let store = Store::open(config(args, advertise, &pki)?).await.context("cannot open the store")?;
+        let store = Store::open(config(args, advertise, &pki)?).await.map_err(explain)?;
         return Ok(Opened { store, pki, identity, founded: false });
     }
     if args.init {
@@ -74,6 +74,19 @@ pub async fn open(args: &Args, advertise: SocketAddr, joining: Option<(String, J
         .await
         .context("the cluster let this master in, but its store cannot be opened")?;
     Ok(Opened { store, pki, identity, founded: false })
+}
+
+/// Why the store cannot be opened, and what to type where there is something.
+fn explain(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Damaged { name, reason } => anyhow::anyhow!(
+            "{name} cannot come back as the member it was, since it may have forgotten votes or acknowledged writes: {reason}\n\
+             The cluster's state is safe on the other masters. This takes it out of the cluster and removes what it has here:\n  \
+             trireme master reset\n\
+             Then let it join as a new member, with a token from another master: trireme token create --role master"
+        ),
+        other => anyhow::Error::new(other).context("cannot open the store"),
+    }
 }
 
 /// The keys, with certificates that are valid for as long as is asked for.

@@ -148,6 +148,7 @@ fn master(found: &Found<'_>, members: &[MemberInfo], answer: &Answer, newest: u6
         lag: Some(if leader { 0 } else { newest.saturating_sub(status.applied_index) }),
         db_size_bytes: Some(status.db_size_bytes),
         disk: status.disk,
+        alarms: status.alarms.clone(),
         resident_bytes: status.resident_bytes,
         certificate_seconds: own.map(|c| c.not_after - now).min(),
         version: Some(status.version.clone()),

@@ -82,6 +82,9 @@ impl Findings<'_> {
                     self.problem(name, reason.clone(), hint);
                 }
             }
+            for alarm in &master.alarms {
+                self.problem(name, alarm.clone(), "see docs/store.md");
+            }
             if master.role == "learner" {
                 self.warning(name, "still catches up, and has no vote yet", "wait; trireme member list shows its lag");
             }

@@ -123,6 +123,8 @@ pub struct Master {
     pub db_size_bytes: Option<u64>,
     /// File system of its data directory.
     pub disk: Option<DiskInfo>,
+    /// What is wrong with its store, in words.
+    pub alarms: Vec<String>,
     /// Resident memory of its process.
     pub resident_bytes: Option<u64>,
     /// Seconds until the first of its own certificates runs out.

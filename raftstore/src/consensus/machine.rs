@@ -1,5 +1,6 @@
 //! The applied state of this member and everyone who wants to know of it: readers, watchers, those who wait.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use super::TypeConfig;
 use super::convert;
 use crate::command::{Command, Outcome};
 use crate::faults::{self, Faults};
-use crate::machine::Applier;
+use crate::machine::{Applier, ApplyError};
 use crate::metrics::Metrics;
 use crate::storage::StorageError;
 use crate::storage::log::{LogEntry, Payload};
 use crate::storage::records::{AppliedRecord, MembersRecord};
 use crate::storage::snapshot::{self, SnapshotDir, StateSnapshot};
 use crate::storage::state::StateDb;
+use crate::storage::verify::Pace;
 use crate::types::Revision;
 use crate::watch::Hub;
 
@@ -51,18 +53,32 @@ pub(crate) struct Machine {
     hub: Hub,
     metrics: Metrics,
     faults: Faults,
+    /// The feature level that this build knows.
+    known: u32,
+    /// Hashes of the state at some of the newest log indexes, to be compared with the other members'.
+    marks: Mutex<VecDeque<Mark>>,
+    /// Why the state must not be used, once something was found.
+    damage: watch::Sender<Option<String>>,
 }
 
+/// A log index, and the hash of the state after that entry.
+pub(crate) type Mark = (u64, u128);
+
+/// Entries from one mark to the next, and how many marks are kept.
+const MARK_EVERY: u64 = 256;
+const MARKS: usize = 128;
+
 impl Machine {
+    /// Takes over a state that was opened, or is new.
     pub(crate) fn open(
         data_dir: PathBuf,
+        state: Arc<StateDb>,
         lineage: &str,
+        known: u32,
         hub: Hub,
         metrics: Metrics,
         faults: Faults,
     ) -> Result<Arc<Self>, StorageError> {
-        snapshot::clear(&data_dir)?;
-        let state = snapshot::open_state(&data_dir)?;
         match state.lineage()? {
             None => state.set_lineage(lineage)?,
             Some(found) if found == lineage => {}
@@ -71,6 +87,9 @@ impl Machine {
             }
         }
         let applied = state.applied()?;
+        if applied.meta.feature_level > known {
+            return Err(StorageError::TooNew(applied.meta.feature_level, known));
+        }
         let now = progress(&applied);
         Ok(Arc::new(Self {
             members: Mutex::new(state.members()?),
@@ -85,6 +104,9 @@ impl Machine {
             hub,
             metrics,
             faults,
+            known,
+            marks: Mutex::default(),
+            damage: watch::Sender::new(None),
         }))
     }
 
@@ -121,17 +143,17 @@ impl Machine {
     pub(crate) fn apply(&self, entries: Vec<LogEntry>) -> io::Result<Vec<Outcome>> {
         let Some(last) = entries.last().map(|e| e.at) else { return Ok(Vec::new()) };
         let state = self.state();
-        let mut applier = Applier::new(state.as_ref(), self.applied.lock().meta.clone());
+        let mut applier = Applier::new(state.as_ref(), self.applied.lock().meta.clone(), self.known);
         let mut outcomes = Vec::with_capacity(entries.len());
-        let mut members = None;
+        let (mut members, mut marks) = (None, Vec::new());
         for entry in entries {
             outcomes.push(match entry.payload {
                 Payload::Blank => Outcome::Done,
                 Payload::Command(bytes) => {
-                    let command = crate::command::Proposal(bytes).decode()?;
+                    let command = crate::command::Proposal(bytes).decode(self.known)?;
                     match matches!(command, Command::Txn(_)) && self.faults.skips(entry.at.index) {
                         true => Outcome::Done,
-                        false => applier.apply(command).map_err(io::Error::other)?,
+                        false => applier.apply(command).map_err(|error| self.apply_error(error))?,
                     }
                 }
                 Payload::Members(mut record) => {
@@ -140,6 +162,9 @@ impl Machine {
                     Outcome::Done
                 }
             });
+            if entry.at.index % MARK_EVERY == 0 {
+                marks.push((entry.at.index, applier.meta().hash()));
+            }
         }
         let (meta, changes) = applier.finish();
         let applied = AppliedRecord { at: Some(last), meta };
@@ -148,22 +173,85 @@ impl Machine {
             state.flush()?;
             faults::pause(self.faults.torn_apply);
         }
-        state.write(&changes, &applied, members.as_ref())?;
+        state.write(&changes, &applied, members.as_ref()).inspect_err(|e| self.note(e))?;
         if let Some(members) = members {
             *self.members.lock() = members;
         }
         let now = progress(&applied);
         *self.applied.lock() = applied;
+        self.mark(marks);
         self.metrics.applied.inc_by(outcomes.len() as u64);
         self.hub.publish(&changes, now.revision);
         self.progress.send_replace(now);
         Ok(outcomes)
     }
 
+    fn apply_error(&self, error: ApplyError<StorageError>) -> io::Error {
+        if let ApplyError::Base(error) = &error {
+            self.note(error);
+        }
+        io::Error::other(error)
+    }
+
+    fn mark(&self, new: Vec<Mark>) {
+        let mut marks = self.marks.lock();
+        marks.extend(new);
+        let surplus = marks.len().saturating_sub(MARKS);
+        marks.drain(..surplus);
+    }
+
+    /// Hashes of the state at some log indexes, the newest one last.
+    pub(crate) fn marks(&self) -> Vec<Mark> {
+        let mut marks: Vec<Mark> = self.marks.lock().iter().copied().collect();
+        let applied = self.applied.lock();
+        if applied.at.is_some() {
+            marks.push((applied.index(), applied.meta.hash()));
+        }
+        marks
+    }
+
+    /// Makes the hashes those of what is on disk, as if that had been applied.
+    #[cfg(test)]
+    pub(crate) fn forge_digest(&self) {
+        let mut applied = self.applied.lock();
+        applied.meta.digest.live = self.state().sum();
+    }
+
+    /// Notes that the state is damaged, if that is what the error says.
+    pub(crate) fn note(&self, error: &StorageError) {
+        if error.is_damage() {
+            self.set_damaged(error.to_string());
+        }
+    }
+
+    /// Notes why the state must not be used any more; the first reason counts.
+    pub(crate) fn set_damaged(&self, why: String) {
+        self.damage.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert(why);
+            first
+        });
+    }
+
+    /// Why the state must not be used, once something was found.
+    pub(crate) fn damage(&self) -> watch::Receiver<Option<String>> {
+        self.damage.subscribe()
+    }
+
+    /// Reads the whole state and compares it with what apply noted.
+    pub(crate) fn verify(&self, pace: Pace<'_>) -> Result<Option<AppliedRecord>, StorageError> {
+        self.state().verify(pace).inspect_err(|error| self.note(error))
+    }
+
+    /// Makes a checkpoint for a member that lost its state.
+    pub(crate) fn checkpoint(&self) -> Result<StateSnapshot, StorageError> {
+        snapshot::checkpoint(&self.data_dir, &self.state())
+    }
+
     /// Makes a checkpoint of the state, which from then on is what a lagging member gets.
     pub(crate) fn build_snapshot(&self) -> Result<StateSnapshot, StorageError> {
         let state = self.state();
-        let built = snapshot::checkpoint(&self.data_dir, &state)?;
+        let built = snapshot::checkpoint(&self.data_dir, &state).inspect_err(|e| self.note(e))?;
         self.note_durable(&built.applied);
         *self.snapshot.lock() = Some(built.clone());
         Ok(built)
@@ -196,6 +284,7 @@ impl Machine {
         *self.applied.lock() = applied;
         *self.snapshot.lock() = None;
         self.installed.store(true, Ordering::Release);
+        self.marks.lock().clear();
         self.hub.reset(now.revision);
         self.progress.send_replace(now);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt};
 use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
@@ -10,6 +11,9 @@ use openraft::{OptionalSend, Snapshot, SnapshotMeta};
 
 use super::machine::Machine;
 use super::{TypeConfig, convert};
+use crate::command::Outcome;
+use crate::storage::StorageError;
+use crate::storage::log::LogEntry;
 use crate::storage::snapshot::{SnapshotDir, StateSnapshot};
 
 /// Entries and bytes applied as one batch.
@@ -26,6 +30,28 @@ impl StateMachine {
     pub(crate) fn new(machine: Arc<Machine>) -> Self {
         Self { machine }
     }
+}
+
+/// How long to wait before a batch that the full disk refused is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(200);
+
+impl StateMachine {
+    /// A batch that the disk has no room for changes nothing: it is tried until there is.
+    async fn apply_when_there_is_room(&self, batch: Vec<LogEntry>) -> io::Result<Vec<Outcome>> {
+        loop {
+            match self.machine.apply(batch.clone()) {
+                Err(error) if is_full(&error) => {
+                    tracing::error!(%error, "the disk is full; applying waits for room");
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                applied => return applied,
+            }
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    error.get_ref().and_then(|e| e.downcast_ref::<StorageError>()).is_some_and(StorageError::is_full)
 }
 
 fn raft_snapshot(snapshot: StateSnapshot) -> SnapshotOf<TypeConfig, Arc<SnapshotDir>> {
@@ -68,7 +94,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     next = entries.next().now_or_never().flatten();
                 }
             }
-            let outcomes = self.machine.apply(batch)?;
+            let outcomes = self.apply_when_there_is_room(batch).await?;
             for (responder, outcome) in responders.into_iter().zip(outcomes) {
                 if let Some(responder) = responder {
                     responder.send(outcome);

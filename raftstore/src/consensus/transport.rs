@@ -21,7 +21,7 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -31,6 +31,7 @@ use crate::codec;
 use crate::metrics::Metrics;
 use crate::network::frames::{FrameReader, frame};
 use crate::network::peers::{Lane, PeerError, Peers, Target};
+use crate::network::server::DAMAGED;
 use crate::network::snapshots;
 use crate::network::wire::{AppendHead, AppendReply, SnapshotHead, TransferReply, VoteReply, encode_append, path};
 use crate::storage::records::{MemberInfo, VoteRecord};
@@ -59,6 +60,8 @@ pub(crate) struct Transport {
     pub(crate) metrics: Metrics,
     /// Bound on answers to votes.
     pub(crate) vote_timeout: Duration,
+    /// Told when another member found a snapshot of this one's state to be damaged.
+    pub(crate) suspect: Arc<Notify>,
 }
 
 /// The link to one other member.
@@ -68,6 +71,7 @@ pub(crate) struct PeerLink {
     lane: Lane,
     metrics: Metrics,
     vote_timeout: Duration,
+    suspect: Arc<Notify>,
     /// Streams of replication in a row that could not be opened, or heartbeats in a row without an answer.
     failures: u32,
     /// The stream of heartbeats, if one is open and nothing is unanswered on it.
@@ -88,6 +92,7 @@ impl Transport {
             lane,
             metrics: self.metrics.clone(),
             vote_timeout: self.vote_timeout,
+            suspect: self.suspect.clone(),
             failures: 0,
             pulse: None,
         }
@@ -361,6 +366,10 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         let body = snapshots::body(&head, snapshot.snapshot);
         let sent = async {
             let response = self.peers.send(&self.target, Lane::Snapshot, path::SNAPSHOT, body).await;
+            if let Err(PeerError::Refused { status: DAMAGED, reason, .. }) = &response {
+                tracing::error!(to = self.target.id, reason, "the snapshot was refused; verifying the state here");
+                self.suspect.notify_one();
+            }
             let response = response.map_err(|e| StreamingError::from(rpc_error(e)))?;
             let reply = response.into_body().collect().await.map_err(|e| network(e.to_string()))?;
             let vote: VoteRecord = codec::decode(&reply.to_bytes()).map_err(|e| network(e.to_string()))?;

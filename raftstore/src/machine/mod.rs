@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Command, Outcome};
 use crate::types::{Compare, Event, KeyValue, Op, OpResult, Revision, Txn, TxnResponse};
 
+pub(crate) mod digest;
 #[cfg(test)]
 mod scenarios;
 
 /// The newest feature level that this build understands.
-pub(crate) const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = 1;
 
 /// State of the store besides its keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +29,14 @@ pub(crate) struct Meta {
     pub(crate) next_member: u64,
     /// Committed feature level.
     pub(crate) feature_level: u32,
+    /// Hashes of the state.
+    pub(crate) digest: digest::Digest,
 }
 
 impl Default for Meta {
     fn default() -> Self {
         // Member 1 is the one that bootstraps the group.
-        Self { revision: 1, compacted: 0, next_member: 2, feature_level: 0 }
+        Self { revision: 1, compacted: 0, next_member: 2, feature_level: 0, digest: Default::default() }
     }
 }
 
@@ -98,8 +101,8 @@ pub(crate) trait Base {
 /// Why a command could not be applied. The member has to stop: to go on would be to diverge.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError<E> {
-    #[error("the group uses feature level {0}, this build knows only level {FEATURE_LEVEL}")]
-    FeatureLevel(u32),
+    #[error("the group uses feature level {0}, this build knows only level {1}")]
+    FeatureLevel(u32, u32),
     #[error(transparent)]
     Base(#[from] E),
 }
@@ -110,11 +113,18 @@ pub(crate) struct Applier<'a, B> {
     overlay: HashMap<Bytes, Option<Record>>,
     meta: Meta,
     changes: Vec<Change>,
+    /// The feature level that this build knows.
+    known: u32,
 }
 
 impl<'a, B: Base> Applier<'a, B> {
-    pub(crate) fn new(base: &'a B, meta: Meta) -> Self {
-        Self { base, overlay: HashMap::new(), meta, changes: Vec::new() }
+    pub(crate) fn new(base: &'a B, meta: Meta, known: u32) -> Self {
+        Self { base, overlay: HashMap::new(), meta, changes: Vec::new(), known }
+    }
+
+    /// The state as it is now, in the middle of the batch.
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.meta
     }
 
     /// The state and all changes after the batch.
@@ -134,7 +144,14 @@ impl<'a, B: Base> Applier<'a, B> {
                 self.meta.next_member += 1;
                 Outcome::Member(id)
             }
-            Command::RaiseFeatureLevel(level) if level > FEATURE_LEVEL => return Err(ApplyError::FeatureLevel(level)),
+            #[cfg(test)]
+            Command::Future => {
+                self.meta.next_member += 100;
+                Outcome::Done
+            }
+            Command::RaiseFeatureLevel(level) if level > self.known => {
+                return Err(ApplyError::FeatureLevel(level, self.known));
+            }
             Command::RaiseFeatureLevel(level) => {
                 self.meta.feature_level = self.meta.feature_level.max(level);
                 Outcome::Done
@@ -209,7 +226,9 @@ impl<'a, B: Base> Applier<'a, B> {
         self.meta.revision += 1;
         let revision = self.meta.revision;
         self.overlay.insert(key.clone(), after.clone());
-        self.changes.push(Change { key, revision, before, after, more: false });
+        let change = Change { key, revision, before, after, more: false };
+        self.meta.digest.change(&change);
+        self.changes.push(change);
         revision
     }
 

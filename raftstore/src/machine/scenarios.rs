@@ -144,7 +144,7 @@ fn run(script: &str) -> String {
                 None => batch = Some(vec![command(other)]),
             },
         }
-        let mut applier = Applier::new(&base, meta.clone());
+        let mut applier = Applier::new(&base, meta.clone(), super::FEATURE_LEVEL);
         let mut from = 0;
         for command in batch.take().unwrap() {
             match applier.apply(command) {

@@ -31,7 +31,7 @@ use super::wire::*;
 use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, TO_HEADER, snapshots};
 use crate::codec;
 use crate::consensus::{TypeConfig, convert};
-use crate::machine::FEATURE_LEVEL;
+use crate::storage::records::VoteRecord;
 use crate::storage::snapshot;
 use crate::store::node::Node;
 
@@ -41,6 +41,9 @@ const MAX_CONNECTIONS: usize = 512;
 const MAX_MESSAGE: usize = 64 << 20;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const WINDOW: u32 = 8 << 20;
+
+/// Answer to a snapshot that is damaged: the sender should look at its own state.
+pub(crate) const DAMAGED: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
 type Shared = State<Arc<Node>>;
 
@@ -128,6 +131,10 @@ fn router(node: Arc<Node>) -> Router {
         .route(path::REMOVE_MEMBER, post(remove_member))
         .route(path::UPDATE_MEMBER, post(update_member))
         .route(path::HELLO, post(hello))
+        .route(path::STATE, post(state))
+        .route(path::UPGRADE, post(upgrade))
+        .route(path::HASHES, post(hashes))
+        .route(path::DIFFERS, post(differs))
         .layer(middleware::from_fn_with_state(node.clone(), check))
         .with_state(node)
 }
@@ -157,8 +164,16 @@ async fn check(State(node): Shared, request: Request, next: Next) -> Answer {
 }
 
 /// Requests that the leader answers to members of the group only.
-const FOR_MEMBERS: [&str; 6] =
-    [path::FORWARD, path::READ_INDEX, path::MEMBERS, path::ADD_MEMBER, path::REMOVE_MEMBER, path::UPDATE_MEMBER];
+const FOR_MEMBERS: [&str; 8] = [
+    path::FORWARD,
+    path::READ_INDEX,
+    path::MEMBERS,
+    path::ADD_MEMBER,
+    path::REMOVE_MEMBER,
+    path::UPDATE_MEMBER,
+    path::STATE,
+    path::UPGRADE,
+];
 
 async fn append(State(node): Shared, request: Request) -> Answer {
     let heartbeats = request.headers().get(LANE_HEADER).is_some_and(|lane| lane == Lane::Control.name());
@@ -167,7 +182,7 @@ async fn append(State(node): Shared, request: Request) -> Answer {
         let body = super::pulse::replies(node, reader).map(|reply| reply.map(|r| frame(&codec::encode(&r))));
         return Ok(Body::from_stream(body).into_response());
     }
-    let requests = append_requests(reader);
+    let requests = append_requests(node.clone(), reader);
     let replies = node.raft.stream_append(requests).map(|result| match result {
         Ok(result) => Ok(convert::append_reply(result)),
         Err(fatal) => Err(std::io::Error::other(fatal.to_string())),
@@ -177,10 +192,16 @@ async fn append(State(node): Shared, request: Request) -> Answer {
 }
 
 /// Messages of replication, until the stream ends or one cannot be read.
-fn append_requests(reader: FrameReader<Body>) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
-    futures::stream::unfold(reader, |mut reader| async move {
+fn append_requests(
+    node: Arc<Node>,
+    reader: FrameReader<Body>,
+) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
+    futures::stream::unfold((node, reader), |(node, mut reader)| async move {
         let request = append_request(&mut reader).await?;
-        Some((request, reader))
+        // Behind a disk that does not answer, entries wait in the network and not in this member's memory.
+        let bytes = request.entries.iter().map(|e| convert::log_entry(e).weight()).sum();
+        node.writer.take_in(bytes).await;
+        Some((request, (node, reader)))
     })
 }
 
@@ -238,6 +259,12 @@ async fn install(State(node): Shared, request: Request) -> Answer {
     tracing::info!(at = ?head.at, files = head.files.len(), "receiving a snapshot");
     let dir = snapshot::fresh_dir(node.machine.data_dir());
     snapshots::receive_files(&mut reader, &head, &dir).await.map_err(broken)?;
+    let received = dir.clone();
+    let checked = tokio::task::spawn_blocking(move || snapshot::check_received(&received)).await.map_err(broken)?;
+    if let Err(error) = checked {
+        tracing::error!(%error, "refusing a snapshot");
+        return Err(Refusal(DAMAGED, error.to_string()));
+    }
     let meta = SnapshotMeta {
         last_log_id: head.at.map(convert::log_id),
         last_membership: convert::stored_membership(&head.members),
@@ -245,6 +272,41 @@ async fn install(State(node): Shared, request: Request) -> Answer {
     let snapshot = Snapshot { meta, snapshot: dir };
     let response = node.raft.install_full_snapshot(convert::vote(head.vote), snapshot).await.map_err(broken)?;
     answer(&convert::vote_record(&response.vote))
+}
+
+/// Hands out the whole state to a member that lost its own.
+async fn state(State(node): Shared, request: Request) -> Answer {
+    let m: StateMessage = message(request).await?;
+    node.check_running().map_err(broken)?;
+    if m.leader_only && !node.leads() {
+        return Err(broken("this member does not lead"));
+    }
+    let machine = node.machine.clone();
+    let built = tokio::task::spawn_blocking(move || machine.checkpoint()).await.map_err(broken)?.map_err(broken)?;
+    if built.applied.index() < m.at_least {
+        return Err(broken(format!("this member has only applied up to entry {}", built.applied.index())));
+    }
+    let vote = VoteRecord { term: 0, node: 0, committed: false };
+    let files = built.dir.files().map_err(broken)?;
+    let head = SnapshotHead { vote, at: built.applied.at, members: built.members, files };
+    tracing::info!(at = ?head.at, "handing out the state to a member that lost its own");
+    Ok(Body::new(snapshots::body(&head, built.dir)).into_response())
+}
+
+async fn upgrade(State(node): Shared, request: Request) -> Answer {
+    let _ = request.into_body().collect().await;
+    let reply: UpgradeReply = node.upgrade_here().await;
+    answer(&reply)
+}
+
+async fn hashes(State(node): Shared, request: Request) -> Answer {
+    let _ = request.into_body().collect().await;
+    answer(&node.hashes_here())
+}
+
+async fn differs(State(node): Shared, request: Request) -> Answer {
+    node.differs_here(message(request).await?);
+    answer(&())
 }
 
 async fn forward(State(node): Shared, request: Request) -> Answer {
@@ -257,7 +319,9 @@ async fn read_index(State(node): Shared, _request: Request) -> Answer {
     answer(&reply)
 }
 
-async fn members(State(node): Shared, _request: Request) -> Answer {
+async fn members(State(node): Shared, request: Request) -> Answer {
+    let from = header(request.headers(), FROM_HEADER)?.parse().map_err(|_| broken("sender"))?;
+    node.note_report(from, message(request).await?);
     let reply: MembersReply = match node.leads() {
         true => Ok(node.members_here()),
         false => Err(AdminError::NotLeader),
@@ -286,5 +350,5 @@ async fn update_member(State(node): Shared, request: Request) -> Answer {
 async fn hello(State(node): Shared, request: Request) -> Answer {
     // Nothing is in the body; reading it to its end keeps the connection usable.
     let _ = request.into_body().collect().await;
-    answer(&HelloReply { id: node.identity.id, feature_level: FEATURE_LEVEL })
+    answer(&HelloReply { id: node.identity.id, feature_level: node.config.feature_level })
 }

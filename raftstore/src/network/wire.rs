@@ -8,6 +8,7 @@ use crate::command::{Outcome, Proposal};
 use crate::config::{JoinGrant, NewMember};
 use crate::storage::log::LogEntry;
 use crate::storage::records::{LogPosition, MembersRecord, VoteRecord};
+use crate::storage::room::Room;
 use crate::types::{Member, MemberId, StoreError};
 
 /// Paths of the requests.
@@ -24,6 +25,10 @@ pub(crate) mod path {
     pub(crate) const REMOVE_MEMBER: &str = "/v1/members/remove";
     pub(crate) const UPDATE_MEMBER: &str = "/v1/members/update";
     pub(crate) const HELLO: &str = "/v1/hello";
+    pub(crate) const STATE: &str = "/v1/state";
+    pub(crate) const UPGRADE: &str = "/v1/upgrade";
+    pub(crate) const HASHES: &str = "/v1/hashes";
+    pub(crate) const DIFFERS: &str = "/v1/differs";
 }
 
 /// Asks for a vote, or whether one would be given.
@@ -92,6 +97,7 @@ pub(crate) enum ForwardReply {
     Done(Outcome),
     NotTaken,
     Failed { reason: String, maybe_applied: bool },
+    NoSpace(String),
 }
 
 /// Errors of changes of membership, for which the cause has to reach the caller.
@@ -116,6 +122,7 @@ pub(crate) type ReadIndexReply = Result<u64, String>;
 pub(crate) type MembersReply = Result<Vec<Member>, AdminError>;
 pub(crate) type AddMemberReply = Result<JoinGrant, AdminError>;
 pub(crate) type RemoveMemberReply = Result<(), AdminError>;
+pub(crate) type UpgradeReply = Result<u32, AdminError>;
 pub(crate) type AddMemberMessage = NewMember;
 
 /// A member says that its addresses changed.
@@ -131,6 +138,45 @@ pub(crate) struct UpdateMemberMessage {
 pub(crate) struct HelloReply {
     pub(crate) id: MemberId,
     pub(crate) feature_level: u32,
+}
+
+/// Asks for a whole state, by a member that lost its own. The answer is a `SnapshotHead` and the files.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct StateMessage {
+    /// Log index that it has to contain.
+    pub(crate) at_least: u64,
+    /// Whether only the leader's will do.
+    pub(crate) leader_only: bool,
+}
+
+/// What a member tells the leader of itself, each time that it asks who the members are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) room: Room,
+    /// Its disk does not answer in time.
+    pub(crate) stalled: bool,
+    /// The newest feature level that it knows.
+    pub(crate) feature_level: u32,
+}
+
+impl Report {
+    /// Whether its disk is fit for a leader.
+    pub(crate) fn is_well(&self) -> bool {
+        self.room == Room::Enough && !self.stalled
+    }
+}
+
+/// Hashes of the state of a member at some log indexes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HashesReply {
+    pub(crate) marks: Vec<(u64, u128)>,
+}
+
+/// The leader says what hash most members have at a log index, or that there is no majority and each should verify.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct DiffersMessage {
+    pub(crate) index: u64,
+    pub(crate) hash: Option<u128>,
 }
 
 /// Encodes an append: the head, then each entry as the log has it.
@@ -169,6 +215,7 @@ pub(crate) fn decode_append(message: &Bytes) -> Result<(AppendHead, Vec<LogEntry
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::command::Command;
     use crate::storage::log::Payload;
 
     #[test]
@@ -178,7 +225,7 @@ mod tests {
         let head = AppendHead { vote, prev: Some(at(6)), commit: None, count: 2 };
         let entries = vec![
             LogEntry { at: at(7), payload: Payload::Blank },
-            LogEntry { at: at(8), payload: Payload::Command("command".into()) },
+            LogEntry { at: at(8), payload: Payload::Command(Proposal::new(&Command::Compact(7)).0) },
         ];
         let bytes: Bytes = encode_append(&head, &entries).into();
         assert_eq!(decode_append(&bytes).unwrap(), (head, entries));

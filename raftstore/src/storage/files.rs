@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::StorageError;
+use crate::codec;
 use crate::types::MemberId;
 
 /// How a member came to be.
@@ -27,14 +28,25 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     pub(crate) lineage: String,
     pub(crate) origin: Origin,
+    /// Checksum of all that is above.
+    #[serde(default)]
+    pub(crate) checksum: u32,
 }
 
 const IDENTITY: &str = "member";
-const IDENTITY_FORMAT: u32 = 1;
+const IDENTITY_FORMAT: u32 = 2;
 
 impl Identity {
     pub(crate) fn new(id: MemberId, name: &str, lineage: &str, origin: Origin) -> Self {
-        Self { format: IDENTITY_FORMAT, id, name: name.into(), lineage: lineage.into(), origin }
+        let mut identity =
+            Self { format: IDENTITY_FORMAT, id, name: name.into(), lineage: lineage.into(), origin, checksum: 0 };
+        identity.checksum = identity.sum();
+        identity
+    }
+
+    fn sum(&self) -> u32 {
+        let Self { format, id, name, lineage, origin, .. } = self;
+        codec::checksum(&[&codec::encode(&(format, id, name, lineage, origin))])
     }
 
     /// Whether a directory holds a member.
@@ -49,7 +61,8 @@ impl Identity {
         let identity: Identity =
             serde_json::from_slice(&text).map_err(|e| StorageError::Damaged(format!("{}: {e}", path.display())))?;
         match identity.format {
-            IDENTITY_FORMAT => Ok(identity),
+            IDENTITY_FORMAT if identity.checksum == identity.sum() => Ok(identity),
+            IDENTITY_FORMAT => Err(StorageError::Damaged(format!("{}: checksum mismatch", path.display()))),
             other => Err(StorageError::Damaged(format!("{}: unknown format {other}", path.display()))),
         }
     }

@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 use parking_lot::Mutex;
-use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Options, ReadOptions};
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options, ReadOptions};
 
 use super::StorageError;
 use super::records::{LogPosition, MembersRecord, VoteRecord};
+use super::wal::{self, End};
 use crate::codec::{self, CodecError};
+use crate::command::{PROPOSAL_HEAD, Proposal};
 
 /// Entries and bytes that stay in memory although they are in the database.
 const TAIL_ENTRIES: usize = 8_192;
@@ -53,16 +55,18 @@ impl LogEntry {
         ENTRY_OVERHEAD + if let Payload::Command(bytes) = &self.payload { bytes.len() } else { 0 }
     }
 
-    /// Version, kind, term, node and index, then the payload. The same bytes go to disk and to the other members.
+    /// Version, kind, checksum, term, node and index, then the payload. The same bytes go to disk and to the other
+    /// members. The checksum covers all but the body of a command, which has one of its own that is older.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let (kind, size) = match &self.payload {
             Payload::Blank => (0, 0),
             Payload::Command(bytes) => (1, bytes.len()),
             Payload::Members(_) => (2, 256),
         };
-        let mut out = Vec::with_capacity(26 + size);
+        let mut out = Vec::with_capacity(HEAD + size);
         out.put_u8(codec::VERSION);
         out.put_u8(kind);
+        out.put_u32(0);
         out.put_u64(self.at.term);
         out.put_u64(self.at.node);
         out.put_u64(self.at.index);
@@ -71,30 +75,49 @@ impl LogEntry {
             Payload::Command(bytes) => out.extend_from_slice(bytes),
             Payload::Members(members) => codec::append(&mut out, members.as_ref()),
         }
+        let sum = entry_checksum(&out);
+        out[2..6].copy_from_slice(&sum.to_be_bytes());
         out
     }
 
-    /// Decodes an entry; a command's bytes are shared with the input.
+    /// Whether a command is still what was proposed. Everything else is small and checked when it is decoded.
+    pub(crate) fn check(&self) -> Result<(), CodecError> {
+        if let Payload::Command(bytes) = &self.payload { Proposal::check(bytes) } else { Ok(()) }
+    }
+
+    /// Decodes an entry that is as it was encoded; a command's bytes are shared with the input.
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, CodecError> {
-        match bytes.first() {
-            Some(&codec::VERSION) => {}
-            Some(other) => return Err(CodecError::UnknownVersion(*other)),
-            None => return Err(CodecError::Truncated),
+        let found = bytes.get(2..6).ok_or(CodecError::Truncated)?;
+        if bytes.len() < HEAD {
+            return Err(CodecError::Truncated);
         }
-        let number = |at: usize| -> Result<u64, CodecError> {
-            let part = bytes.get(at..at + 8).and_then(|b| b.first_chunk::<8>());
-            part.map(|b| u64::from_be_bytes(*b)).ok_or(CodecError::Truncated)
-        };
-        let at = LogPosition { term: number(2)?, node: number(10)?, index: number(18)? };
-        let body = bytes.slice(26..);
+        if found != entry_checksum(bytes).to_be_bytes() {
+            return Err(CodecError::Checksum("a log entry"));
+        }
+        if bytes[0] != codec::VERSION {
+            return Err(CodecError::UnknownVersion(bytes[0]));
+        }
+        let number = |at: usize| bytes[at..at + 8].iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        let at = LogPosition { term: number(6), node: number(14), index: number(22) };
+        let body = bytes.slice(HEAD..);
         let payload = match bytes[1] {
             0 => Payload::Blank,
             1 => Payload::Command(body),
             2 => Payload::Members(Box::new(codec::take(&body)?.0)),
             _ => return Err(CodecError::Invalid("unknown kind of log entry")),
         };
-        Ok(Self { at, payload })
+        let entry = Self { at, payload };
+        entry.check()?;
+        Ok(entry)
     }
+}
+
+/// Bytes before the payload of an encoded entry.
+const HEAD: usize = 30;
+
+fn entry_checksum(bytes: &[u8]) -> u32 {
+    let end = if bytes[1] == 1 { bytes.len().min(HEAD + PROPOSAL_HEAD) } else { bytes.len() };
+    codec::checksum(&[&bytes[..2], &bytes[6..end]])
 }
 
 /// What is known of the log in memory.
@@ -109,6 +132,17 @@ pub(super) struct LogIndex {
 }
 
 impl LogIndex {
+    fn read(db: &DB) -> Result<Self, StorageError> {
+        Ok(Self {
+            vote: read(db, VOTE)?,
+            committed: read(db, COMMITTED)?,
+            purged: read(db, PURGED)?,
+            last: None,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+        })
+    }
+
     fn tail_first(&self) -> u64 {
         self.tail.front().map_or_else(|| next(self.last), |(_, e)| e.at.index)
     }
@@ -168,11 +202,32 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Opens the log, which is created if it is not there.
-    pub(crate) fn open(path: &Path) -> Result<Arc<Self>, StorageError> {
+    /// Opens the log, which is created if it is not there and need not be, and reads all of it: what is damaged must
+    /// not be found when it is needed.
+    pub(crate) fn open(path: &Path, must_exist: bool) -> Result<Arc<Self>, StorageError> {
+        let recovery = match wal::end(path)? {
+            End::Whole => DBRecoveryMode::TolerateCorruptedTailRecords,
+            End::Torn => {
+                tracing::warn!("the last write before a crash is incomplete; nobody was told of it");
+                DBRecoveryMode::PointInTime
+            }
+            End::Damaged => return Err(StorageError::Damaged("a record of the write-ahead log".into())),
+        };
+        let db = Self::open_database(path, must_exist, recovery)?;
+        let log = Self { index: Mutex::new(LogIndex::read(&db)?), db };
+        log.verify()?;
+        Ok(Arc::new(log))
+    }
+
+    /// By default RocksDB drops, without a word, all that follows the first damaged record of its write-ahead log: for
+    /// this log that would be to forget votes and entries that were acknowledged.
+    fn open_database(path: &Path, must_exist: bool, recovery: DBRecoveryMode) -> Result<DB, rocksdb::Error> {
         let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
+        options.create_if_missing(!must_exist);
+        options.create_missing_column_families(!must_exist);
+        options.set_paranoid_checks(true);
+        options.set_wal_recovery_mode(recovery);
+        options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_background_jobs(2);
         options.set_max_total_wal_size(128 << 20);
         options.set_keep_log_file_num(2);
@@ -184,37 +239,39 @@ impl Log {
             options.set_write_buffer_size(8 << 20);
             ColumnFamilyDescriptor::new(name, options)
         };
-        let families = [LOG_CF, META_CF].map(family);
-        let db = DB::open_cf_descriptors(&options, path, families)?;
-        let index = LogIndex {
-            vote: read(&db, VOTE)?,
-            committed: read(&db, COMMITTED)?,
-            purged: read(&db, PURGED)?,
-            last: None,
-            tail: VecDeque::new(),
-            tail_bytes: 0,
-        };
-        let log = Self { db, index: Mutex::new(index) };
-        let last = log.last_in_database()?;
-        let mut index = log.index.lock();
-        index.last = last.max(index.purged);
-        drop(index);
-        Ok(Arc::new(log))
+        DB::open_cf_descriptors(&options, path, [LOG_CF, META_CF].map(family))
+    }
+
+    /// Reads every entry: they have to be intact and without gaps. Tells the index where they end.
+    fn verify(&self) -> Result<(), StorageError> {
+        let (committed, (purged, _)) = (self.committed(), self.ends());
+        let mut last = purged;
+        let mut it = self.db.raw_iterator_cf(self.cf(LOG_CF));
+        it.seek_to_first();
+        while let Some((key, value)) = it.item() {
+            let damaged = |why: String| Err(StorageError::Damaged(format!("log entry {}: {why}", next(last))));
+            let entry = match LogEntry::decode(&Bytes::copy_from_slice(value)) {
+                Ok(entry) => entry,
+                Err(error) => return damaged(error.to_string()),
+            };
+            let index = entry.at.index;
+            if key != index.to_be_bytes() || index != next(last) || last.is_some_and(|l| l.term > entry.at.term) {
+                return damaged(format!("found {:?} after {last:?}", entry.at));
+            }
+            last = Some(entry.at);
+            it.next();
+        }
+        it.status()?;
+        // Entries are written before it is noted that they are committed, and committed ones are never cut off.
+        if committed.map(|at| at.index) > last.map(|at| at.index) {
+            return Err(StorageError::Damaged(format!("the log ends at {last:?} although {committed:?} is committed")));
+        }
+        self.index.lock().last = last;
+        Ok(())
     }
 
     pub(super) fn cf(&self, name: &str) -> &ColumnFamily {
         self.db.cf_handle(name).expect("column families are opened together")
-    }
-
-    fn last_in_database(&self) -> Result<Option<LogPosition>, StorageError> {
-        let mut it = self.db.raw_iterator_cf(self.cf(LOG_CF));
-        it.seek_to_last();
-        let last = match it.value() {
-            Some(bytes) => Some(LogEntry::decode(&Bytes::copy_from_slice(bytes))?.at),
-            None => None,
-        };
-        it.status()?;
-        Ok(last)
     }
 
     /// The lineage that the log belongs to; none in a new one.
@@ -265,6 +322,17 @@ impl Log {
             }
             (found, tail_first, end)
         };
+        if let Some(damaged) = from_tail.iter().find(|e| e.check().is_err()) {
+            // What came from the network and what is on disk was intact: this is the machine's memory.
+            let index = damaged.at.index;
+            tracing::error!(index, "an entry was damaged in memory; reading it from disk");
+            let found = self.read_database(range.start..end, max_bytes)?;
+            let reached = found.last().map_or(range.start, |e| e.at.index + 1);
+            if reached > index {
+                return Ok(found);
+            }
+            return Err(StorageError::Damaged(format!("log entry {index} was damaged in memory")));
+        }
         if range.start >= tail_first || range.start >= end {
             return Ok(from_tail);
         }
@@ -296,6 +364,14 @@ impl Log {
         }
         it.status()?;
         Ok(found)
+    }
+
+    /// Replaces an entry in memory only.
+    #[cfg(test)]
+    pub(crate) fn damage_in_memory(&self, entry: LogEntry) {
+        let mut index = self.index.lock();
+        let place = index.tail.iter_mut().find(|(_, e)| e.at == entry.at);
+        place.expect("in memory").1 = entry;
     }
 
     /// Bytes of all files of the database and its memory tables.

@@ -1,18 +1,20 @@
 //! The one thread that writes the log. It takes whatever has gathered, writes it as one batch with one fsync, and then
 //! tells everybody who waited: a group commit. Votes, appends, truncations and purges keep their order.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rocksdb::{WriteBatch, WriteOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::StorageError;
 use super::log::{COMMITTED, LOG_CF, Log, LogEntry, META_CF, PURGED, VOTE};
 use super::records::{LogPosition, VoteRecord};
+use super::room::Space;
 use crate::codec;
 use crate::faults::{self, Faults};
 
@@ -20,6 +22,12 @@ use crate::faults::{self, Faults};
 const QUEUE: usize = 4_096;
 /// Bytes of one batch.
 const BATCH_BYTES: usize = 16 << 20;
+
+/// Bytes of entries from other members that may wait for the disk. When nothing is written any more, the leader opens one
+/// stream after the other, and each would bring as much as it may.
+const BACKLOG_BYTES: u64 = 64 << 20;
+/// How often a full disk is looked at again.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Told once an append is on disk, or has failed.
 pub(crate) type Appended = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -43,6 +51,30 @@ pub(crate) struct LogWriter {
     jobs: mpsc::Sender<Job>,
     numbers: AtomicU64,
     thread: parking_lot::Mutex<Option<JoinHandle<()>>>,
+    pulse: Arc<Pulse>,
+}
+
+/// How the thread gets on.
+struct Pulse {
+    begin: Instant,
+    /// Microseconds after `begin` at which it took up what it is at; 0 if it waits for work.
+    busy_since: AtomicU64,
+    /// Bytes of entries that came from other members since something was last written.
+    backlog: AtomicU64,
+    /// Counts what was written.
+    written: watch::Sender<u64>,
+}
+
+impl Pulse {
+    fn busy(&self) {
+        self.busy_since.store((self.begin.elapsed().as_micros() as u64).max(1), Ordering::Release);
+    }
+
+    fn idle(&self) {
+        self.busy_since.store(0, Ordering::Release);
+        self.backlog.store(0, Ordering::Release);
+        self.written.send_modify(|count| *count += 1);
+    }
 }
 
 fn stopped<T>(_: T) -> io::Error {
@@ -54,14 +86,43 @@ impl LogWriter {
     pub(crate) fn start(
         log: Arc<Log>,
         observe: ObserveSync,
+        space: Arc<Space>,
         durable: EnsureDurable,
         faults: Faults,
     ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let mut writer = Writer { log: log.clone(), observe, durable, faults, failed: None };
+        let pulse = Arc::new(Pulse {
+            begin: Instant::now(),
+            busy_since: 0.into(),
+            backlog: 0.into(),
+            written: watch::Sender::new(0),
+        });
+        let held = VecDeque::new();
+        let mut writer =
+            Writer { log: log.clone(), observe, durable, space, pulse: pulse.clone(), held, faults, failed: None };
         let run = move || writer.run(queue);
         let thread = std::thread::Builder::new().name("raft-log".into()).spawn(run)?;
-        Ok(Self { log, jobs, numbers: AtomicU64::new(1), thread: parking_lot::Mutex::new(Some(thread)) })
+        let thread = parking_lot::Mutex::new(Some(thread));
+        Ok(Self { log, jobs, numbers: AtomicU64::new(1), thread, pulse })
+    }
+
+    /// For how long the thread has been at one batch: how long the disk has not answered.
+    pub(crate) fn busy_for(&self) -> Duration {
+        match self.pulse.busy_since.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            since => self.pulse.begin.elapsed().saturating_sub(Duration::from_micros(since)),
+        }
+    }
+
+    /// Waits until more entries from other members may be taken in.
+    pub(crate) async fn take_in(&self, bytes: usize) {
+        let mut written = self.pulse.written.subscribe();
+        while self.pulse.backlog.load(Ordering::Acquire) > BACKLOG_BYTES {
+            if written.changed().await.is_err() {
+                break;
+            }
+        }
+        self.pulse.backlog.fetch_add(bytes as u64, Ordering::AcqRel);
     }
 
     pub(crate) fn log(&self) -> &Arc<Log> {
@@ -121,6 +182,10 @@ struct Writer {
     observe: ObserveSync,
     durable: EnsureDurable,
     faults: Faults,
+    space: Arc<Space>,
+    pulse: Arc<Pulse>,
+    /// What waits for room on the disk, in order.
+    held: VecDeque<Job>,
     /// The first failure. After a failed fsync nobody knows what is on disk, so nothing is written any more.
     failed: Option<String>,
 }
@@ -136,14 +201,18 @@ struct Waiting {
 
 impl Writer {
     fn run(&mut self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(job) = queue.blocking_recv() {
+        while let Some(job) = self.next(&mut queue) {
+            self.pulse.busy();
             let mut batch = WriteBatch::default();
             let mut waiting = Waiting::default();
             self.add(&mut batch, &mut waiting, job);
             while batch.size_in_bytes() < BATCH_BYTES && !waiting.stop {
-                match queue.try_recv() {
-                    Ok(job) => self.add(&mut batch, &mut waiting, job),
-                    Err(_) => break,
+                if self.space.exhausted() {
+                    break;
+                }
+                match self.held.pop_front().or_else(|| queue.try_recv().ok()) {
+                    Some(job) => self.add(&mut batch, &mut waiting, job),
+                    None => break,
                 }
             }
             if self.faults.ack_before_fsync.is_some() {
@@ -152,8 +221,25 @@ impl Writer {
             }
             self.write(batch, &waiting);
             self.tell(waiting);
+            self.pulse.idle();
             if self.stopped(&mut queue) {
                 return;
+            }
+        }
+    }
+
+    /// The next job. On a full disk only votes are written, which is what the reserve was kept for: what is not written
+    /// is not acknowledged, and nobody waits for it but those who would have to wait anyway.
+    fn next(&mut self, queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        loop {
+            if !self.space.exhausted() {
+                return self.held.pop_front().or_else(|| queue.blocking_recv());
+            }
+            match queue.try_recv() {
+                Ok(job @ (Job::Vote { .. } | Job::Stop)) => return Some(job),
+                Ok(job) => self.held.push_back(job),
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(FULL_PAUSE),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
             }
         }
     }
@@ -172,6 +258,12 @@ impl Writer {
         match job {
             Job::Append { number, entries, appended } => {
                 for entry in entries {
+                    if let Err(error) = entry.check() {
+                        // Written and sent on it would be taken for what was proposed.
+                        let why = format!("entry {} was damaged in memory: {error}", entry.at.index);
+                        tracing::error!(why, "this member stops");
+                        self.failed.get_or_insert(why);
+                    }
                     batch.put_cf(log, entry.at.index.to_be_bytes(), entry.encode());
                 }
                 waiting.number = number;
@@ -243,15 +335,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::log::Payload;
     use super::*;
+    use crate::command::{Command, Proposal};
 
     fn entry(term: u64, index: u64) -> LogEntry {
-        let payload = Payload::Command(format!("{term}/{index}").into_bytes().into());
+        let payload = Payload::Command(Proposal::new(&Command::Compact(index)).0);
         LogEntry { at: LogPosition { term, node: 1, index }, payload }
     }
 
     fn start(dir: &std::path::Path) -> LogWriter {
-        let log = Log::open(dir).unwrap();
-        LogWriter::start(log, Box::new(|_| {}), Box::new(|_| Ok(())), Faults::default()).unwrap()
+        let log = Log::open(dir, false).unwrap();
+        let space = Space::open(dir, &Default::default()).unwrap();
+        LogWriter::start(log, Box::new(|_| {}), space.into(), Box::new(|_| Ok(())), Faults::default()).unwrap()
     }
 
     async fn append(writer: &LogWriter, entries: Vec<LogEntry>) {
@@ -294,6 +388,51 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_crash_after_cutting_off_leaves_one_log_without_gaps() {
+        let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let writer = start(dir.path());
+        append(&writer, (0..10).map(|i| entry(1, i)).collect()).await;
+        writer.truncate_after(Some(entry(1, 5).at)).await.unwrap();
+        append(&writer, vec![entry(2, 6), entry(2, 7)]).await;
+        writer.save_committed(entry(2, 7).at).await.unwrap();
+        writer.truncate_after(None).await.unwrap();
+        // What was acknowledged is on disk; whether the last truncation is does not matter, but it is all or nothing.
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            let path = file.unwrap().path();
+            std::fs::copy(&path, crashed.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let expected = (0..6).map(|i| (1, i)).chain([(2, 6), (2, 7)]).collect::<Vec<_>>();
+        match Log::open(crashed.path(), true) {
+            Ok(log) => {
+                let found: Vec<_> =
+                    log.read(0..100, usize::MAX).unwrap().iter().map(|e| (e.at.term, e.at.index)).collect();
+                assert_eq!(found, expected);
+            }
+            // That what is committed was cut off is noticed: no leader does that.
+            Err(error) => assert!(error.to_string().contains("is committed"), "{error}"),
+        }
+        writer.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_changed_in_memory_is_neither_read_nor_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = start(dir.path());
+        append(&writer, vec![entry(1, 0), entry(1, 1)]).await;
+        let mut wrong = Proposal::new(&Command::Compact(7)).0.to_vec();
+        wrong[12 - 2] ^= 1;
+        let wrong = LogEntry { at: entry(1, 1).at, payload: Payload::Command(wrong.into()) };
+        writer.log().damage_in_memory(wrong.clone());
+        assert_eq!(writer.log().read(0..9, usize::MAX).unwrap(), [entry(1, 0), entry(1, 1)], "it is read from disk");
+        let (done, wait) = oneshot::channel();
+        let next = LogEntry { at: entry(1, 2).at, ..wrong };
+        writer.append(vec![next], Box::new(move |r| done.send(r).unwrap())).await.unwrap();
+        assert!(wait.await.unwrap().unwrap_err().to_string().contains("damaged in memory"));
+        assert!(writer.log().read(2..9, usize::MAX).is_err(), "nowhere is it as it was");
+        writer.stop().await;
+    }
+
+    #[tokio::test]
     async fn purge_beyond_the_end_leaves_an_empty_log() {
         let dir = tempfile::tempdir().unwrap();
         let writer = start(dir.path());
@@ -310,6 +449,8 @@ mod tests {
         let mut bytes = entry(1, 1).encode();
         assert_eq!(LogEntry::decode(&bytes.clone().into()).unwrap(), entry(1, 1));
         bytes[0] = 9;
+        let sum = codec::checksum(&[&bytes[..2], &bytes[6..30 + crate::command::PROPOSAL_HEAD]]);
+        bytes[2..6].copy_from_slice(&sum.to_be_bytes());
         assert!(matches!(LogEntry::decode(&bytes.into()), Err(codec::CodecError::UnknownVersion(9))));
         assert!(LogEntry::decode(&vec![codec::VERSION, 1, 0].into()).is_err());
     }

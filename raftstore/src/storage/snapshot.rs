@@ -9,6 +9,7 @@ use rocksdb::checkpoint::Checkpoint;
 use super::records::{AppliedRecord, MembersRecord};
 use super::state::StateDb;
 use super::{StorageError, files};
+use crate::codec;
 
 const POINTER: &str = "state";
 const SNAPSHOTS: &str = "snapshots";
@@ -78,7 +79,7 @@ pub(crate) fn checkpoint(data_dir: &Path, state: &StateDb) -> Result<StateSnapsh
 
 /// Reads how far the state in a directory goes.
 pub(crate) fn describe(dir: Arc<SnapshotDir>) -> Result<StateSnapshot, StorageError> {
-    let state = StateDb::open(dir.path())?;
+    let state = StateDb::open(dir.path(), false)?;
     let (applied, members) = (state.applied()?, state.members()?);
     drop(state);
     Ok(StateSnapshot { dir, applied, members })
@@ -91,21 +92,51 @@ fn state_dir(data_dir: &Path, number: u64) -> PathBuf {
 fn current_number(data_dir: &Path) -> Result<Option<u64>, StorageError> {
     let Some(content) = files::read_optional(&data_dir.join(POINTER))? else { return Ok(None) };
     let text = String::from_utf8_lossy(&content);
-    let number = text.trim().strip_prefix("state-").and_then(|n| n.parse().ok());
-    number.map(Some).ok_or_else(|| StorageError::Damaged(format!("pointer file says {text:?}")))
+    let number = || {
+        let (name, sum) = text.trim().rsplit_once(' ')?;
+        let number = name.strip_prefix("state-")?.parse().ok()?;
+        (sum == checksum(name)).then_some(number)
+    };
+    number().map(Some).ok_or_else(|| StorageError::Damaged(format!("pointer file says {text:?}")))
 }
 
-/// Opens the state of a member, which is created if there is none, and removes states that are not current.
+fn checksum(name: &str) -> String {
+    format!("{:08x}", codec::checksum(&[name.as_bytes()]))
+}
+
+fn point_to(data_dir: &Path, number: u64) -> Result<(), StorageError> {
+    let name = format!("state-{number}");
+    files::write_whole(data_dir, POINTER, format!("{name} {}\n", checksum(&name)).as_bytes())
+}
+
+/// A number that no state in the directory has.
+fn next_number(data_dir: &Path) -> Result<u64, StorageError> {
+    let what = |e| StorageError::io(data_dir.display().to_string(), e);
+    let mut highest = 0;
+    for entry in fs::read_dir(data_dir).map_err(what)? {
+        let name = entry.map_err(what)?.file_name();
+        let number = name.to_str().and_then(|n| n.strip_prefix("state-")?.parse().ok());
+        highest = highest.max(number.unwrap_or(0));
+    }
+    Ok(highest + 1)
+}
+
+/// Whether a state was ever there.
+pub(crate) fn has_state(data_dir: &Path) -> Result<bool, StorageError> {
+    Ok(files::read_optional(&data_dir.join(POINTER))?.is_some())
+}
+
+/// Makes a new, empty state the current one.
+pub(crate) fn create_state(data_dir: &Path) -> Result<(), StorageError> {
+    let number = next_number(data_dir)?;
+    StateDb::open(&state_dir(data_dir, number), true)?.flush()?;
+    point_to(data_dir, number)
+}
+
+/// Opens the current state of a member, and removes states that are not current.
 pub(crate) fn open_state(data_dir: &Path) -> Result<Arc<StateDb>, StorageError> {
-    let number = match current_number(data_dir)? {
-        Some(number) => number,
-        None => {
-            files::remove_dir(&state_dir(data_dir, 1))?;
-            StateDb::open(&state_dir(data_dir, 1))?.flush()?;
-            files::write_whole(data_dir, POINTER, b"state-1\n")?;
-            1
-        }
-    };
+    let number = current_number(data_dir)?;
+    let number = number.ok_or_else(|| StorageError::Damaged("the pointer file of the state is missing".into()))?;
     let current = state_dir(data_dir, number);
     let what = |e| StorageError::io(data_dir.display().to_string(), e);
     for entry in fs::read_dir(data_dir).map_err(what)? {
@@ -118,7 +149,13 @@ pub(crate) fn open_state(data_dir: &Path) -> Result<Arc<StateDb>, StorageError> 
     if !current.is_dir() {
         return Err(StorageError::Damaged(format!("{} is missing", current.display())));
     }
-    Ok(Arc::new(StateDb::open(&current)?))
+    Ok(Arc::new(StateDb::open(&current, false)?))
+}
+
+/// Reads all of a received snapshot: one that is damaged must not replace a state.
+pub(crate) fn check_received(received: &SnapshotDir) -> Result<(), StorageError> {
+    let checked = StateDb::open(received.path(), false).and_then(|state| state.verify(&mut |_| true));
+    checked.map(drop).map_err(|e| StorageError::Received(Box::new(e)))
 }
 
 /// Makes a received snapshot the state of this member: fsyncs it, moves it into place, switches the pointer.
@@ -129,13 +166,13 @@ pub(crate) fn install(data_dir: &Path, received: &SnapshotDir) -> Result<Arc<Sta
         synced.map_err(|e| StorageError::io(path.display().to_string(), e))?;
     }
     files::sync_dir(received.path())?;
-    let number = current_number(data_dir)?.unwrap_or(0) + 1;
+    let number = next_number(data_dir)?;
     let place = state_dir(data_dir, number);
     files::remove_dir(&place)?;
     received.keep.store(true, std::sync::atomic::Ordering::Release);
     fs::rename(received.path(), &place).map_err(|e| StorageError::io(place.display().to_string(), e))?;
     files::sync_dir(data_dir)?;
-    let state = Arc::new(StateDb::open(&place)?);
-    files::write_whole(data_dir, POINTER, format!("state-{number}\n").as_bytes())?;
+    let state = Arc::new(StateDb::open(&place, false)?);
+    point_to(data_dir, number)?;
     Ok(state)
 }

@@ -54,10 +54,12 @@ pub(crate) struct StateDb {
     remove: AtomicBool,
 }
 
-fn options() -> Options {
+fn options(create: bool) -> Options {
     let mut options = Options::default();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
+    // A database that should be there and is not must not be taken for an empty one.
+    options.create_if_missing(create);
+    options.create_missing_column_families(create);
+    options.set_paranoid_checks(true);
     // Without a write-ahead log, a crash must not leave one column family newer than another.
     options.set_atomic_flush(true);
     options.set_max_background_jobs(2);
@@ -76,9 +78,9 @@ fn column_family(name: &str) -> ColumnFamilyDescriptor {
 }
 
 impl StateDb {
-    /// Opens a database and creates it if it is not there.
-    pub(crate) fn open(path: &Path) -> Result<Self, StorageError> {
-        let db = DB::open_cf_descriptors(&options(), path, cf::ALL.map(column_family))?;
+    /// Opens a database, or creates it.
+    pub(crate) fn open(path: &Path, create: bool) -> Result<Self, StorageError> {
+        let db = DB::open_cf_descriptors(&options(create), path, cf::ALL.map(column_family))?;
         Ok(Self { db, path: path.to_owned(), remove: AtomicBool::new(false) })
     }
 
@@ -214,6 +216,16 @@ impl StateDb {
         }
         it.status()?;
         Ok(found)
+    }
+
+    /// Changes a record behind everybody's back.
+    #[cfg(test)]
+    pub(crate) fn tamper(&self, key: &[u8]) {
+        let mut record = self.record(key).expect("readable").expect("there");
+        record.value = bytes::Bytes::from_static(b"tampered");
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.cf(cf::LIVE), key, codec::encode(&record));
+        self.write_batch(batch).expect("writable");
     }
 
     /// Bytes of all files of the database and its memory tables.

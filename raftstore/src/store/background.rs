@@ -5,15 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use openraft::async_runtime::WatchReceiver as _;
 use tokio::time::MissedTickBehavior;
 
+use super::levels::Agreed;
 use super::node::Node;
 use crate::command::Command;
-use crate::machine::FEATURE_LEVEL;
-use crate::network::peers::Lane;
-use crate::network::wire::{HelloReply, path};
-use crate::types::{Leadership, Op, Revision, StoreError, Txn};
+use crate::storage::records::MembersRecord;
+use crate::types::{AlarmKind, Leadership, Op, Revision, StoreError, Txn};
 
 /// How often every member looks.
 const TICK: Duration = Duration::from_secs(1);
@@ -26,7 +24,7 @@ const EXPIRY_BATCH: usize = 256;
 pub(crate) async fn lead(node: Arc<Node>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ages = Ages::default();
+    let (mut ages, mut agreed) = (Ages::default(), Agreed::default());
     let (mut leadership, mut members) = (node.leadership.subscribe(), node.members_changed.subscribe());
     loop {
         let learners = matches!(*leadership.borrow_and_update(), Leadership::Leader { .. }) && node.has_learners();
@@ -39,7 +37,8 @@ pub(crate) async fn lead(node: Arc<Node>) {
         };
         if !matches!(*node.leadership.borrow(), Leadership::Leader { .. }) {
             // Another leader may have compacted; a new reign counts anew.
-            ages = Ages::default();
+            (ages, agreed) = (Ages::default(), Agreed::default());
+            node.set_alarm(AlarmKind::Version, None);
             continue;
         }
         if let Err(error) = node.promote().await {
@@ -57,7 +56,8 @@ pub(crate) async fn lead(node: Arc<Node>) {
         if let Err(error) = node.expire().await {
             tracing::debug!(%error, "removing expired keys");
         }
-        if let Err(error) = node.raise_feature_level().await {
+        node.watch_levels();
+        if let Err(error) = node.raise_feature_level(&mut agreed).await {
             tracing::debug!(%error, "raising the feature level");
         }
     }
@@ -89,8 +89,10 @@ impl Ages {
 pub(crate) async fn tend(node: Arc<Node>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut remembered = None;
     loop {
         ticks.tick().await;
+        node.remember_peers(&mut remembered).await;
         let meta = node.machine.applied().meta;
         node.metrics.revision.set(meta.revision as i64);
         node.metrics.compacted.set(meta.compacted as i64);
@@ -103,6 +105,7 @@ pub(crate) async fn tend(node: Arc<Node>) {
             match collected {
                 Ok(Ok(true)) => tokio::time::sleep(Duration::from_millis(5)).await,
                 Ok(Err(error)) => {
+                    node.machine.note(&error);
                     tracing::warn!(%error, "removing compacted history");
                     break;
                 }
@@ -113,13 +116,28 @@ pub(crate) async fn tend(node: Arc<Node>) {
 }
 
 impl Node {
+    /// Keeps the addresses of the members beside the state, for the day when that is damaged.
+    async fn remember_peers(&self, remembered: &mut Option<MembersRecord>) {
+        let members = self.machine.members();
+        if remembered.as_ref() == Some(&members) {
+            return;
+        }
+        let (dir, record) = (self.config.data_dir.clone(), members.clone());
+        let written = self.runtime.spawn_blocking(move || super::rebuild::remember(&dir, &record)).await;
+        match written {
+            Ok(Ok(())) => *remembered = Some(members),
+            Ok(Err(error)) => tracing::warn!(%error, "keeping the addresses of the members"),
+            Err(_) => {}
+        }
+    }
+
     async fn expire(&self) -> Result<(), StoreError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         loop {
             let machine = self.machine.clone();
             let found = self.runtime.spawn_blocking(move || machine.state().expired(now_ms, EXPIRY_BATCH)).await;
-            let found = found.map_err(|_| StoreError::ShuttingDown)??;
+            let found = found.map_err(|_| StoreError::ShuttingDown)?.inspect_err(|e| self.machine.note(e))?;
             let count = found.len();
             if count == 0 {
                 return Ok(());
@@ -140,32 +158,6 @@ impl Node {
                 return Ok(());
             }
         }
-    }
-
-    /// Raises the committed feature level once every member knows the one that this build knows.
-    async fn raise_feature_level(&self) -> Result<(), StoreError> {
-        if self.machine.applied().meta.feature_level >= FEATURE_LEVEL || !self.all_support(FEATURE_LEVEL).await {
-            return Ok(());
-        }
-        self.propose(Command::RaiseFeatureLevel(FEATURE_LEVEL)).await.map(drop)
-    }
-
-    async fn all_support(&self, level: u32) -> bool {
-        let ids: Vec<u64> = {
-            let metrics = self.raft.server_metrics();
-            let m = metrics.borrow_watched();
-            m.membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != self.identity.id).collect()
-        };
-        for id in ids {
-            let Some(target) = self.target(id) else { return false };
-            let timeout = self.config.timing.election_max;
-            let hello = self.peers.call::<_, HelloReply>(&target, Lane::Forward, path::HELLO, &(), timeout);
-            match hello.await {
-                Ok(reply) if reply.id == id && reply.feature_level >= level => {}
-                _ => return false,
-            }
-        }
-        true
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 fn judge(node: &Node, server: &RaftServerMetrics<TypeConfig>, data: &RaftDataMetrics<TypeConfig>) -> Leadership {
     let deposed = Leadership::NotLeader { leader: server.current_leader.filter(|id| *id != node.identity.id) };
-    if server.state != ServerState::Leader {
+    if server.state != ServerState::Leader || node.serving.is_cancelled() {
         return deposed;
     }
     // An applied entry of this very leadership means that everything from earlier ones is applied too.
@@ -83,9 +83,18 @@ fn has_quorum(node: &Node, server: &RaftServerMetrics<TypeConfig>, data: &RaftDa
 }
 
 impl Node {
-    /// Hands leadership to the voter that is furthest, and waits until this member does not lead any more.
+    /// Hands leadership to a voter whose disk is well, if there is one.
+    pub(crate) async fn transfer_to_well(&self) -> Result<(), StoreError> {
+        match self.well_voter() {
+            Some(target) => self.transfer_to(target).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Hands leadership to the voter that is furthest, if possible one whose disk is well, and waits until this member
+    /// does not lead any more.
     pub(crate) async fn transfer_leadership(&self) -> Result<(), StoreError> {
-        let mut metrics = self.raft.metrics();
+        let metrics = self.raft.metrics();
         let target = {
             let m = metrics.borrow_watched();
             if m.state != ServerState::Leader {
@@ -96,7 +105,8 @@ impl Node {
             let recent =
                 voters.iter().filter(|id| heard(id).is_some_and(|at| at.elapsed() < self.config.timing.election_max));
             let matched = |id: &&u64| m.replication.as_ref().and_then(|r| r.get(*id).copied().flatten());
-            match recent.max_by_key(matched) {
+            let well = |id: &u64| self.reported(*id).is_none_or(|report| report.is_well());
+            match recent.max_by_key(|id| (well(id), matched(id))) {
                 Some(id) => *id,
                 None if voters.is_empty() => return Ok(()),
                 None => {
@@ -105,6 +115,12 @@ impl Node {
                 }
             }
         };
+        drop(metrics);
+        self.transfer_to(target).await
+    }
+
+    async fn transfer_to(&self, target: u64) -> Result<(), StoreError> {
+        let mut metrics = self.raft.metrics();
         self.raft.trigger().transfer_leader(target).await.map_err(|e| self.fatal(e, false))?;
         let gone = metrics.wait_until(|m| m.state != ServerState::Leader || m.running_state.is_err());
         match tokio::time::timeout(self.config.timing.election_max * 4, gone).await {

@@ -67,7 +67,7 @@ impl Node {
 
     /// All members as the leader sees them.
     pub(crate) async fn members(&self) -> Result<Vec<Member>, StoreError> {
-        self.on_leader(path::MEMBERS, &(), || std::future::ready(Ok(self.members_here()))).await
+        self.on_leader(path::MEMBERS, &self.report(), || std::future::ready(Ok(self.members_here()))).await
     }
 
     pub(crate) async fn add_member(&self, member: NewMember) -> Result<JoinGrant, StoreError> {
@@ -80,10 +80,10 @@ impl Node {
 
     /// Keeps what the leader tells of the members, and tells it when this member's addresses have changed.
     pub(crate) async fn refresh_members(&self) {
-        let timeout = self.config.timing.election_max * 2;
+        let (timeout, report) = (self.config.timing.election_max * 2, self.report());
         let leader = self.leader().filter(|id| *id != self.identity.id);
         if let Some(target) = leader.and_then(|id| self.target(id)) {
-            let asked = self.peers.call::<_, MembersReply>(&target, Lane::Forward, path::MEMBERS, &(), timeout);
+            let asked = self.peers.call::<_, MembersReply>(&target, Lane::Forward, path::MEMBERS, &report, timeout);
             match asked.await {
                 Ok(Ok(members)) => *self.seen_members.lock() = Some((Instant::now(), members)),
                 Err(PeerError::Refused { status: StatusCode::GONE, reason, .. }) => {
@@ -111,7 +111,12 @@ impl Node {
     }
 
     /// Does something on the leader, wherever that is.
-    async fn on_leader<M, R, F>(&self, path: &str, message: &M, here: impl Fn() -> F) -> Result<R, StoreError>
+    pub(super) async fn on_leader<M, R, F>(
+        &self,
+        path: &str,
+        message: &M,
+        here: impl Fn() -> F,
+    ) -> Result<R, StoreError>
     where
         M: Serialize,
         R: DeserializeOwned,
@@ -178,6 +183,9 @@ impl Node {
             applied_index: applied.index(),
             db_size_bytes: self.machine.state().size_bytes() + self.writer.log().size_bytes(),
             members,
+            feature_level: applied.meta.feature_level,
+            known_feature_level: self.config.feature_level,
+            alarms: self.alarms.lock().clone(),
         }
     }
 }

@@ -83,6 +83,13 @@ impl Node {
         if !self.leads() {
             return Err(AdminError::NotLeader);
         }
+        let (feature_level, knows) = (self.machine.applied().meta.feature_level, member.feature_level);
+        if knows < feature_level {
+            return refused(format!(
+                "{:?} is too old: it knows feature level {knows}, the group uses {feature_level}; install this version there",
+                member.name
+            ));
+        }
         let mut replaced = None;
         for (id, standing) in self.standings() {
             let same_name = standing.info.name == member.name;
@@ -115,7 +122,8 @@ impl Node {
             peer_address: info.peer_address.clone(),
             client_address: info.client_address.clone(),
         };
-        Ok(JoinGrant { id, lineage: self.identity.lineage.clone(), members: membership.nodes().map(grant).collect() })
+        let members = membership.nodes().map(grant).collect();
+        Ok(JoinGrant { id, lineage: self.identity.lineage.clone(), feature_level, members })
     }
 
     pub(crate) async fn remove_member_here(&self, id: MemberId) -> Result<(), AdminError> {

@@ -2,19 +2,31 @@
 
 mod background;
 pub(crate) mod election;
+mod integrity;
 mod leadership;
+mod levels;
 mod members;
 mod membership;
 pub(crate) mod node;
 mod propose;
 mod reads;
+mod rebuild;
+mod space;
 mod start;
 mod validate;
 
 #[cfg(test)]
 mod tests_chaos;
 #[cfg(test)]
+mod tests_disk;
+#[cfg(test)]
 mod tests_group;
+#[cfg(test)]
+mod tests_integrity;
+#[cfg(test)]
+mod tests_levels;
+#[cfg(test)]
+mod tests_log;
 #[cfg(test)]
 mod tests_single;
 #[cfg(test)]
@@ -104,7 +116,7 @@ impl Store {
                 node.runtime.spawn_blocking(read).await.map_err(|_| StoreError::ShuttingDown)?
             }
         };
-        match read? {
+        match read.inspect_err(|e| node.machine.note(e))? {
             Read::Found(response) => Ok(response),
             Read::Compacted(compacted) => {
                 Err(StoreError::Compacted { requested: requested.unwrap_or_default(), compacted })
@@ -139,7 +151,7 @@ impl Store {
             return Err(StoreError::Compacted { requested, compacted });
         }
         let (machine, runtime, metrics) = (node.machine.clone(), node.runtime.clone(), node.metrics.clone());
-        Ok(Watch::new(machine, runtime, metrics, node.stop.clone(), request, limits.watch_max_lag))
+        Ok(Watch::new(machine, runtime, metrics, node.serving.clone(), request, limits.watch_max_lag))
     }
 
     /// Forgets all history below the revision, but the state that holds at it. Works on any member.
@@ -178,6 +190,11 @@ impl Store {
         self.handle.node.failed().await
     }
 
+    /// Why the state of this member is not used any more, if that is why it failed. The next start builds it anew.
+    pub fn state_damage(&self) -> Option<String> {
+        self.handle.node.taken_out.borrow().clone()
+    }
+
     /// A summary of this member. Health and lag of other members are what the leader last told.
     pub fn status(&self) -> Status {
         self.handle.node.status()
@@ -191,6 +208,12 @@ impl Store {
     /// Shows another certificate to the peers from now on; connections that are open stay.
     pub fn replace_certificate(&self, tls: &PeerTls) -> Result<(), StoreError> {
         self.handle.node.certificate.replace(tls)
+    }
+
+    /// Makes the group use the newest feature level that all members know, and answers it. From then on no member can go
+    /// back to an older version. Works on any member.
+    pub async fn upgrade(&self) -> Result<u32, StoreError> {
+        self.handle.node.upgrade().await
     }
 
     /// Hands leadership to another voter, if this member leads and there is one.

@@ -1,5 +1,6 @@
 //! What runs for one member.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle as RuntimeHandle, Runtime};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,10 +21,15 @@ use crate::consensus::{Raft, convert};
 use crate::metrics::Metrics;
 use crate::network::peers::{Peers, Target};
 use crate::network::tls::OwnCertificate;
+use crate::network::wire::Report;
 use crate::storage::files::Identity;
 use crate::storage::log_writer::LogWriter;
 use crate::storage::records::VoteRecord;
-use crate::types::{Leadership, Member, MemberId, StoreError};
+use crate::storage::room::Space;
+use crate::types::{Alarm, Leadership, Member, MemberId, StoreError};
+
+/// How long a member whose state is damaged may take to note that.
+const NOTED: Duration = Duration::from_secs(10);
 
 /// Everything that requests and background work need.
 pub(crate) struct Node {
@@ -60,12 +66,29 @@ pub(crate) struct Node {
     /// Set once the leader says that this member does not belong to the group any more.
     pub(crate) removed: CancellationToken,
     pub(crate) stop: CancellationToken,
+    /// Ends with `stop`, and before it when the state of this member must not be used any more.
+    pub(crate) serving: CancellationToken,
+    /// Why the state must not be used any more; set once everything is in order for the end.
+    pub(crate) taken_out: watch::Sender<Option<String>>,
+    /// Asks for the state to be read from disk.
+    pub(crate) suspect: Arc<Notify>,
+    pub(crate) alarms: Mutex<Vec<Alarm>>,
+    /// Room on the disk.
+    pub(crate) space: Arc<Space>,
+    /// What the other members reported, and when.
+    pub(crate) reports: Mutex<HashMap<MemberId, (std::time::Instant, Report)>>,
     pub(crate) tasks: TaskTracker,
 }
 
 impl Node {
     pub(crate) fn check_running(&self) -> Result<(), StoreError> {
-        if self.stop.is_cancelled() { Err(StoreError::ShuttingDown) } else { Ok(()) }
+        if self.stop.is_cancelled() {
+            return Err(StoreError::ShuttingDown);
+        }
+        if self.serving.is_cancelled() {
+            return Err(StoreError::StateDamaged(self.machine.damage().borrow().clone().unwrap_or_default()));
+        }
+        Ok(())
     }
 
     /// Whether this member's Raft core leads. What a leader may act on is `leadership`.
@@ -112,12 +135,22 @@ impl Node {
         // Seldom changes, and ends with the engine; all metrics change with each heartbeat.
         let mut metrics = self.raft.server_metrics();
         let ended = async { while metrics.changed().await.is_ok() {} };
+        let (damage, mut taken_out) = (self.machine.damage(), self.taken_out.subscribe());
+        let mut out = self.taken_out.subscribe();
+        let told = async move { out.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()) };
         tokio::select! {
             () = ended => {}
             () = self.removed.cancelled() => return "this member was removed from the group".to_owned(),
+            why = told => return format!("the state of this member is damaged: {}", why.unwrap_or_default()),
         };
         if self.stop.is_cancelled() {
             return std::future::pending().await;
+        }
+        if damage.borrow().is_some() && self.machine.members().nodes.len() > 1 {
+            // That is why it ended: it is to be noted before the process is.
+            let noted = tokio::time::timeout(NOTED, taken_out.wait_for(Option::is_some)).await;
+            let why = noted.ok().and_then(|why| why.ok()?.clone());
+            return format!("the state of this member is damaged: {}", why.unwrap_or_default());
         }
         match &self.raft.metrics().borrow_watched().running_state {
             Err(error) => error.to_string(),

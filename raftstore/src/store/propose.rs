@@ -115,6 +115,9 @@ impl Node {
 
     /// Proposes to this member's own Raft core.
     pub(crate) async fn attempt_here(&self, proposal: Proposal) -> Attempt {
+        if let Err(error) = self.check_level(&proposal).and_then(|()| self.has_room_for(&proposal)) {
+            return Attempt::Failed(error);
+        }
         match self.raft.client_write(proposal).await {
             Ok(response) => Attempt::Done(response.data),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Attempt::NotTaken,
@@ -158,17 +161,28 @@ impl Node {
     pub(crate) async fn propose_for_others(&self, proposals: Vec<Proposal>) -> Vec<ForwardReply> {
         let count = proposals.len();
         let failed = |reason: &str, maybe_applied| ForwardReply::Failed { reason: reason.to_owned(), maybe_applied };
+        if let Some(error) = proposals.iter().find_map(|p| Proposal::check(&p.0).err()) {
+            // In this member's log it would end this member.
+            return (0..count).map(|_| failed(&format!("what arrived cannot be taken: {error}"), false)).collect();
+        }
         let _permits = match self.admit(&proposals) {
             Ok(permits) => permits,
             Err(reason) => return (0..count).map(|_| failed(&format!("the leader has {reason}"), false)).collect(),
         };
         let deadline = Instant::now() + self.config.timing.write_timeout;
+        let refused: Vec<Option<ForwardReply>> = proposals.iter().map(|p| self.refusal(p)).collect();
+        let taken = proposals.into_iter().zip(&refused).filter(|(_, refusal)| refusal.is_none());
+        let taken: Vec<Proposal> = taken.map(|(proposal, _)| proposal).collect();
         let mut replies = Vec::with_capacity(count);
-        let mut results = match self.raft.client_write_many(proposals).await {
+        let mut results = match self.raft.client_write_many(taken).await {
             Ok(results) => results,
             Err(error) => return (0..count).map(|_| failed(&error.to_string(), true)).collect(),
         };
-        while replies.len() < count {
+        for refusal in refused {
+            if let Some(refusal) = refusal {
+                replies.push(refusal);
+                continue;
+            }
             let result = timeout_at(deadline, results.next()).await;
             replies.push(match result {
                 Ok(Some(Ok(Ok(response)))) => ForwardReply::Done(response.response),
@@ -180,6 +194,17 @@ impl Node {
             });
         }
         replies
+    }
+}
+
+impl Node {
+    /// Why the leader does not take a proposal of another member, if it does not.
+    fn refusal(&self, proposal: &Proposal) -> Option<ForwardReply> {
+        match self.check_level(proposal).and_then(|()| self.has_room_for(proposal)) {
+            Ok(()) => None,
+            Err(StoreError::NoSpace(why)) => Some(ForwardReply::NoSpace(why)),
+            Err(error) => Some(ForwardReply::Failed { reason: error.to_string(), maybe_applied: false }),
+        }
     }
 }
 
@@ -196,6 +221,7 @@ fn deliver(answered: Result<Vec<ForwardReply>, PeerError>, target: &Target, wait
                     Some(ForwardReply::Failed { reason, maybe_applied }) => {
                         Attempt::Failed(StoreError::Unavailable { reason, maybe_applied })
                     }
+                    Some(ForwardReply::NoSpace(why)) => Attempt::Failed(StoreError::NoSpace(why)),
                     None => lost(format!("member {} answered for fewer writes", target.id)),
                 });
             }

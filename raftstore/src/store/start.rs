@@ -5,15 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::election::Heard;
 use super::node::{Handle, Node};
-use super::{background, election, leadership, propose, reads};
-use crate::config::{Config, JoinGrant};
+use super::{background, election, integrity, leadership, propose, reads, rebuild, space};
+use crate::config::{Config, JoinGrant, Limits};
 use crate::consensus::log_store::LogStore;
 use crate::consensus::machine::Machine;
 use crate::consensus::state_machine::StateMachine;
@@ -29,6 +30,8 @@ use crate::storage::files::{self, Identity, Origin};
 use crate::storage::log::Log;
 use crate::storage::log_writer::LogWriter;
 use crate::storage::records::MemberInfo;
+use crate::storage::room::Space;
+use crate::storage::snapshot;
 use crate::types::{Leadership, StoreError};
 use crate::watch::Hub;
 
@@ -36,6 +39,8 @@ use crate::watch::Hub;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// File that says that the member has been running: from then on its log must be there.
 const STARTED: &str = "started";
+/// How often a start looks whether there is room by now.
+const ROOM_PAUSE: Duration = Duration::from_millis(500);
 /// Threads of a member: each more means more wake-ups for an idle member.
 const THREADS: usize = 2;
 
@@ -57,6 +62,11 @@ pub(crate) async fn join(config: Config, grant: JoinGrant) -> Result<Arc<Handle>
         let (name, address) = (&config.name, &config.advertise);
         return Err(StoreError::Membership(format!("the grant is not for {name} at {address}")));
     };
+    if grant.feature_level > config.feature_level {
+        let (uses, knows) = (grant.feature_level, config.feature_level);
+        let why = format!("this build is too old: the group uses feature level {uses}, this build knows {knows}");
+        return Err(StoreError::Version(why));
+    }
     let identity = Identity::new(grant.id, &own.name, &grant.lineage, Origin::Join);
     identity.write(&config.data_dir)?;
     open(config).await
@@ -71,7 +81,7 @@ fn prepare_empty(dir: &Path) -> Result<(), StoreError> {
     for leftover in ["log", "state-1", "snapshots"] {
         files::remove_dir(&dir.join(leftover))?;
     }
-    for leftover in ["state", STARTED] {
+    for leftover in ["state", "rebuild", "peers", STARTED] {
         match std::fs::remove_file(dir.join(leftover)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StorageError::io(leftover, e).into()),
             _ => {}
@@ -83,7 +93,10 @@ fn prepare_empty(dir: &Path) -> Result<(), StoreError> {
 /// Starts a member that has an identity.
 pub(crate) async fn open(config: Config) -> Result<Arc<Handle>, StoreError> {
     config.validate()?;
-    let identity = Identity::read(&config.data_dir)?;
+    let identity = Identity::read(&config.data_dir).map_err(|error| match error.is_damage() {
+        true => StoreError::Damaged { name: config.name.clone(), reason: format!("its identity is damaged: {error}") },
+        false => error.into(),
+    })?;
     if identity.name != config.name {
         let (is, wanted) = (&identity.name, &config.name);
         return Err(StoreError::Invalid(format!("the data belongs to member {is:?}, not to {wanted:?}")));
@@ -110,16 +123,13 @@ fn runtime(identity: &Identity) -> Result<Runtime, StoreError> {
     builder.build().map_err(|e| StoreError::Storage(Box::new(e)))
 }
 
-/// Opens the log and checks that it belongs to the member.
+/// Opens the log and checks that it is whole and belongs to the member.
 fn open_log(config: &Config, identity: &Identity, has_run: bool) -> Result<Arc<Log>, StorageError> {
-    let log = Log::open(&config.data_dir.join("log"))?;
+    let log = Log::open(&config.data_dir.join("log"), has_run && !config.faults.accept_lost_log)?;
     match log.lineage()? {
         // With the log, its vote and what it has acknowledged are forgotten: under its old id it could split a quorum.
         None if has_run && !config.faults.accept_lost_log => {
-            let name = &identity.name;
-            return Err(StorageError::Damaged(format!(
-                "the log of member {name} is gone; remove the member from the group, empty its directory, join anew"
-            )));
+            return Err(StorageError::Damaged("the log is gone".into()));
         }
         None => log.set_lineage(&identity.lineage)?,
         Some(found) if found == identity.lineage => {}
@@ -131,24 +141,87 @@ fn open_log(config: &Config, identity: &Identity, has_run: bool) -> Result<Arc<L
     Ok(log)
 }
 
+/// Waits until there is room for what a start writes: to start, fail and start again would help nobody.
+async fn wait_for_room(dir: &Path, limits: &Limits) -> Result<Space, StorageError> {
+    let mut turns = 0;
+    loop {
+        let space = Space::open(dir, limits)?;
+        if !space.exhausted() {
+            return Ok(space);
+        }
+        if turns % 20 == 0 {
+            tracing::error!(what = space.describe(), "the disk is full; the start waits for room");
+        }
+        turns += 1;
+        tokio::time::sleep(ROOM_PAUSE).await;
+    }
+}
+
+/// What damage to log, vote or identity means: only as a new member can it come back.
+fn cannot_return(name: &str, error: StorageError) -> StoreError {
+    if !error.is_damage() {
+        return error.into();
+    }
+    StoreError::Damaged { name: name.to_owned(), reason: format!("its log cannot be trusted: {error}") }
+}
+
+/// What of a member is on disk, opened.
+struct Disk {
+    space: Arc<Space>,
+    machine: Arc<Machine>,
+    writer: Arc<LogWriter>,
+}
+
+/// Opens log and state; a state that is damaged is built anew.
+async fn open_disk(
+    config: &Config,
+    identity: &Identity,
+    metrics: &Metrics,
+    peers: &Peers,
+    has_run: bool,
+) -> Result<Disk, StoreError> {
+    let (dir, limits, faults) = (&config.data_dir, &config.limits, &config.faults);
+    let space = Arc::new(wait_for_room(dir, limits).await?);
+    let log = open_log(config, identity, has_run).map_err(|error| cannot_return(&identity.name, error))?;
+    let (state, rebuilt) = rebuild::open_state(dir, identity.id, has_run, &log, peers).await?;
+    metrics.rebuilt.inc_by(rebuilt.iter().len() as u64);
+    let hub = Hub::new(limits.watch_events, limits.watch_bytes, faults.clone());
+    let (lineage, known) = (&identity.lineage, config.feature_level);
+    let machine = Machine::open(dir.clone(), state, lineage, known, hub, metrics.clone(), faults.clone())?;
+    let (fsync, durable) = (metrics.fsync.clone(), machine.clone());
+    let observe = Box::new(move |seconds| fsync.observe(seconds));
+    let durable = Box::new(move |index| durable.ensure_durable(index));
+    let writer = LogWriter::start(log, observe, space.clone(), durable, faults.clone());
+    let writer = Arc::new(writer.map_err(|e| StorageError::io("log writer", e))?);
+    Ok(Disk { space, machine, writer })
+}
+
+async fn bind(config: &Config) -> Result<TcpListener, StorageError> {
+    let listener = server::bind(config.listen).await;
+    listener.map_err(|e| StorageError::io(format!("listening on {}", config.listen), e))
+}
+
+fn note_started(dir: &Path) -> Result<(), StorageError> {
+    match files::read_optional(&dir.join(STARTED))? {
+        Some(_) => Ok(()),
+        None => files::write_whole(dir, STARTED, b""),
+    }
+}
+
 async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreError> {
     let metrics = Metrics::default();
     let tls = PeerTlsConfig::new(&config.tls)?;
-    let listener = server::bind(config.listen).await;
-    let listener = listener.map_err(|e| StorageError::io(format!("listening on {}", config.listen), e))?;
+    let listener = bind(&config).await?;
     let data_dir = config.data_dir.clone();
-    let has_run = files::read_optional(&data_dir.join(STARTED))?.is_some();
-    let log = open_log(&config, &identity, has_run)?;
-    let hub = Hub::new(config.limits.watch_events, config.limits.watch_bytes, config.faults.clone());
-    let machine = Machine::open(data_dir.clone(), &identity.lineage, hub, metrics.clone(), config.faults.clone())?;
-    let (fsync, durable, faults) = (metrics.fsync.clone(), machine.clone(), config.faults.clone());
-    let observe = Box::new(move |seconds| fsync.observe(seconds));
-    let writer = LogWriter::start(log, observe, Box::new(move |index| durable.ensure_durable(index)), faults);
-    let writer = Arc::new(writer.map_err(|e| StorageError::io("log writer", e))?);
+    // The state is made after the log, so where there is one there has to be the other.
+    let has_run = files::read_optional(&data_dir.join(STARTED))?.is_some() || snapshot::has_state(&data_dir)?;
     let runtime = tokio::runtime::Handle::current();
     let (timing, client) = (&config.timing, tls.client.clone());
     let peers = Peers::new(identity.id, &identity.lineage, client, timing.election_max * 3, runtime.clone());
-    let transport = Transport { peers: peers.clone(), metrics: metrics.clone(), vote_timeout: timing.election_max };
+    let Disk { space, machine, writer } = open_disk(&config, &identity, &metrics, &peers, has_run).await?;
+    let (suspect, vote_timeout) = (Arc::new(Notify::new()), timing.election_max);
+    let transport =
+        Transport { peers: peers.clone(), metrics: metrics.clone(), vote_timeout, suspect: suspect.clone() };
     // Building applies again what is known to be committed: nothing is served before that.
     let raft = Raft::build(
         identity.id,
@@ -161,6 +234,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     let (reads, waiting) = mpsc::channel(reads::QUEUE);
     let (forwards, forwarding) = mpsc::channel(config.limits.max_pending_writes);
     let (lost, losses) = mpsc::channel(4);
+    let stop = CancellationToken::new();
     let node = Arc::new(Node {
         runtime,
         raft,
@@ -181,7 +255,13 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         membership: tokio::sync::Mutex::new(()),
         seen_members: parking_lot::Mutex::new(None),
         removed: CancellationToken::new(),
-        stop: CancellationToken::new(),
+        serving: stop.child_token(),
+        stop,
+        taken_out: watch::Sender::new(None),
+        suspect,
+        alarms: Default::default(),
+        space,
+        reports: Default::default(),
         tasks: TaskTracker::new(),
         config,
         identity,
@@ -189,17 +269,23 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     node.raft.run();
     node.spawn(server::serve(node.clone(), listener, tls.server));
     found(&node).await?;
-    if !has_run {
-        files::write_whole(&data_dir, STARTED, b"")?;
-    }
+    note_started(&data_dir)?;
     stand_alone(&node).await?;
+    run_chores(&node);
     node.spawn(election::run(node.clone(), losses));
     node.spawn(leadership::run(node.clone()));
     node.spawn(reads::run(node.clone(), waiting));
     node.spawn(propose::run_forwards(node.clone(), forwarding));
+    Ok(node)
+}
+
+/// What runs beside the requests.
+fn run_chores(node: &Arc<Node>) {
     node.spawn(background::lead(node.clone()));
     node.spawn(background::tend(node.clone()));
-    Ok(node)
+    node.spawn(space::run(node.clone()));
+    node.spawn(integrity::run(node.clone()));
+    node.spawn(integrity::scrub(node.clone()));
 }
 
 /// Where nobody else could be elected there is nothing to wait for.

@@ -10,7 +10,7 @@ use super::tests_single::{events, list, prefix, put, watch_from, write};
 use super::tests_tls::Ca;
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What it takes to start members again and again.
 pub(super) struct Group {
@@ -20,6 +20,10 @@ pub(super) struct Group {
     pub(super) limits: crate::config::Limits,
     write_timeout: Duration,
     heartbeat: Duration,
+    /// Feature levels of members that are not of this build's.
+    pub(super) levels: std::collections::BTreeMap<usize, u32>,
+    /// How many members there are at the beginning.
+    pub(super) founders: usize,
 }
 
 impl Group {
@@ -34,10 +38,16 @@ impl Group {
             limits: Default::default(),
             write_timeout: Duration::from_secs(7),
             heartbeat: Duration::from_millis(100),
+            levels: Default::default(),
+            founders: size,
         }
     }
 
-    fn data(&self, i: usize) -> PathBuf {
+    fn level(&self, i: usize) -> u32 {
+        self.levels.get(&i).copied().unwrap_or(crate::machine::FEATURE_LEVEL)
+    }
+
+    pub(super) fn data(&self, i: usize) -> PathBuf {
         self.dir.path().join(format!("m{i}"))
     }
 
@@ -53,28 +63,34 @@ impl Group {
         // Machines that run tests are busy.
         config.timing.election_min = Duration::from_millis(300);
         config.timing.election_max = Duration::from_millis(600);
+        config.feature_level = self.level(i);
         config
     }
 
-    fn new_member(&self, i: usize) -> NewMember {
+    pub(super) fn new_member(&self, i: usize) -> NewMember {
         let peer_address = self.addresses[i].clone();
-        NewMember { name: format!("m{i}"), peer_address, client_address: format!("https://m{i}") }
+        NewMember {
+            name: format!("m{i}"),
+            peer_address,
+            client_address: format!("https://m{i}"),
+            feature_level: self.level(i),
+        }
     }
 
-    async fn join(&self, via: &Store, i: usize) -> Store {
+    pub(super) async fn join(&self, via: &Store, i: usize) -> Store {
         let grant = via.add_member(self.new_member(i)).await.unwrap();
         let store = Store::join(self.config(i), grant.clone()).await.unwrap();
         until(&store, "promotion", |s| s.members.iter().any(|m| m.id == grant.id && m.role != Role::Learner)).await;
         store
     }
 
-    async fn start(size: usize) -> (Self, Vec<Store>) {
+    pub(super) async fn start(size: usize) -> (Self, Vec<Store>) {
         Self::start_with(Self::new(size)).await
     }
 
     pub(super) async fn start_with(group: Self) -> (Self, Vec<Store>) {
         let mut stores = vec![Store::bootstrap(group.config(0)).await.unwrap()];
-        for i in 1..group.addresses.len() {
+        for i in 1..group.founders {
             let joined = group.join(&stores[0], i).await;
             stores.push(joined);
         }
@@ -83,7 +99,7 @@ impl Group {
 }
 
 /// Waits for a state of a member.
-async fn until(store: &Store, what: &str, condition: impl Fn(&Status) -> bool) {
+pub(super) async fn until(store: &Store, what: &str, condition: impl Fn(&Status) -> bool) {
     let begin = Instant::now();
     while !condition(&store.status()) {
         assert!(begin.elapsed() < PATIENCE, "no {what}: {:?}", store.status());
@@ -92,7 +108,7 @@ async fn until(store: &Store, what: &str, condition: impl Fn(&Status) -> bool) {
 }
 
 /// Which of the members leads.
-async fn leader(stores: &[&Store]) -> usize {
+pub(super) async fn leader(stores: &[&Store]) -> usize {
     let begin = Instant::now();
     loop {
         if let Some(i) = stores.iter().position(|s| matches!(*s.leadership().borrow(), Leadership::Leader { .. })) {
@@ -419,7 +435,12 @@ async fn a_dead_member_is_not_asked_in_a_tight_loop() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = PeerTlsConfig::new(&Ca::new().member("a")).unwrap().client;
     let peers = Peers::new(1, "l", client, Duration::from_secs(2), tokio::runtime::Handle::current());
-    let mut transport = Transport { peers, metrics: Metrics::default(), vote_timeout: Duration::from_secs(1) };
+    let mut transport = Transport {
+        peers,
+        metrics: Metrics::default(),
+        vote_timeout: Duration::from_secs(1),
+        suspect: Default::default(),
+    };
     let dead = MemberInfo { name: "b".into(), peer_address: closed.to_string(), client_address: String::new() };
     let mut link = transport.new_client(2, &dead).await;
     let begin = std::time::Instant::now();

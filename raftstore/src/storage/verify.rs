@@ -1,0 +1,105 @@
+//! Reading the whole state and comparing it with what apply noted. RocksDB compares the checksum of every block that is
+//! read; the hash of the live records tells whether they are the ones that apply wrote.
+
+use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+
+use super::records::AppliedRecord;
+use super::state::{EventRecord, StateDb, cf, damaged, finish};
+use super::{StorageError, keys};
+use crate::codec;
+use crate::machine::Record;
+use crate::machine::digest::Digest;
+
+/// Called with the bytes of each row; the reading ends early if it answers false.
+pub(crate) type Pace<'a> = &'a mut dyn FnMut(usize) -> bool;
+
+impl StateDb {
+    /// Reads everything; answers how far the state was applied that was read, or nothing if it was told to end early.
+    pub(crate) fn verify(&self, pace: Pace<'_>) -> Result<Option<AppliedRecord>, StorageError> {
+        let snapshot = self.db().snapshot();
+        let applied = self.applied_in(&snapshot)?;
+        let Some(live) = self.sum_live(&snapshot, pace)? else { return Ok(None) };
+        if live != applied.meta.digest.live {
+            let (index, noted) = (applied.index(), applied.meta.digest.live);
+            return Err(StorageError::Damaged(format!(
+                "the records on disk do not have the hash that was noted at log index {index}: {live:032x}, not {noted:032x}"
+            )));
+        }
+        if !self.verify_events(&snapshot, &applied, pace)? {
+            return Ok(None);
+        }
+        for family in [cf::META, cf::SUPERSEDED, cf::BUCKETS, cf::EXPIRY] {
+            let mut it = self.all(&snapshot, family);
+            while let Some((key, value)) = it.item() {
+                if family == cf::SUPERSEDED {
+                    keys::parse_superseded(key).ok_or_else(|| damaged("superseded"))?;
+                    codec::decode::<Record>(value)?;
+                }
+                if !pace(key.len() + value.len()) {
+                    return Ok(None);
+                }
+                it.next();
+            }
+            finish(&it)?;
+        }
+        Ok(Some(applied))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sum(&self) -> u128 {
+        self.sum_live(&self.db().snapshot(), &mut |_| true).expect("readable").expect("all of it")
+    }
+
+    fn sum_live(&self, snapshot: &Snapshot<'_>, pace: Pace<'_>) -> Result<Option<u128>, StorageError> {
+        let mut sum = 0u128;
+        let mut it = self.all(snapshot, cf::LIVE);
+        while let Some((key, value)) = it.item() {
+            sum = sum.wrapping_add(Digest::of(key, &codec::decode::<Record>(value)?));
+            if !pace(key.len() + value.len()) {
+                return Ok(None);
+            }
+            it.next();
+        }
+        finish(&it)?;
+        Ok(Some(sum))
+    }
+
+    /// What can be asked for has one event for each revision.
+    fn verify_events(
+        &self,
+        snapshot: &Snapshot<'_>,
+        applied: &AppliedRecord,
+        pace: Pace<'_>,
+    ) -> Result<bool, StorageError> {
+        let meta = &applied.meta;
+        // Nothing happened at revision 1, and what is compacted may or may not be gone.
+        let mut next = meta.compacted.max(1) + 1;
+        let mut it = self.scan(snapshot, cf::EVENTS, (next.to_be_bytes().to_vec(), None));
+        while let Some((key, value)) = it.item() {
+            codec::decode::<EventRecord>(value)?;
+            let revision = keys::trailing_revision(key).ok_or_else(|| damaged("events"))?;
+            if revision != next {
+                return Err(StorageError::Damaged(format!("the event of revision {next} is missing")));
+            }
+            next += 1;
+            if !pace(key.len() + value.len()) {
+                return Ok(false);
+            }
+            it.next();
+        }
+        finish(&it)?;
+        if next <= meta.revision {
+            return Err(StorageError::Damaged(format!("the events end before revision {next}")));
+        }
+        Ok(true)
+    }
+
+    fn all<'a>(&'a self, snapshot: &'a Snapshot<'_>, family: &str) -> DBRawIterator<'a> {
+        let mut options = ReadOptions::default();
+        // What is only verified should not displace what is used.
+        options.fill_cache(false);
+        let mut it = snapshot.raw_iterator_cf_opt(self.cf(family), options);
+        it.seek_to_first();
+        it
+    }
+}

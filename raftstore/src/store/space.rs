@@ -1,0 +1,168 @@
+//! What a member does when its disk fills up or does not answer: it says so, hands over leadership to one that is well,
+//! and as the leader takes only what makes room or keeps the cluster alive, until a quorum has room again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::time::MissedTickBehavior;
+
+use super::node::Node;
+use crate::command::{Command, Proposal};
+use crate::machine::Base as _;
+use crate::network::wire::Report;
+use crate::storage::room::Room;
+use crate::types::{AlarmKind, MemberId, Op, StoreError};
+
+/// How often the disk is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// What a member reported counts for so long.
+const FRESH: Duration = Duration::from_secs(4);
+/// From one handing over to the next.
+const COOL_DOWN: Duration = Duration::from_secs(10);
+/// Bytes by which a value may grow when there is little room: marking an object as about to be deleted.
+const GROWTH: usize = 256;
+/// Longest value that is still taken when there is hardly any room.
+const SMALL: usize = 4 << 10;
+
+/// Looks at the disk; runs until the member stops.
+pub(crate) async fn run(node: Arc<Node>) {
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut looking, mut handed_over): (Option<tokio::task::JoinHandle<_>>, Option<Instant>) = (None, None);
+    let mut before = Report::default();
+    loop {
+        ticks.tick().await;
+        // A disk that hangs must not hang this task.
+        if looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            let space = node.space.clone();
+            looking = Some(node.runtime.spawn_blocking(move || {
+                if let Err(error) = space.look() {
+                    tracing::warn!(%error, "looking at the disk");
+                }
+            }));
+        }
+        let now = node.report();
+        if now != before {
+            node.tell(&before, &now);
+            before = now;
+        }
+        let due = handed_over.is_none_or(|at| at.elapsed() > COOL_DOWN);
+        if !now.is_well() && due && node.leads() && node.well_voter().is_some() {
+            handed_over = Some(Instant::now());
+            tracing::warn!(room = ?now.room, stalled = now.stalled, "handing over to a member whose disk is well");
+            let stepping_down = node.clone();
+            node.spawn(async move {
+                if let Err(error) = stepping_down.transfer_to_well().await {
+                    tracing::warn!(%error, "leadership is not handed over");
+                }
+            });
+        }
+    }
+}
+
+impl Node {
+    /// What this member reports to the leader.
+    pub(crate) fn report(&self) -> Report {
+        let stalled = self.writer.busy_for() > self.config.limits.disk_stall;
+        Report { room: self.space.room(), stalled, feature_level: self.config.feature_level }
+    }
+
+    /// Says what has changed, in log, metrics and alarms.
+    fn tell(&self, before: &Report, now: &Report) {
+        self.metrics.disk_room.set(i64::from(now.room != Room::Enough));
+        self.metrics.disk_stalled.set(i64::from(now.stalled));
+        if before.room != now.room {
+            let what = self.space.describe();
+            match now.room {
+                Room::Enough => tracing::info!(what, "there is room on the disk again"),
+                room => tracing::error!(?room, what, "the disk is nearly full"),
+            }
+            let full = (now.room != Room::Enough).then(|| format!("the disk is nearly full: {what}"));
+            self.set_alarm(AlarmKind::DiskFull, full);
+        }
+        if before.stalled != now.stalled {
+            let limit = self.config.limits.disk_stall;
+            match now.stalled {
+                true => tracing::error!(?limit, "the disk does not answer in time"),
+                false => tracing::info!("the disk answers again"),
+            }
+            let stalled = now.stalled.then(|| format!("a write of the log takes longer than {limit:?}"));
+            self.set_alarm(AlarmKind::DiskStalled, stalled);
+        }
+    }
+
+    /// Keeps what a member reported.
+    pub(crate) fn note_report(&self, from: MemberId, report: Report) {
+        self.reports.lock().insert(from, (Instant::now(), report));
+    }
+
+    /// What a member reported recently.
+    pub(crate) fn reported(&self, id: MemberId) -> Option<Report> {
+        if id == self.identity.id {
+            return Some(self.report());
+        }
+        let reports = self.reports.lock();
+        reports.get(&id).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, report)| *report)
+    }
+
+    /// Another voter whose disk is well, and that is not far behind.
+    pub(crate) fn well_voter(&self) -> Option<MemberId> {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        let last = m.last_log_index.unwrap_or(0);
+        let near = |id: &MemberId| {
+            let matched = m.replication.as_ref().and_then(|r| r.get(id).copied().flatten());
+            matched.is_some_and(|at| at.index + 1_000 >= last)
+        };
+        let own = self.identity.id;
+        let well = |id: &MemberId| *id != own && self.reported(*id).is_some_and(|r| r.is_well());
+        m.membership_config.voter_ids().find(|id| well(id) && near(id))
+    }
+
+    /// Room that a quorum has; who reported nothing is taken to be well.
+    fn room_of_quorum(&self) -> Room {
+        let mut rooms: Vec<Room> = {
+            let metrics = self.raft.server_metrics();
+            let m = metrics.borrow_watched();
+            m.membership_config.voter_ids().map(|id| self.reported(id).unwrap_or_default().room).collect()
+        };
+        rooms.sort_unstable();
+        let quorum = rooms.get(rooms.len() / 2).copied().unwrap_or_default();
+        // This member's own disk counts as well: it will hand over if there is anybody to take over.
+        quorum.max(self.space.room())
+    }
+
+    /// Whether the leader takes a proposal although there may be little room.
+    pub(crate) fn has_room_for(&self, proposal: &Proposal) -> Result<(), StoreError> {
+        let room = self.room_of_quorum();
+        if room == Room::Enough {
+            return Ok(());
+        }
+        let Ok(command) = proposal.decode(self.config.feature_level) else { return Ok(()) };
+        if self.passes(&command, room)? {
+            return Ok(());
+        }
+        self.metrics.refused_full.inc();
+        Err(StoreError::NoSpace(match self.space.room() {
+            Room::Enough => "the disks of too many members are nearly full".to_owned(),
+            _ => format!("the disk of {} is nearly full: {}", self.identity.name, self.space.describe()),
+        }))
+    }
+
+    /// Deletes, compaction, expiry and membership make room, or are needed to get at more. Small replacements keep the
+    /// cluster alive: leases, the fence, marks of deletion.
+    fn passes(&self, command: &Command, room: Room) -> Result<bool, StoreError> {
+        let Command::Txn(txn) = command else { return Ok(true) };
+        let state = self.machine.state();
+        for op in txn.then.iter().chain(&txn.otherwise) {
+            let Op::Put { key, value, .. } = op else { continue };
+            let Some(record) = state.record(key).inspect_err(|e| self.machine.note(e))? else { return Ok(false) };
+            let grows = value.len() > record.value.len() + GROWTH;
+            if grows || (room == Room::Hardly && value.len() > SMALL) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
