@@ -69,6 +69,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Changes of one kind that are kept to resume watches from.
     pub window_events: usize,
+    /// Bytes of them, about.
+    pub window_bytes: usize,
     /// Changes of one kind that a watcher may be behind before it is cut.
     pub watcher_backlog: usize,
 }
@@ -82,6 +84,7 @@ impl Default for Limits {
             body_bytes: 3 * 1024 * 1024,
             request_timeout: Duration::from_secs(60),
             window_events: 2048,
+            window_bytes: 4 << 20,
             watcher_backlog: 1024,
         }
     }
@@ -152,8 +155,10 @@ impl Config {
         if limits.connections == 0 || limits.in_flight == 0 || limits.long_running == 0 || limits.body_bytes == 0 {
             return Err(ServerError::Config("limits must be greater than zero".into()));
         }
-        if limits.window_events == 0 || limits.watcher_backlog == 0 {
-            return Err(ServerError::Config("window_events and watcher_backlog must be greater than zero".into()));
+        if limits.window_events == 0 || limits.window_bytes == 0 || limits.watcher_backlog == 0 {
+            return Err(ServerError::Config(
+                "window_events, window_bytes and watcher_backlog must be greater than zero".into(),
+            ));
         }
         Ok(())
     }

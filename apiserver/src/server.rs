@@ -23,6 +23,7 @@ use crate::in_process::InProcess;
 use crate::metrics::Metrics;
 use crate::nonresource::documents::Documents;
 use crate::pki::Pki;
+use crate::storage::cache::WindowBound;
 use crate::storage::feed::Feed;
 
 /// An API server. Cloning it is cheap; all clones are the same server.
@@ -71,7 +72,8 @@ impl ApiServer {
     pub fn new(config: Config, store: Store, pki: Pki) -> Result<Self, ServerError> {
         config.validate()?;
         let catalogue = Catalogue::builtin();
-        let feed = Arc::new(Feed::new(&catalogue, config.limits.window_events, config.limits.watcher_backlog));
+        let window = WindowBound { events: config.limits.window_events, bytes: config.limits.window_bytes };
+        let feed = Arc::new(Feed::new(&catalogue, window, config.limits.watcher_backlog));
         let stop = CancellationToken::new();
         tokio::spawn(feed.clone().run(store.clone(), stop.clone()));
         let agent_tls = pki.kubelet_client_config().map_err(|e| ServerError::Tls(e.to_string()))?;

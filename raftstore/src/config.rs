@@ -138,7 +138,7 @@ impl Default for Limits {
             max_pending_bytes: 64 << 20,
             max_watches: 20_000,
             watch_events: 20_000,
-            watch_bytes: 64 << 20,
+            watch_bytes: 16 << 20,
             watch_max_lag: 1_000_000,
             snapshot_entries: 20_000,
             keep_log_entries: 10_000,

@@ -31,7 +31,15 @@ pub(crate) struct KindCache {
     pub(crate) prefix: String,
     state: RwLock<State>,
     signals: broadcast::Sender<Signal>,
-    window_events: usize,
+    bound: WindowBound,
+}
+
+/// How many of a kind's latest changes are kept to resume watches from. What is older comes from the store's history.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WindowBound {
+    pub(crate) events: usize,
+    /// Of the changes with their frames; the newest change is kept whatever its size.
+    pub(crate) bytes: usize,
 }
 
 #[derive(Default)]
@@ -39,6 +47,7 @@ struct State {
     objects: BTreeMap<Arc<str>, Arc<Object>>,
     by_node: HashMap<Box<str>, BTreeSet<Arc<str>>>,
     window: VecDeque<Arc<Change>>,
+    window_bytes: usize,
     /// Every change above this revision is in the window.
     floor: u64,
     /// Revision of the newest change.
@@ -61,6 +70,16 @@ impl State {
         let old = self.objects.remove(key)?;
         self.unindex(&old);
         Some(old)
+    }
+
+    fn remember(&mut self, change: Arc<Change>, bound: WindowBound) {
+        self.window_bytes += change.weight();
+        self.window.push_back(change);
+        while self.window.len() > bound.events || (self.window_bytes > bound.bytes && self.window.len() > 1) {
+            let Some(dropped) = self.window.pop_front() else { return };
+            self.window_bytes -= dropped.weight();
+            self.floor = dropped.revision;
+        }
     }
 
     fn unindex(&mut self, object: &Object) {
@@ -98,9 +117,9 @@ pub(crate) enum Subscription {
 }
 
 impl KindCache {
-    pub(crate) fn new(resource: Arc<Resource>, prefix: String, window_events: usize, backlog: usize) -> Self {
+    pub(crate) fn new(resource: Arc<Resource>, prefix: String, bound: WindowBound, backlog: usize) -> Self {
         let (signals, _) = broadcast::channel(backlog);
-        Self { resource, prefix, state: RwLock::default(), signals, window_events }
+        Self { resource, prefix, state: RwLock::default(), signals, bound }
     }
 
     /// Replaces everything after a (re)load and cuts all watchers.
@@ -130,12 +149,7 @@ impl KindCache {
             return;
         }
         let change = Arc::new(Change::new(revision, object, old));
-        state.window.push_back(change.clone());
-        if state.window.len() > self.window_events
-            && let Some(dropped) = state.window.pop_front()
-        {
-            state.floor = dropped.revision;
-        }
+        state.remember(change.clone(), self.bound);
         // Sent under the lock, so that a subscription sees each change exactly once.
         let _ = self.signals.send(Signal::Change(change));
     }
@@ -222,7 +236,11 @@ mod tests {
     use serde_json::json;
     use trireme_api::catalogue::Catalogue;
 
-    fn cache(window: usize) -> KindCache {
+    fn cache(events: usize) -> KindCache {
+        bounded(WindowBound { events, bytes: usize::MAX })
+    }
+
+    fn bounded(window: WindowBound) -> KindCache {
         let pods = Catalogue::builtin().resource("", "v1", "pods").unwrap();
         let prefix = pods.prefix();
         KindCache::new(pods, prefix, window, 64)
@@ -260,6 +278,26 @@ mod tests {
         assert_eq!(keys(&cache, &Part { name: Some("x".into()), ..Part::default() }), ["a/x", "b/x"]);
         cache.apply("a/x", None, 10);
         assert_eq!(keys(&cache, &Part { node: Some("n2".into()), ..Part::default() }), ["a/y"]);
+    }
+
+    #[test]
+    fn the_window_is_bounded_by_bytes_too() {
+        let cache = bounded(WindowBound { events: 1000, bytes: 10_000 });
+        cache.reset(Vec::new(), 0);
+        for revision in 1..=100 {
+            put(&cache, "a/p", "n", revision);
+        }
+        let state = cache.state.read();
+        let held: usize = state.window.iter().map(|change| change.weight()).sum();
+        assert_eq!(held, state.window_bytes);
+        assert!(held <= 10_000 && state.window.len() > 5, "{held} bytes in {} changes", state.window.len());
+        assert_eq!(state.floor + state.window.len() as u64, 100, "what has left is below the floor");
+        drop(state);
+        let small = bounded(WindowBound { events: 1000, bytes: 1 });
+        small.reset(Vec::new(), 0);
+        put(&small, "a/p", "n", 1);
+        put(&small, "a/p", "n", 2);
+        assert!(matches!(small.subscribe(1), Subscription::Live { missed, .. } if missed.len() == 1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use trireme_raftstore::{
     Consistency, Event, KeyRange, KeyValue, RangeRequest, Revision, Store, StoreError, WatchBatch, WatchRequest,
 };
 
-use super::cache::KindCache;
+use super::cache::{KindCache, WindowBound};
 use super::keys;
 use super::object::Object;
 use crate::fence::FENCE_KEY;
@@ -38,10 +38,10 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(catalogue: &Catalogue, window_events: usize, backlog: usize) -> Self {
+    pub(crate) fn new(catalogue: &Catalogue, window: WindowBound, backlog: usize) -> Self {
         let mut caches = HashMap::new();
         for resource in catalogue.resources().iter().filter(|r| !r.converts()) {
-            let cache = KindCache::new(resource.clone(), resource.prefix(), window_events, backlog);
+            let cache = KindCache::new(resource.clone(), resource.prefix(), window, backlog);
             caches.entry(id(&resource.group, &resource.plural)).or_insert_with(|| Arc::new(cache));
         }
         Self { caches, taken: RwLock::default(), revision: watch::Sender::new(0) }

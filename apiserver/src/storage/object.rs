@@ -96,6 +96,12 @@ impl Change {
         }
     }
 
+    /// Bytes that it takes, about: a state of the object, and its frame once somebody has watched.
+    pub(crate) fn weight(&self) -> usize {
+        const OVERHEAD: usize = 512;
+        OVERHEAD + self.new.as_ref().or(self.old.as_ref()).map_or(0, |object| 2 * object.stored.body().len())
+    }
+
     /// The JSON watch frame, encoded by the first watcher that needs it.
     pub(crate) fn frame(&self, kind: EventType) -> Bytes {
         self.frames[kind as usize]

@@ -20,7 +20,7 @@ use crate::command::{PROPOSAL_HEAD, Proposal};
 
 /// Entries and bytes that stay in memory although they are in the database.
 const TAIL_ENTRIES: usize = 8_192;
-const TAIL_BYTES: usize = 32 << 20;
+const TAIL_BYTES: usize = 8 << 20;
 /// What one entry costs in memory besides its payload.
 const ENTRY_OVERHEAD: usize = 96;
 
