@@ -214,7 +214,7 @@ impl Machine {
     #[cfg(test)]
     pub(crate) fn forge_digest(&self) {
         let mut applied = self.applied.lock();
-        applied.meta.digest.live = self.state().sum();
+        applied.meta.digest.live = self.state().live_hash().expect("readable");
     }
 
     /// Notes that the state is damaged, if that is what the error says.

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -81,6 +81,8 @@ pub(crate) struct Space {
     room: watch::Sender<Room>,
     /// Not even what makes room can be written.
     exhausted: AtomicBool,
+    /// What a quorum of the members has.
+    quorum: AtomicU8,
 }
 
 fn free(dir: &Path) -> Result<(u64, u64), StorageError> {
@@ -99,7 +101,7 @@ impl Space {
             fs::remove_file(&reserve).map_err(|e| StorageError::io(RESERVE, e))?;
         }
         let (gauge, room) = (Mutex::new(gauge), watch::Sender::new(Room::Enough));
-        let space = Self { dir: dir.to_owned(), gauge, room, exhausted: false.into() };
+        let space = Self { dir: dir.to_owned(), gauge, room, exhausted: false.into(), quorum: 0.into() };
         space.look()?;
         Ok(space)
     }
@@ -140,6 +142,20 @@ impl Space {
     /// How much room there was at the last look.
     pub(crate) fn room(&self) -> Room {
         *self.room.borrow()
+    }
+
+    /// Notes how much room a quorum of the members has.
+    pub(crate) fn set_quorum(&self, room: Room) {
+        self.quorum.store(room as u8, Ordering::Relaxed);
+    }
+
+    /// How much room a quorum of the members had at the last look.
+    pub(crate) fn quorum(&self) -> Room {
+        match self.quorum.load(Ordering::Relaxed) {
+            0 => Room::Enough,
+            1 => Room::Little,
+            _ => Room::Hardly,
+        }
     }
 
     /// Whether nothing at all should be written.

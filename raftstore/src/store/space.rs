@@ -43,6 +43,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             }));
         }
         let now = node.report();
+        node.space.set_quorum(node.room_of_quorum());
         if now != before {
             node.tell(&before, &now);
             before = now;
@@ -135,7 +136,8 @@ impl Node {
 
     /// Whether the leader takes a proposal although there may be little room.
     pub(crate) fn has_room_for(&self, proposal: &Proposal) -> Result<(), StoreError> {
-        let room = self.room_of_quorum();
+        // Every write comes by here: only what was found at the last look is looked at.
+        let room = self.space.quorum();
         if room == Room::Enough {
             return Ok(());
         }

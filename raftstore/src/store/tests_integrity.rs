@@ -117,7 +117,9 @@ async fn start(config: Config, then: Then) -> Option<Store> {
                 return None;
             }
             (Err(StoreError::Storage(error)), _) if begin.elapsed() < PATIENCE => {
-                assert!(error.to_string().contains("lock"), "{error}");
+                // What the former instance held is given back a little later.
+                let held = ["lock", "in use"].iter().any(|what| error.to_string().contains(what));
+                assert!(held, "{error}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             (Ok(store), Then::Starts | Then::Rebuilds | Then::FindsLater) => return Some(store),
