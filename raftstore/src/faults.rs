@@ -33,7 +33,7 @@ pub struct Faults {
     pub blind_expiry: bool,
     /// A member that has lost its log starts all the same.
     pub accept_lost_log: bool,
-    /// The log is shortened without a look at what of the state is on disk.
+    /// The log is shortened as if all of the state were on disk. No snapshot can be sent then.
     pub purge_unflushed: bool,
 }
 

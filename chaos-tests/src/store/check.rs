@@ -302,7 +302,11 @@ impl<'a> Sweep<'a> {
                     Some(value) => format!("the write of {}={value:?}", fact.key),
                     None => format!("the deletion of {}", fact.key),
                 };
-                let why = why.unwrap_or_else(|| "no write of unknown outcome can have done it".to_owned());
+                let expires = self.model.get(&fact.key).and_then(|record| record.expires_at_ms);
+                let why = why.unwrap_or_else(|| match (&fact.value, expires) {
+                    (None, Some(at)) => format!("it was to expire at {at} ms, which was later"),
+                    _ => "no write of unknown outcome can have done it".to_owned(),
+                });
                 format!("{what}, as seen by {}: {why}", fact.source.tell(self.history))
             }
         })

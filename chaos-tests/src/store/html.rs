@@ -61,10 +61,15 @@ impl Drawing {
         let _ = writeln!(self.svg, "<text x='{x:.1}' y='{y:.1}' {more}>{}</text>", escape(text));
     }
 
-    /// Curves over a common scale, in a lane of this height.
-    fn curves(&mut self, title: &str, height: f64, slice: f64, curves: &[(&str, &str, Vec<Option<f64>>)]) {
+    /// Curves over a common scale, in a lane of this height. A logarithmic scale begins at 1.
+    fn curves(&mut self, title: &str, height: f64, slice: f64, log: bool, curves: &[(&str, &str, Vec<Option<f64>>)]) {
         let all = curves.iter().flat_map(|(_, _, values)| values.iter().flatten());
-        let highest = all.copied().fold(1.0, f64::max);
+        let highest = all.copied().fold(if log { 10.0 } else { 1.0 }, f64::max);
+        let share = |value: f64| if log { value.max(1.0).ln() / highest.ln() } else { value / highest };
+        let ticks: Vec<f64> = match log {
+            true => [1.0, 10.0, 100.0, 1000.0, 10_000.0].into_iter().filter(|tick| *tick <= highest).collect(),
+            false => vec![0.0, highest / 2.0, highest],
+        };
         let (top, bottom) = (self.top + 18.0, self.top + 18.0 + height);
         self.text(4.0, self.top + 12.0, "font-weight='bold'", title);
         let mut x = 220.0;
@@ -72,15 +77,15 @@ impl Drawing {
             self.text(x, self.top + 12.0, &format!("fill='{colour}'"), name);
             x += 20.0 + 7.0 * name.len() as f64;
         }
-        for part in [0.0, 0.5, 1.0] {
-            let y = bottom - part * height;
+        for tick in ticks {
+            let y = bottom - share(tick) * height;
             let _ = writeln!(self.svg, "<line x1='{LEFT}' x2='{WIDTH}' y1='{y:.1}' y2='{y:.1}' stroke='#ddd'/>");
-            self.text(LEFT - 6.0, y + 4.0, "text-anchor='end'", &format!("{:.0}", highest * part));
+            self.text(LEFT - 6.0, y + 4.0, "text-anchor='end'", &format!("{tick:.0}"));
         }
         for (_, colour, values) in curves {
             let points = values.iter().enumerate().filter_map(|(i, value)| {
                 let x = self.x((i as f64 + 0.5) * slice);
-                value.map(|value| format!("{x:.1},{:.1}", bottom - value / highest * (bottom - top)))
+                value.map(|value| format!("{x:.1},{:.1}", bottom - share(value) * (bottom - top)))
             });
             let points = points.collect::<Vec<_>>().join(" ");
             let _ =
@@ -160,8 +165,8 @@ fn timeline(history: &History) -> String {
         ("writes", "#228866", rate(|bin| bin.writes)),
         ("refused or unknown", "#cc3322", rate(|bin| bin.failed)),
     ];
-    drawing.curves("requests per second", 130.0, slice, &rates);
-    drawing.curves("latency, ms", 110.0, slice, &[("p99", "#aa4488", p99), ("median", "#998822", median)]);
+    drawing.curves("requests per second", 130.0, slice, false, &rates);
+    drawing.curves("latency, ms", 110.0, slice, true, &[("p99", "#aa4488", p99), ("median", "#998822", median)]);
     drawing.leaders(&history.reigns);
     drawing.faults(&history.marks);
     drawing.seconds();

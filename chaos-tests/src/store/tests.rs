@@ -208,7 +208,7 @@ fn an_expiry_counts_only_once_the_time_has_come() {
         told(&history)
     };
     assert_eq!(with(1_500, |_| {}), Vec::<String>::new());
-    assert!(with(1_700, |_| {})[0].contains("no write of unknown outcome can have done it"));
+    assert!(with(1_700, |_| {})[0].contains("it was to expire at 1700 ms, which was later"));
 }
 
 #[test]

@@ -251,7 +251,13 @@ impl Machine {
     /// Makes a checkpoint of the state, which from then on is what a lagging member gets.
     pub(crate) fn build_snapshot(&self) -> Result<StateSnapshot, StorageError> {
         let state = self.state();
-        let built = snapshot::checkpoint(&self.data_dir, &state).inspect_err(|e| self.note(e))?;
+        let built = match self.faults.purge_unflushed {
+            false => snapshot::checkpoint(&self.data_dir, &state).inspect_err(|e| self.note(e))?,
+            true => {
+                let dir = snapshot::fresh_dir(&self.data_dir);
+                StateSnapshot { dir, applied: self.applied(), members: self.members() }
+            }
+        };
         self.note_durable(&built.applied);
         *self.snapshot.lock() = Some(built.clone());
         Ok(built)
@@ -296,7 +302,7 @@ impl Machine {
 
     /// Makes sure that the effects of an entry are on disk.
     pub(crate) fn ensure_durable(&self, index: u64) -> Result<(), StorageError> {
-        if self.durable_next.load(Ordering::Acquire) > index || self.faults.purge_unflushed {
+        if self.durable_next.load(Ordering::Acquire) > index {
             return Ok(());
         }
         self.flush()?;

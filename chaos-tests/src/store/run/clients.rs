@@ -28,7 +28,7 @@ pub struct Load {
     pub keys: u32,
     /// Longest pause between two requests, in milliseconds.
     pub think_ms: u64,
-    /// Of a hundred writes, how many are of keys that expire.
+    /// Of a hundred requests, how many write keys that expire.
     pub expiring: u32,
     /// Of a hundred requests, how many are linearizable reads.
     pub reads: u32,
@@ -167,12 +167,23 @@ impl Worker {
         self.values += 1;
         let fill = if self.random.random_range(0..10) == 0 { self.random.random_range(0..3000) } else { 20 };
         let value = format!("{}.{}/{fill}", self.number, self.values);
-        let expires = self.random.random_range(0..100) < self.load.expiring;
-        let life = self.random.random_range(200..3000);
-        Step::Put { key, value, expires_at_ms: expires.then(|| self.recorder.wall_ms() + life) }
+        Step::Put { key, value, expires_at_ms: None }
+    }
+
+    /// Keys that expire are many, so that they have the time to.
+    fn expiring(&mut self) -> Call {
+        let key = format!("/r/a/x{}", self.random.random_range(0..self.load.keys * 8));
+        let mut put = self.put(key);
+        if let Step::Put { expires_at_ms, .. } = &mut put {
+            *expires_at_ms = Some(self.recorder.wall_ms() + self.random.random_range(100..1500));
+        }
+        Call::Txn(Txn { then: vec![put], ..Txn::default() })
     }
 
     fn call(&mut self) -> Call {
+        if self.random.random_range(0..100) < self.load.expiring {
+            return self.expiring();
+        }
         if self.random.random_range(0..100) < self.load.reads {
             return self.read(false);
         }

@@ -22,6 +22,19 @@ fn tell(outcome: &Outcome, took: Duration) {
     }
 }
 
+/// Returns when the program is asked to end.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+}
+
 /// The whole program. With a file it judges a history that was kept; `proofs [word]` shows that known bugs are seen.
 ///
 /// # Errors
@@ -47,7 +60,7 @@ pub async fn program(arguments: &[String]) -> Result<()> {
         let start = Instant::now();
         let outcome = tokio::select! {
             outcome = round::round(plan) => outcome,
-            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            () = interrupted() => bail!("interrupted"),
         };
         match outcome {
             Ok(outcome) => {

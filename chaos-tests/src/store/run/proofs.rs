@@ -33,7 +33,7 @@ impl std::fmt::Debug for Case {
 }
 
 /// All of them.
-pub const CASES: [Case; 10] = [
+pub const CASES: [Case; 11] = [
     // The four deliberate faults.
     Case {
         name: "acknowledged before the fsync",
@@ -100,12 +100,21 @@ pub const CASES: [Case; 10] = [
         steps: |running| Box::pin(wiped(running)),
     },
     Case {
+        name: "a log purged beyond the flushed state",
+        without: (None, "purge-unflushed"),
+        plan: |mut plan| {
+            plan.settings = plan.settings.set("snapshot-entries", 40).set("keep-log-entries", 5);
+            plan
+        },
+        steps: |running| Box::pin(dies_as_a_whole(running)),
+    },
+    Case {
         name: "expiry decided by a stuck old leader",
         without: (None, "blind-expiry"),
         plan: |mut plan| {
             plan.settings = plan.settings.with("expiry-pause=1200");
             // A key has to rest until it expires, and to be written just then.
-            (plan.load.keys, plan.load.expiring) = (120, 70);
+            (plan.load.keys, plan.load.expiring) = (15, 60);
             plan
         },
         steps: |running| Box::pin(stuck_leader(running)),
