@@ -165,7 +165,9 @@ impl Chaos {
             {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "member {member} does not answer:\n{}", self.group.tail(member));
+            let gone = self.group.ended().contains(&member);
+            let late = Instant::now() > deadline || gone;
+            ensure!(!late, "member {member} does not answer:\n{}", self.group.tail(member));
             ms(20).await;
         }
     }

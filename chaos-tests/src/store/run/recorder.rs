@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::store::history::*;
 
@@ -17,6 +17,8 @@ pub struct Recorder {
     done: AtomicBool,
     /// Once known: up to where watchers have to be told of everything.
     last: AtomicU64,
+    /// How long watchers may take until then, in milliseconds.
+    patience: AtomicU64,
     /// How far watchers of all keys have been told.
     told: Mutex<Vec<Revision>>,
     /// Writes that were acknowledged.
@@ -40,6 +42,7 @@ impl Recorder {
             ids: AtomicU64::new(1),
             done: AtomicBool::new(false),
             last: AtomicU64::new(0),
+            patience: AtomicU64::new(0),
             told: Mutex::default(),
             acknowledged: AtomicU64::new(0),
         }
@@ -118,8 +121,9 @@ impl Recorder {
         self.done.load(Ordering::SeqCst)
     }
 
-    /// Has the watchers end once they have been told of this revision.
-    pub fn end_watchers(&self, last: Revision) {
+    /// Has the watchers end once they have been told of this revision, or the time is over.
+    pub fn end_watchers(&self, last: Revision, patience: Duration) {
+        self.patience.store(patience.as_millis() as u64, Ordering::SeqCst);
         lock(&self.history).head.last = last;
         self.last.store(last, Ordering::SeqCst);
     }
@@ -127,6 +131,11 @@ impl Recorder {
     /// Up to where watchers have to be told, once that is known.
     pub fn last(&self) -> Option<Revision> {
         Some(self.last.load(Ordering::SeqCst)).filter(|last| *last > 0)
+    }
+
+    /// How long watchers may take to be told of everything.
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience.load(Ordering::SeqCst))
     }
 
     /// The history as it is now, in the order of its times.

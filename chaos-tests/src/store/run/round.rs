@@ -175,9 +175,11 @@ impl Running {
             let _ = task.await;
         }
         let mut last = 0;
+        // What is found already needs no patience.
+        let patience = Duration::from_secs(if self.chaos.findings.is_empty() { 15 } else { 2 });
         let group = self.chaos.group.clone();
         for member in 1..=group.members() {
-            let deadline = Instant::now() + Duration::from_secs(10);
+            let deadline = Instant::now() + patience;
             while Instant::now() < deadline {
                 if let Some(revision) = self.list(member).await {
                     last = last.max(revision);
@@ -186,7 +188,7 @@ impl Running {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-        self.recorder.end_watchers(last.max(1));
+        self.recorder.end_watchers(last.max(1), patience);
         for task in self.watching.drain(..) {
             let _ = task.await;
         }

@@ -15,8 +15,6 @@ use crate::store::history::*;
 
 /// A silence after which a watcher tries another member.
 const SILENCE: Duration = Duration::from_millis(1500);
-/// How long watchers may take, at the end, to be told of everything.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What one watcher does.
 #[derive(Clone, Debug)]
@@ -43,7 +41,7 @@ pub async fn watcher(plan: Plan, seed: u64, group: Arc<Group>, recorder: Arc<Rec
     let mut deadline = None;
     loop {
         if let Some(last) = recorder.last() {
-            let end = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+            let end = *deadline.get_or_insert_with(|| Instant::now() + recorder.patience());
             if next.is_some_and(|next| next > last) || Instant::now() > end {
                 return;
             }
