@@ -27,6 +27,7 @@ store-server: a member of the store, for tests and benchmarks
   --advertise HOST:PORT   where the other members reach the peer server (default: what --peer says)
   --set NAME=NUMBER       heartbeat-ms election-min-ms election-max-ms write-timeout-ms read-timeout-ms snapshot-entries
                           keep-log-entries keep-history-s max-watches watch-events watch-max-lag max-pending-writes
+                          min-free-mib reserve-mib feature-level
   --fault NAME[=NUMBER]   something that goes wrong on purpose: trireme_raftstore::faults
   RUST_LOG                what is logged, to standard error (info)
 ";
@@ -148,6 +149,9 @@ fn set(config: &mut Config, what: &str, number: u64) -> Result<(), Failure> {
         "watch-events" => limits.watch_events = usize::try_from(number)?,
         "watch-max-lag" => limits.watch_max_lag = number,
         "max-pending-writes" => limits.max_pending_writes = usize::try_from(number)?,
+        "min-free-mib" => limits.min_free_bytes = number << 20,
+        "reserve-mib" => limits.reserve_bytes = number << 20,
+        "feature-level" => config.feature_level = u32::try_from(number)?,
         _ => return Err(format!("--set {what}: there is no such number").into()),
     }
     Ok(())

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use trireme_raftstore::FEATURE_LEVEL;
+
 use super::clients::ask;
 use super::group::Group;
 use super::net::Deaf;
@@ -57,12 +59,12 @@ impl Chaos {
             Kind::Kill => {
                 group.kill(victim)?;
                 ms(step.ms).await;
-                group.open(victim, None)
+                group.open(victim, &[])
             }
             Kind::KillAll => {
                 all().try_for_each(|member| group.kill(member))?;
                 ms(step.ms / 4).await;
-                all().try_for_each(|member| group.open(member, None))
+                all().try_for_each(|member| group.open(member, &[]))
             }
             Kind::Pause => {
                 group.pause(victim, true)?;
@@ -74,12 +76,14 @@ impl Chaos {
                 ms(step.ms).await;
                 group.net.heal()
             }
-            Kind::SlowDisk => {
+            Kind::SlowDisk | Kind::Versions => {
+                let newer = format!("feature-level={}", FEATURE_LEVEL + 1);
+                let words = if step.kind == Kind::Versions { ["--set", &newer] } else { ["--fault", "slow-fsync=60"] };
                 group.terminate(victim).await?;
-                group.open(victim, Some("slow-fsync=60"))?;
+                group.open(victim, &words)?;
                 ms(step.ms).await;
                 group.terminate(victim).await?;
-                group.open(victim, None)
+                group.open(victim, &[])
             }
             Kind::Replace => group.replace(victim).await,
             Kind::Compact => self.compact(other, step.coin.then_some(victim)).await,
@@ -87,7 +91,7 @@ impl Chaos {
             Kind::Rolling => {
                 for member in all() {
                     group.terminate(member).await?;
-                    group.open(member, None)?;
+                    group.open(member, &[])?;
                     self.answers(member).await?;
                 }
                 Ok(())
@@ -138,7 +142,7 @@ impl Chaos {
         if let Some(victim) = victim {
             ms(20).await;
             self.group.kill(victim)?;
-            self.group.open(victim, None)?;
+            self.group.open(victim, &[])?;
         }
         Ok(())
     }
@@ -146,12 +150,12 @@ impl Chaos {
     async fn away(&self, step: &Step, victim: u32) -> Result<()> {
         self.group.kill(victim)?;
         ms(step.ms).await;
-        self.group.open(victim, None)?;
+        self.group.open(victim, &[])?;
         if step.coin {
             // Perhaps in the middle of a snapshot.
             ms(150).await;
             self.group.kill(victim)?;
-            self.group.open(victim, None)?;
+            self.group.open(victim, &[])?;
         }
         Ok(())
     }
@@ -195,7 +199,7 @@ impl Chaos {
             self.findings.add("ended", || format!("member {member} ended by itself after {after}:\n{tail}"));
             // It is gone; the run goes on with it started again.
             let _ = self.group.kill(member);
-            let _ = self.group.open(member, None);
+            let _ = self.group.open(member, &[]);
         }
     }
 }
@@ -213,6 +217,7 @@ fn describe(step: &Step, victim: u32, other: u32, leads: bool) -> String {
         Kind::Loss10 => "10 % loss".to_owned(),
         Kind::Loss30 => "30 % loss".to_owned(),
         Kind::SlowDisk => format!("slow disk of {who}"),
+        Kind::Versions => format!("{who} of the next version"),
         Kind::Replace => format!("replace {who}"),
         Kind::Compact if step.coin => format!("compact, kill -9 {who}"),
         Kind::Compact => "compact".to_owned(),

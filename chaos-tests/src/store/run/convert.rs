@@ -115,7 +115,9 @@ pub fn error_answer(error: store::StoreError, writes: bool) -> Answer {
     match error {
         E::Compacted { requested, compacted } => Answer::Compacted { requested, compacted },
         E::FutureRevision { requested, current } => Answer::Future { requested, current },
-        E::Invalid(why) | E::Unavailable { reason: why, maybe_applied: false } => Answer::Refused(why),
+        E::Invalid(why) | E::NoSpace(why) | E::Unavailable { reason: why, maybe_applied: false } => {
+            Answer::Refused(why)
+        }
         other if writes => Answer::Unknown(other.to_string()),
         other => Answer::Refused(other.to_string()),
     }

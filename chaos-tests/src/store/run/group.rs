@@ -40,6 +40,8 @@ impl Default for Settings {
             ("keep-log-entries", 100),
             ("watch-events", 300),
             ("keep-history-s", 100_000),
+            ("min-free-mib", 16),
+            ("reserve-mib", 1),
         ];
         Settings { members: 3, faults: vec![], sets }
     }
@@ -73,8 +75,8 @@ struct Process {
     stopped: bool,
     /// Replacements so far: each has a folder of its own.
     generation: u32,
-    /// A fault for this life alone.
-    extra: Option<String>,
+    /// Words of the command line for this life alone.
+    extra: Vec<String>,
 }
 
 /// The group. When this is dropped nothing of it is left but its logs.
@@ -119,7 +121,7 @@ impl Group {
         let net = Net::new(settings.members)?;
         let names: Vec<String> = (1..=settings.members).map(|m| format!("m{m}")).collect();
         run(Command::new(&server).arg("certs").arg(dir.join("tls")).args(&names).arg("client"))?.ok()?;
-        let fresh = || Process { child: None, stopped: false, generation: 1, extra: None };
+        let fresh = || Process { child: None, stopped: false, generation: 1, extra: vec![] };
         let group = Group {
             net,
             server,
@@ -183,9 +185,10 @@ impl Group {
             command.arg("--set").arg(format!("{name}={number}"));
         }
         let own = self.settings.faults.iter().filter(|(whose, _)| whose.is_none_or(|whose| whose == member));
-        for fault in own.map(|(_, fault)| fault).chain(&process.extra) {
+        for (_, fault) in own {
             command.arg("--fault").arg(fault);
         }
+        command.args(&process.extra);
         if how == "join" {
             let others = (1..=self.members()).filter(|other| *other != member);
             command.arg("--via").arg(others.map(|other| self.client_address(other)).collect::<Vec<_>>().join(","));
@@ -232,18 +235,18 @@ impl Group {
         Ok(())
     }
 
-    /// Starts a member again on its data; does nothing if it runs. The fault is for this life alone.
+    /// Starts a member again on its data; does nothing if it runs. The words are for this life alone.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn open(&self, member: u32, fault: Option<&str>) -> Result<()> {
+    pub fn open(&self, member: u32, words: &[&str]) -> Result<()> {
         {
             let mut processes = self.processes();
             let process = &mut processes[member as usize - 1];
             if process.child.is_some() {
                 return Ok(());
             }
-            process.extra = fault.map(str::to_owned);
+            process.extra = words.iter().map(|word| (*word).to_owned()).collect();
         }
         self.start(member, "open")
     }
@@ -301,7 +304,7 @@ impl Group {
         {
             let mut processes = self.processes();
             let process = &mut processes[member as usize - 1];
-            (process.generation, process.extra) = (process.generation + 1, None);
+            (process.generation, process.extra) = (process.generation + 1, vec![]);
         }
         self.join(member, via).await
     }

@@ -264,10 +264,10 @@ async fn wiped(running: &mut Running) -> Result<()> {
         }
     }
     group.net.heal()?;
-    group.open(2, None)?;
+    group.open(2, &[])?;
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let refused = group.ended();
-    group.open(1, None)?;
+    group.open(1, &[])?;
     if refused.contains(&2) {
         // As it should be: it is removed and joins as a new one.
         group.kill(2)?;

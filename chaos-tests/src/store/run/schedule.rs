@@ -25,6 +25,8 @@ pub enum Kind {
     Loss30,
     /// One member comes back with a disk that takes long to fsync.
     SlowDisk,
+    /// One member is of a newer version for a while, and goes back.
+    Versions,
     /// One member is removed, and another joins in its place.
     Replace,
     /// History is compacted.
@@ -37,9 +39,8 @@ pub enum Kind {
     Transfer,
 }
 
-/// All kinds. Full disks, mixed versions and loss of what is not fsynced have their place here once there is a way to make
-/// them.
-pub const ALL: [Kind; 14] = [
+/// All kinds. Full disks and the loss of what is not fsynced have their place here once there is a way to make them.
+pub const ALL: [Kind; 15] = [
     Kind::Kill,
     Kind::KillAll,
     Kind::Pause,
@@ -49,6 +50,7 @@ pub const ALL: [Kind; 14] = [
     Kind::Loss10,
     Kind::Loss30,
     Kind::SlowDisk,
+    Kind::Versions,
     Kind::Replace,
     Kind::Compact,
     Kind::Away,
@@ -105,7 +107,7 @@ impl Iterator for Schedule {
         let ms = match kind {
             // Longer than the longest silence that an election takes.
             Kind::Pause | Kind::Cut | Kind::OneWay | Kind::Bridge => self.random.random_range(700..2500),
-            Kind::Loss10 | Kind::Loss30 | Kind::SlowDisk => self.random.random_range(1500..3500),
+            Kind::Loss10 | Kind::Loss30 | Kind::SlowDisk | Kind::Versions => self.random.random_range(1500..3500),
             Kind::Away => self.random.random_range(2500..5000),
             _ => self.random.random_range(0..1200),
         };
@@ -130,7 +132,7 @@ mod tests {
         let take = |seed| Schedule::new(seed, &ALL, 3).take(42).collect::<Vec<_>>();
         assert_eq!(take(5), take(5));
         assert_ne!(take(5), take(6));
-        let mut kinds: Vec<Kind> = take(7)[..14].iter().map(|step| step.kind).collect();
+        let mut kinds: Vec<Kind> = take(7)[..15].iter().map(|step| step.kind).collect();
         kinds.sort();
         assert_eq!(kinds, ALL);
         for step in take(8) {
