@@ -7,12 +7,15 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
 /// Names of everything begin so; the process id follows.
 const PREFIX: &str = "ts";
 static COUNT: AtomicU8 = AtomicU8::new(0);
+/// Held while a subnet is chosen and taken.
+static CHOOSING: Mutex<()> = Mutex::new(());
 
 /// What a member does not get.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,7 @@ impl Net {
     pub fn new(members: u32) -> Result<Net> {
         ensure!(nix::unistd::geteuid().is_root(), "this makes network namespaces: run it as root");
         orphans();
+        let _one = CHOOSING.lock().unwrap_or_else(PoisonError::into_inner);
         let letter = char::from(b'a' + COUNT.fetch_add(1, Ordering::Relaxed) % 26);
         let name = format!("{PREFIX}{}{letter}", std::process::id());
         let addresses = output("ip", &["-o", "-4", "address"]);
