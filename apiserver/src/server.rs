@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trireme_api::catalogue::Catalogue;
 use trireme_api::status::Status;
-use trireme_raftstore::{Revision, Store};
+use trireme_raftstore::{Revision, Store, StoreError};
 
 use crate::audit::Audit;
 use crate::bootstrap::Announced;
@@ -185,7 +185,13 @@ impl ApiServer {
 
     /// A revision at least as new as everything acknowledged before the call, reached by the caches.
     pub(crate) async fn barrier(&self) -> ApiResult<Revision> {
-        let revision = self.inner.store.linearizable_revision().await.map_err(|e| store_status(&e))?;
+        let revision = self.inner.store.linearizable_revision().await.map_err(|error| {
+            let mut status = store_status(&error);
+            if matches!(error, StoreError::Unavailable { .. }) {
+                status.message += "; reads with resourceVersion=0 are answered with what this master has";
+            }
+            status
+        })?;
         self.caught_up(revision).await?;
         Ok(revision)
     }

@@ -155,6 +155,10 @@ pub struct MasterJoin {
     pub address: SocketAddr,
     /// Where its peer server can be reached.
     pub peer_address: SocketAddr,
+    /// It stays a learner until it is promoted by hand.
+    pub learner: bool,
+    /// A dead master of its name makes room for it.
+    pub replace: bool,
 }
 
 /// What a joined master has got. Nothing of it is on disk yet.
@@ -194,6 +198,8 @@ pub async fn join_master(join: &MasterJoin) -> anyhow::Result<JoinedMaster> {
         server_csr: server.csr_pem,
         peer_csr: peer.csr_pem,
         feature_level: trireme_raftstore::FEATURE_LEVEL,
+        learner: join.learner,
+        replace: join.replace,
     };
     let response: MasterResponse = post(&join.url, &join.token, MASTER_PATH, &request).await?;
     Ok(JoinedMaster { response, server_key: server.key_pem, peer_key: peer.key_pem })

@@ -38,8 +38,12 @@ enum Command {
     Node(Box<node::Args>),
     /// Create, list and delete the tokens that machines join with.
     Token(admin::token::Args),
-    /// List and remove masters.
+    /// List, add, promote, replace and remove masters.
     Member(admin::member::Args),
+    /// Save, verify and restore backups of the store.
+    Snapshot(admin::snapshot::Args),
+    /// Look at the store of every master.
+    Store(admin::store::Args),
     /// Make another kubeconfig, on a master from the keys that it holds.
     Kubeconfig(admin::kubeconfig::Args),
     /// Boot a local cluster: every host is a network namespace on this machine.
@@ -74,7 +78,7 @@ fn main() -> ExitCode {
     init_logging(&cli.log);
     // Its exit codes tell a cluster that is ill from one that cannot be asked.
     let failure = match cli.command {
-        Command::Status(_) => ExitCode::from(status::UNUSABLE),
+        Command::Status(_) | Command::Store(_) => ExitCode::from(status::UNUSABLE),
         _ => ExitCode::FAILURE,
     };
     match run(cli.command) {
@@ -94,9 +98,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Node(args) => node::run(*args).await,
             Command::Token(args) => admin::token::run(args).await,
             Command::Member(args) => admin::member::run(args).await,
+            Command::Snapshot(args) => admin::snapshot::run(args).await,
             Command::Kubeconfig(args) => admin::kubeconfig::run(args),
             Command::Up(args) => up::up(args).await,
             Command::Down(args) => up::down(args).await,
+            Command::Store(args) => return admin::store::run(args).await,
             Command::Status(args) => return status::run(args).await,
             Command::Ctl { .. } => unreachable!("dispatched before clap"),
         };
@@ -126,4 +132,14 @@ fn init_logging(filter: &str) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_fit_together() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -1,12 +1,16 @@
 //! `trireme master`: one replica of the control plane, and the control loops while it leads.
 
 mod args;
+mod backups;
+mod cron;
 mod identity;
+mod recovery;
 mod reign;
 mod renewal;
 
-pub use args::Args;
 use args::Command;
+pub use args::{API_PORT, Args};
+pub use backups::EXTENSION as SNAPSHOT_EXTENSION;
 use identity::Opened;
 use renewal::Renewal;
 
@@ -33,6 +37,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     args.validate()?;
     let advertise = args.advertise()?;
+    if args.recover {
+        return recovery::run(&args, advertise).await;
+    }
     let member = Store::has_data(&args.data_dir.join("store"))?;
     let joining = if member { None } else { args.join.read()? };
     let fresh = Fresh::make(&args.data_dir)?;
@@ -114,6 +121,16 @@ async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: Can
         kubeconfig: args.kubeconfig(),
     };
     let renewing = tokio::spawn(renewal.run(loops_stop.clone()));
+    if let Some(schedule) = args.backups.schedule()? {
+        let backups = backups::Backups {
+            schedule,
+            retention: args.backups.snapshot_retention,
+            dir: args.backups.snapshot_dir.clone().unwrap_or_else(|| args.data_dir.join("snapshots")),
+            name: args.name()?,
+            store: store.clone(),
+        };
+        tokio::spawn(backups.run(loops_stop.clone()));
+    }
     identity::announce(args, &server, &pki, founded).await?;
     tracing::info!(name = %args.name()?, "master is up");
 

@@ -125,6 +125,12 @@ pub struct Limits {
     pub disk_stall: Duration,
     /// For how long all members have to know a feature level before it is used; until then an upgrade can be taken back.
     pub raise_after: Duration,
+    /// Bytes of a snapshot that are sent to another member in a second: what is left is for everybody else.
+    pub snapshot_bytes_per_second: u64,
+    /// Bytes of former states that are kept at most, however young they are.
+    pub max_history_bytes: u64,
+    /// After how long without a sign of life the leader removes a member for good, if a quorum is left; `None`: never.
+    pub remove_dead_after: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -149,6 +155,9 @@ impl Default for Limits {
             reserve_bytes: 64 << 20,
             disk_stall: Duration::from_secs(1),
             raise_after: Duration::from_secs(3600),
+            snapshot_bytes_per_second: 48 << 20,
+            max_history_bytes: 1 << 30,
+            remove_dead_after: None,
         }
     }
 }
@@ -200,8 +209,10 @@ impl Config {
             l.max_watches,
             l.watch_events,
             l.watch_bytes,
+            l.snapshot_bytes_per_second as usize,
         ];
-        if smallest.contains(&0) || l.watch_max_lag == 0 || l.snapshot_entries == 0 || l.compare_states.is_zero() {
+        let waits = l.compare_states.is_zero();
+        if smallest.contains(&0) || l.watch_max_lag == 0 || l.snapshot_entries == 0 || waits {
             return refuse("limits must not be 0".into());
         }
         if l.max_txn_bytes < l.max_value_bytes + l.max_key_bytes {
@@ -243,6 +254,15 @@ pub struct NewMember {
     /// The newest feature level that its build knows.
     #[serde(default)]
     pub feature_level: u32,
+}
+
+/// How a member is to be added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddOptions {
+    /// It stays without a vote until it is promoted by hand; otherwise it gets one as soon as it has caught up.
+    pub held: bool,
+    /// A dead member of its name makes room for it.
+    pub replace: bool,
 }
 
 /// The right to join as a certain member, made by `Store::add_member`.

@@ -4,6 +4,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `backup` | the file that a backup is |
 //! | `types`, `config` | the vocabulary: requests, answers, errors, limits |
 //! | `store` | the handle: requests, routing to the leader, leadership, membership, background work |
 //! | `watch` | change streams, from memory or from history |
@@ -15,6 +16,7 @@
 //! | `faults` | for tests: what goes wrong on purpose |
 //! | `codec`, `command` | how commands are encoded |
 
+pub mod backup;
 pub mod config;
 #[doc(hidden)]
 pub mod faults;
@@ -31,8 +33,9 @@ mod metrics;
 mod network;
 mod storage;
 
-pub use config::{Config, GrantMember, JoinGrant, Limits, NewMember, PeerTls, Timing};
+pub use backup::{BackupError, BackupFile, BackupInfo};
+pub use config::{AddOptions, Config, GrantMember, JoinGrant, Limits, NewMember, PeerTls, Timing};
 pub use machine::FEATURE_LEVEL;
-pub use store::Store;
+pub use store::{Backup, NewLineage, RestoreError, RestoreTarget, SaveError, Store};
 pub use types::*;
 pub use watch::Watch;

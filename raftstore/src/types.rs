@@ -268,6 +268,19 @@ pub enum AlarmKind {
     Version,
 }
 
+/// How long something took lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// How many times are summed up here.
+    pub count: u64,
+    /// Half of them were shorter.
+    pub p50: std::time::Duration,
+    /// One in a hundred was longer.
+    pub p99: std::time::Duration,
+    /// The longest.
+    pub max: std::time::Duration,
+}
+
 /// A summary of this member for status pages and metrics.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -291,6 +304,18 @@ pub struct Status {
     pub applied_index: u64,
     /// Bytes on disk of state and log.
     pub db_size_bytes: u64,
+    /// Bytes of the state.
+    pub state_bytes: u64,
+    /// Bytes of the state that hold something; the rest is given back in time.
+    pub in_use_bytes: u64,
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// Writes and fsyncs of the log.
+    pub fsync: Latency,
+    /// When a snapshot was last saved into a file by this process, seconds since the Unix epoch.
+    pub backup_at: Option<u64>,
+    /// Whether it leads with a quorum behind it, or has heard of a leader recently.
+    pub in_contact: bool,
     /// All members.
     pub members: Vec<Member>,
     /// The feature level that the group uses.

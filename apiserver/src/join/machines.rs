@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use trireme_api::names::dns1123_subdomain;
 use trireme_api::status::Status;
-use trireme_raftstore::{Compare, Consistency, KeyRange, NewMember, Op, RangeRequest, StoreError, Txn};
+use trireme_raftstore::{AddOptions, Compare, Consistency, KeyRange, NewMember, Op, RangeRequest, StoreError, Txn};
 
 use super::machine_names::{self, Wanted};
 use super::members::members;
@@ -62,7 +62,8 @@ async fn join_master(join: &Join, request: Request<Body>) -> Result<MasterRespon
         client_address: format!("https://{address}"),
         feature_level: body.feature_level,
     };
-    let grant = join.store.add_member(member).await.map_err(|error| member_status(&error, &body.name))?;
+    let options = AddOptions { held: body.learner, replace: body.replace };
+    let grant = join.store.add_member_with(member, options).await.map_err(|error| member_status(&error, &body.name))?;
     tracing::info!(name = %body.name, %address, token, "a master joins");
     let masters = grant.members.iter().map(|member| member.client_address.clone()).collect();
     Ok(MasterResponse { keys: join.pki.shared_keys(), server_crt, peer_crt, grant, masters })

@@ -12,6 +12,7 @@ use super::wire::{MemberInfo, MemberList};
 use crate::audit::Note;
 use crate::error::store_status;
 use crate::identity::{GROUP_MASTERS, UserInfo};
+use crate::request::query::Query;
 
 pub(super) async fn list(State(join): State<Join>, request: Request<Body>) -> Response<Body> {
     let allowed = authorize(&request, "list");
@@ -24,7 +25,17 @@ pub(super) async fn remove(
     request: Request<Body>,
 ) -> Response<Body> {
     let allowed = authorize(&request, "delete");
-    answer(remove_member(&join, &name, allowed).await)
+    let only_dead = Query::parse(request.uri().query().unwrap_or_default()).flag("dead");
+    answer(remove_member(&join, &name, only_dead, allowed).await)
+}
+
+pub(super) async fn promote(
+    State(join): State<Join>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let allowed = authorize(&request, "promote");
+    answer(promote_member(&join, &name, allowed).await)
 }
 
 async fn list_members(join: &Join, allowed: Result<(), Status>) -> Result<MemberList, Status> {
@@ -32,20 +43,39 @@ async fn list_members(join: &Join, allowed: Result<(), Status>) -> Result<Member
     Ok(MemberList { members: members(join).await?.into_iter().map(info).collect() })
 }
 
-async fn remove_member(join: &Join, name: &str, allowed: Result<(), Status>) -> Result<MemberInfo, Status> {
-    allowed?;
-    let members = members(join).await?;
-    let Some(member) = members.iter().find(|member| member.name == name).cloned() else {
-        return Err(Status::not_found("trireme.io", "members", name));
-    };
-    let voters = members.iter().filter(|member| member.role != Role::Learner).count();
-    if member.role != Role::Learner && voters == 1 {
-        return Err(Status::conflict("trireme.io", "members", name, "it is the only master; its data would be lost"));
-    }
-    join.store.remove_member(member.id).await.map_err(|error| match &error {
+async fn member(join: &Join, name: &str) -> Result<Member, Status> {
+    let found = members(join).await?.into_iter().find(|member| member.name == name);
+    found.ok_or_else(|| Status::not_found("trireme.io", "members", name))
+}
+
+fn refusal(error: &StoreError, name: &str) -> Status {
+    match error {
         StoreError::Membership(why) => Status::conflict("trireme.io", "members", name, why),
-        _ => store_status(&error),
-    })?;
+        _ => store_status(error),
+    }
+}
+
+async fn promote_member(join: &Join, name: &str, allowed: Result<(), Status>) -> Result<MemberInfo, Status> {
+    allowed?;
+    let found = member(join, name).await?;
+    join.store.promote_member(found.id).await.map_err(|error| refusal(&error, name))?;
+    tracing::info!(name, id = found.id, "master promoted");
+    member(join, name).await.map(info)
+}
+
+async fn remove_member(
+    join: &Join,
+    name: &str,
+    only_dead: bool,
+    allowed: Result<(), Status>,
+) -> Result<MemberInfo, Status> {
+    allowed?;
+    let member = member(join, name).await?;
+    let removed = match only_dead {
+        true => join.store.remove_dead_member(member.id).await,
+        false => join.store.remove_member(member.id).await,
+    };
+    removed.map_err(|error| refusal(&error, name))?;
     tracing::info!(name, id = member.id, "master removed");
     Ok(info(member))
 }

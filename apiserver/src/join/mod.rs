@@ -2,9 +2,10 @@
 //!
 //! A machine without a certificate shows a short-lived token and a signing request for a key that it made itself.
 //! `POST /trireme.io/v1/join/master` and `…/join/node` answer with everything it needs to run; a node has its certificate
-//! renewed at `…/renew/node`. `GET` and `DELETE` on `/trireme.io/v1/members` are for administrators, and so is
-//! `…/status`, by which each master tells about itself. Requests are checked completely before anything is changed.
+//! renewed at `…/renew/node`. `/trireme.io/v1/members` and what is below are for administrators, and so is
+//! `…/status`, by which each master tells about itself, and `…/snapshot`, a backup of the store. Requests are checked completely before anything is changed.
 
+mod backup;
 mod limiter;
 mod machine_names;
 mod machines;
@@ -73,8 +74,10 @@ pub(crate) fn router(server: ApiServer) -> Router {
         .route(wire::NODE_PATH, post(machines::node))
         .route(wire::MEMBERS_PATH, get(members::list))
         .route(wire::STATUS_PATH, get(self_status::serve))
+        .route(wire::SNAPSHOT_PATH, get(backup::serve))
         .route(wire::RENEW_PATH, post(renew::node))
         .route("/trireme.io/v1/members/{name}", delete(members::remove))
+        .route("/trireme.io/v1/members/{name}/promote", post(members::promote))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(join)

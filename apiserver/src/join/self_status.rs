@@ -6,12 +6,12 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{Request, Response};
 use trireme_api::status::Status;
-use trireme_raftstore::{Leadership, Role};
+use trireme_raftstore::Role;
 
 use super::Join;
 use super::machines::answer;
 use super::members::{info, role_name, user};
-use super::wire::{DiskInfo, MasterStatus};
+use super::wire::{DiskInfo, MasterStatus, StoreInfo};
 use crate::audit::Note;
 use crate::identity::GROUP_MASTERS;
 
@@ -30,11 +30,6 @@ fn status(join: &Join) -> MasterStatus {
     let store = join.store.status();
     let own = store.members.iter().find(|member| member.id == store.id).cloned();
     let leader = store.leader.and_then(|id| store.members.iter().find(|member| member.id == id));
-    let in_contact = match *join.store.leadership().borrow() {
-        Leadership::Leader { .. } => true,
-        // A leader that may not act has lost its quorum.
-        Leadership::NotLeader { leader } => leader.is_some_and(|id| id != store.id),
-    };
     let (address, peer_address, role) = own.map_or_else(
         || (join.address.clone(), String::new(), Role::Learner),
         |member| (member.client_address, member.peer_address, member.role),
@@ -45,7 +40,7 @@ fn status(join: &Join) -> MasterStatus {
         address,
         peer_address,
         role: role_name(role).to_owned(),
-        in_contact,
+        in_contact: store.in_contact,
         leader: leader.map(|member| member.name.clone()),
         term: store.term,
         lineage: store.lineage,
@@ -54,6 +49,16 @@ fn status(join: &Join) -> MasterStatus {
         last_log_index: store.last_log_index,
         applied_index: store.applied_index,
         db_size_bytes: store.db_size_bytes,
+        store: StoreInfo {
+            state_bytes: store.state_bytes,
+            in_use_bytes: store.in_use_bytes,
+            log_bytes: store.log_bytes,
+            feature_level: store.feature_level,
+            fsync_p50_ms: store.fsync.p50.as_secs_f64() * 1000.0,
+            fsync_p99_ms: store.fsync.p99.as_secs_f64() * 1000.0,
+            fsync_max_ms: store.fsync.max.as_secs_f64() * 1000.0,
+            snapshot_at: store.backup_at,
+        },
         disk: disk(join.pki.dir()),
         alarms: store.alarms.into_iter().map(|alarm| alarm.message).collect(),
         resident_bytes: resident(),

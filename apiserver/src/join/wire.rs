@@ -14,6 +14,8 @@ pub const MEMBERS_PATH: &str = "/trireme.io/v1/members";
 
 /// Path under which a master tells about itself.
 pub const STATUS_PATH: &str = "/trireme.io/v1/status";
+/// Path of a backup of the store.
+pub const SNAPSHOT_PATH: &str = "/trireme.io/v1/snapshot";
 /// Path at which a node gets its certificate renewed.
 pub const RENEW_PATH: &str = "/trireme.io/v1/renew/node";
 
@@ -34,6 +36,12 @@ pub struct MasterRequest {
     /// The newest feature level of the store that it knows.
     #[serde(default)]
     pub feature_level: u32,
+    /// It stays a learner until it is promoted by hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learner: bool,
+    /// A dead master of its name makes room for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// What it gets.
@@ -136,6 +144,9 @@ pub struct MasterStatus {
     pub applied_index: u64,
     /// Bytes on disk of state and log.
     pub db_size_bytes: u64,
+    /// What its store takes and how fast its disk is.
+    #[serde(default)]
+    pub store: StoreInfo,
     /// The file system of its data directory.
     pub disk: Option<DiskInfo>,
     /// What is wrong with it, or as the leader with the group, in words.
@@ -155,6 +166,28 @@ pub struct MasterStatus {
     pub now: String,
     /// The masters as it knows them.
     pub members: Vec<MemberInfo>,
+}
+
+/// A master's store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoreInfo {
+    /// Bytes of the state.
+    pub state_bytes: u64,
+    /// Bytes of the state that hold something.
+    pub in_use_bytes: u64,
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// Committed feature level.
+    pub feature_level: u32,
+    /// Half of the last fsyncs of the log were shorter.
+    pub fsync_p50_ms: f64,
+    /// One in a hundred was longer.
+    pub fsync_p99_ms: f64,
+    /// The longest.
+    pub fsync_max_ms: f64,
+    /// When this process last saved a snapshot into a file, seconds since the epoch.
+    pub snapshot_at: Option<u64>,
 }
 
 /// Room on a file system.

@@ -21,6 +21,7 @@ use http::{Request, Response};
 use parking_lot::Mutex;
 use trireme_api::catalogue::Resource;
 use trireme_api::status::Status;
+use trireme_raftstore::Revision;
 
 use crate::error::ApiResult;
 use crate::identity::Caller;
@@ -30,6 +31,9 @@ use crate::request::{accept, body};
 use crate::server::ApiServer;
 use crate::{proxy, response};
 use ctx::Ctx;
+
+/// On answers that are possibly old: the revision that they show.
+pub(crate) const STALE_HEADER: &str = "trireme-stale-revision";
 
 /// Answers a request for a resource.
 pub(crate) async fn dispatch(
@@ -70,7 +74,10 @@ pub(crate) async fn dispatch(
     };
     options::check(&ctx)?;
     if ctx.info.verb == "watch" {
-        return watch::watch(ctx).await;
+        let label = staleness(&ctx);
+        let mut answer = watch::watch(ctx).await?;
+        label_stale(&mut answer, label);
+        return Ok(answer);
     }
     let bytes = body::read(&ctx.headers, request_body, server.inner.config.limits.body_bytes).await?;
     let bytes = body::normalize(&mut ctx.headers, bytes)?;
@@ -79,7 +86,25 @@ pub(crate) async fn dispatch(
         Err(status) => response::status(&status),
     };
     response::add_warnings(&mut answer, &ctx.warnings.lock());
+    if answer.status().is_success() && ctx.query.get("resourceVersion").is_some() {
+        label_stale(&mut answer, staleness(&ctx));
+    }
     Ok(answer)
+}
+
+/// The revision of what this master can show, if it has lost the others: nobody knows what they have acknowledged since.
+fn staleness(ctx: &Ctx) -> Option<Revision> {
+    let reading = matches!(ctx.info.verb.as_str(), "get" | "list" | "watch");
+    (reading && !ctx.server.inner.store.in_contact()).then(|| ctx.server.inner.feed.revision())
+}
+
+/// Says on an answer that it is possibly old: to people by a warning, to programs by a header.
+fn label_stale(answer: &mut Response<Body>, label: Option<Revision>) {
+    let Some(revision) = label else { return };
+    let why =
+        format!("this master has no quorum: this is what it had at revision {revision}, which may be out of date");
+    response::add_warnings(answer, &[why]);
+    answer.headers_mut().insert(STALE_HEADER, http::HeaderValue::from(revision));
 }
 
 async fn act(ctx: &Ctx, bytes: &bytes::Bytes) -> ApiResult<Response<Body>> {

@@ -1,7 +1,9 @@
-//! Commands of an administrator: tokens and members, through the API with a kubeconfig.
+//! Commands of an administrator: tokens, members and snapshots, through the API with a kubeconfig.
 
 pub mod kubeconfig;
 pub mod member;
+pub mod snapshot;
+pub mod store;
 pub mod table;
 pub mod token;
 
@@ -22,7 +24,7 @@ pub struct Connection {
 
 impl Connection {
     /// Reads the kubeconfig.
-    fn resolve(&self) -> anyhow::Result<MastersConfig> {
+    pub(crate) fn resolve(&self) -> anyhow::Result<MastersConfig> {
         let config = Kubeconfig::load(self.kubeconfig.as_deref())?;
         let resolved = config.resolve(&Overrides::default()).context(
             "no cluster to talk to; give the kubeconfig of an administrator with --kubeconfig or $KUBECONFIG",

@@ -7,6 +7,16 @@ pub fn print(headings: &[&str], rows: &[Vec<String>]) {
     let _ = std::io::stdout().write_all(render(headings, rows).as_bytes());
 }
 
+/// Prints a text for programs.
+///
+/// # Errors
+/// When the value cannot be JSON.
+pub fn json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
 /// Headings and rows as text.
 pub fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(ToString::to_string).collect();

@@ -213,7 +213,7 @@ fn random(length: usize) -> String {
 }
 
 /// `90s`, `30m`, `1h30m`, `2d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration such as 30m, 1h or 2d");
     let mut seconds: u64 = 0;
     let mut number = String::new();

@@ -69,6 +69,32 @@ pub struct Args {
     /// How long certificates are valid that this master signs, its own and those of nodes. They are renewed in time.
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
     pub cluster_signing_duration: Duration,
+    /// With --join: stay without a vote until `trireme member promote`.
+    #[arg(long, requires = "join")]
+    pub learner: bool,
+    /// With --join: take the place of a dead master of the same name.
+    #[arg(long, requires = "join")]
+    pub replace: bool,
+    /// After how long without a sign of life a master is removed for good, if a quorum is left; 0: never. Give all masters
+    /// the same.
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
+    pub remove_dead_masters_after: Duration,
+    /// How long former states are kept, for watches to resume and lists to go on; the leader's counts.
+    #[arg(long, alias = "etcd-compaction-interval", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub auto_compaction_retention: Duration,
+    /// MiB of former states that are kept at most, however young they are; the leader's counts.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub auto_compaction_max_size: u64,
+    /// Recover from the loss of a majority of the masters with what this one has, and end: it becomes the only master of a
+    /// new lineage. Refused while a quorum can be reached. Start it without this afterwards; the others join anew.
+    #[arg(long, conflicts_with_all = ["init", "join"])]
+    pub recover: bool,
+    /// With --recover: although a quorum answers, or another master has newer data.
+    #[arg(long, requires = "recover")]
+    pub force: bool,
+    /// Snapshots by schedule.
+    #[command(flatten)]
+    pub backups: super::backups::BackupArgs,
     /// How nodes that are lost are dealt with.
     #[command(flatten)]
     pub losses: Losses,
@@ -124,6 +150,16 @@ impl Args {
             }
         }
         self.name()?;
+        self.backups.schedule()?;
+        if self.auto_compaction_retention < Duration::from_secs(10) || self.auto_compaction_max_size < 16 {
+            bail!(
+                "--auto-compaction-retention, --auto-compaction-max-size: at least 10s and 16 MiB are needed to page through lists"
+            );
+        }
+        let after = self.remove_dead_masters_after;
+        if !after.is_zero() && after < Duration::from_secs(10) {
+            bail!("--remove-dead-masters-after: less than 10s is no time to be sure; a restart takes longer");
+        }
         self.controllers_config("").map(drop)
     }
 

@@ -67,6 +67,8 @@ pub async fn open(args: &Args, advertise: SocketAddr, joining: Option<(String, J
         name: args.name()?,
         address: advertise,
         peer_address: SocketAddr::new(advertise.ip(), args.peer_port),
+        learner: args.learner,
+        replace: args.replace,
     })
     .await?;
     let pki = signed(args, joined.install(&pki_dir)?, &identity)?;
@@ -96,13 +98,17 @@ fn signed(args: &Args, pki: Pki, identity: &MasterIdentity) -> anyhow::Result<Pk
     Ok(pki)
 }
 
-fn config(args: &Args, advertise: SocketAddr, pki: &Pki) -> anyhow::Result<Config> {
+/// How the store is opened.
+///
+/// # Errors
+/// When a value does not fit.
+pub fn config(args: &Args, advertise: SocketAddr, pki: &Pki) -> anyhow::Result<Config> {
     let tls = PeerTls {
         ca_pem: pki.peer_ca_pem().into(),
         cert_pem: pki.peer().cert_pem.clone().into(),
         key_pem: pki.peer().key_pem.clone().into(),
     };
-    let config = Config::new(
+    let mut config = Config::new(
         args.data_dir.join("store"),
         args.name()?,
         args.listen_peer(),
@@ -110,6 +116,9 @@ fn config(args: &Args, advertise: SocketAddr, pki: &Pki) -> anyhow::Result<Confi
         format!("https://{advertise}"),
         tls,
     );
+    config.limits.keep_history = args.auto_compaction_retention;
+    config.limits.max_history_bytes = args.auto_compaction_max_size << 20;
+    config.limits.remove_dead_after = Some(args.remove_dead_masters_after).filter(|after| !after.is_zero());
     config.validate()?;
     Ok(config)
 }

@@ -4,7 +4,7 @@
 //! pure. [`watch`] does it again whenever something changes.
 
 mod build;
-mod collect;
+pub(crate) mod collect;
 mod judge;
 mod render;
 mod report;

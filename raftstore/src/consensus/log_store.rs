@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::Stream;
 use openraft::OptionalSend;
@@ -13,6 +14,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use super::{TypeConfig, convert};
 use crate::storage::log_writer::LogWriter;
+use crate::store::timeline::Timeline;
 
 /// Bytes of one message of replication, and of one step of applying.
 const CHUNK_BYTES: usize = 2 << 20;
@@ -21,11 +23,12 @@ const CHUNK_BYTES: usize = 2 << 20;
 #[derive(Clone)]
 pub(crate) struct LogStore {
     writer: Arc<LogWriter>,
+    timeline: Arc<Timeline>,
 }
 
 impl LogStore {
-    pub(crate) fn new(writer: Arc<LogWriter>) -> Self {
-        Self { writer }
+    pub(crate) fn new(writer: Arc<LogWriter>, timeline: Arc<Timeline>) -> Self {
+        Self { writer, timeline }
     }
 
     fn entries(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<EntryOf<TypeConfig>>> {
@@ -121,8 +124,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = EntryOf<TypeConfig>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries.into_iter().map(|e| convert::log_entry(&e)).collect();
-        self.writer.append(entries, Box::new(move |result| callback.io_completed(result))).await
+        let entries: Vec<_> = entries.into_iter().map(|e| convert::log_entry(&e)).collect();
+        let range = entries.first().zip(entries.last()).map(|(first, last)| (first.at.index, last.at.index));
+        let Some((first, last)) = range else {
+            return self.writer.append(entries, Box::new(move |result| callback.io_completed(result))).await;
+        };
+        self.timeline.appended(first, last, Instant::now());
+        let timeline = self.timeline.clone();
+        let appended = Box::new(move |result| {
+            timeline.synced(first, last, Instant::now());
+            callback.io_completed(result);
+        });
+        self.writer.append(entries, appended).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogIdOf<TypeConfig>>) -> Result<(), io::Error> {

@@ -13,7 +13,7 @@ use super::TypeConfig;
 use super::convert;
 use crate::command::{Command, Outcome};
 use crate::faults::{self, Faults};
-use crate::machine::{Applier, ApplyError};
+use crate::machine::{Applier, ApplyError, Change};
 use crate::metrics::Metrics;
 use crate::storage::StorageError;
 use crate::storage::log::{LogEntry, Payload};
@@ -59,6 +59,27 @@ pub(crate) struct Machine {
     marks: Mutex<VecDeque<Mark>>,
     /// Why the state must not be used, once something was found.
     damage: watch::Sender<Option<String>>,
+    counts: Counts,
+}
+
+/// What was applied since the start.
+#[derive(Default)]
+pub(crate) struct Counts {
+    /// Bytes that became history.
+    pub(crate) history_bytes: AtomicU64,
+    /// Keys that were deleted.
+    pub(crate) deletions: AtomicU64,
+}
+
+impl Counts {
+    fn note(&self, changes: &[Change]) {
+        // Two or three records of about this size tell of each change.
+        const EACH: usize = 100;
+        let size = |c: &Change| 3 * c.key.len() + c.before.as_ref().map_or(0, |b| b.value.len()) + EACH;
+        self.history_bytes.fetch_add(changes.iter().map(size).sum::<usize>() as u64, Ordering::Relaxed);
+        let deletions = changes.iter().filter(|c| c.after.is_none()).count();
+        self.deletions.fetch_add(deletions as u64, Ordering::Relaxed);
+    }
 }
 
 /// A log index, and the hash of the state after that entry.
@@ -107,6 +128,7 @@ impl Machine {
             known,
             marks: Mutex::default(),
             damage: watch::Sender::new(None),
+            counts: Counts::default(),
         }))
     }
 
@@ -137,6 +159,10 @@ impl Machine {
 
     pub(crate) fn data_dir(&self) -> &std::path::Path {
         &self.data_dir
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Applies entries in order and tells everyone; answers one outcome for each.
@@ -181,6 +207,8 @@ impl Machine {
         *self.applied.lock() = applied;
         self.mark(marks);
         self.metrics.applied.inc_by(outcomes.len() as u64);
+        self.metrics.applied_index.set(last.index as i64);
+        self.counts.note(&changes);
         self.hub.publish(&changes, now.revision);
         self.progress.send_replace(now);
         Ok(outcomes)
@@ -275,11 +303,7 @@ impl Machine {
 
     /// Replaces the state by a received one.
     pub(crate) fn install(&self, received: &SnapshotDir) -> Result<(), StorageError> {
-        let state = snapshot::install(&self.data_dir, received)?;
-        let found = state.lineage()?;
-        if found.as_deref() != Some(&self.lineage) {
-            return Err(StorageError::Damaged(format!("received a state of lineage {found:?}")));
-        }
+        let state = snapshot::install(&self.data_dir, received, &self.lineage)?;
         let (applied, members) = (state.applied()?, state.members()?);
         let now = progress(&applied);
         self.note_durable(&applied);

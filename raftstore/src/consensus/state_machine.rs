@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, Stream, StreamExt};
 use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
@@ -12,23 +12,47 @@ use openraft::{OptionalSend, Snapshot, SnapshotMeta};
 use super::machine::Machine;
 use super::{TypeConfig, convert};
 use crate::command::Outcome;
+use crate::metrics::Metrics;
 use crate::storage::StorageError;
 use crate::storage::log::LogEntry;
 use crate::storage::snapshot::{SnapshotDir, StateSnapshot};
+use crate::store::timeline::Timeline;
 
 /// Entries and bytes applied as one batch.
 const BATCH: usize = 512;
 const BATCH_BYTES: usize = 4 << 20;
+/// From when on applying a batch is worth a line in the log.
+const SLOW_APPLY: Duration = Duration::from_millis(100);
 
 /// The applied state, as openraft drives it.
 #[derive(Clone)]
 pub(crate) struct StateMachine {
     machine: Arc<Machine>,
+    timeline: Arc<Timeline>,
+    metrics: Metrics,
 }
 
 impl StateMachine {
-    pub(crate) fn new(machine: Arc<Machine>) -> Self {
-        Self { machine }
+    pub(crate) fn new(machine: Arc<Machine>, timeline: Arc<Timeline>, metrics: Metrics) -> Self {
+        Self { machine, timeline, metrics }
+    }
+
+    /// Applies a batch, and says so if that took long.
+    fn apply_batch(&self, batch: Vec<LogEntry>) -> io::Result<Vec<Outcome>> {
+        let (begun, entries) = (Instant::now(), batch.len());
+        let range = batch.first().zip(batch.last()).map(|(first, last)| (first.at.index, last.at.index));
+        let outcomes = self.machine.apply(batch)?;
+        let ended = Instant::now();
+        let took = ended - begun;
+        self.metrics.apply.observe(took.as_secs_f64());
+        if let Some((first, last)) = range {
+            self.timeline.applied(first, last, begun, ended);
+            if took >= SLOW_APPLY {
+                self.metrics.slow_applies.inc();
+                tracing::warn!(?took, entries, first, last, "applying entries was slow");
+            }
+        }
+        Ok(outcomes)
     }
 }
 
@@ -39,7 +63,7 @@ impl StateMachine {
     /// A batch that the disk has no room for changes nothing: it is tried until there is.
     async fn apply_when_there_is_room(&self, batch: Vec<LogEntry>) -> io::Result<Vec<Outcome>> {
         loop {
-            match self.machine.apply(batch.clone()) {
+            match self.apply_batch(batch.clone()) {
                 Err(error) if is_full(&error) => {
                     tracing::error!(%error, "the disk is full; applying waits for room");
                     tokio::time::sleep(FULL_PAUSE).await;
@@ -114,8 +138,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: Self::SnapshotData,
     ) -> Result<(), io::Error> {
         tracing::info!(%meta, "installing a snapshot");
-        let machine = self.machine.clone();
+        let (machine, begun) = (self.machine.clone(), Instant::now());
         blocking(move || Ok(machine.install(&snapshot)?)).await?;
+        self.metrics.snapshot_install.observe(begun.elapsed().as_secs_f64());
         let (at, _) = self.machine.raft_state();
         if at != meta.last_log_id {
             return Err(io::Error::other(format!("the snapshot is of {at:?}, announced was {:?}", meta.last_log_id)));
@@ -135,8 +160,9 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = Arc<SnapshotDir>;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Self::SnapshotData>, io::Error> {
-        let machine = self.machine.clone();
+        let (machine, begun) = (self.machine.clone(), Instant::now());
         let built = blocking(move || Ok(machine.build_snapshot()?)).await?;
+        self.metrics.snapshot_build.observe(begun.elapsed().as_secs_f64());
         Ok(raft_snapshot(built))
     }
 }

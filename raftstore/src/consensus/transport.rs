@@ -33,7 +33,9 @@ use crate::network::frames::{FrameReader, frame};
 use crate::network::peers::{Lane, PeerError, Peers, Target};
 use crate::network::server::DAMAGED;
 use crate::network::snapshots;
-use crate::network::wire::{AppendHead, AppendReply, SnapshotHead, TransferReply, VoteReply, encode_append, path};
+use crate::network::wire::{
+    AppendHead, AppendReply, SnapshotHave, SnapshotHead, SnapshotOffer, TransferReply, VoteReply, encode_append, path,
+};
 use crate::storage::records::{MemberInfo, VoteRecord};
 use crate::storage::snapshot::SnapshotDir;
 
@@ -41,6 +43,8 @@ use crate::storage::snapshot::SnapshotDir;
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a member may take to receive and install a snapshot.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long it may take to look what it has of it.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Messages of replication under way on one stream.
 const IN_FLIGHT: usize = 64;
 
@@ -62,6 +66,8 @@ pub(crate) struct Transport {
     pub(crate) vote_timeout: Duration,
     /// Told when another member found a snapshot of this one's state to be damaged.
     pub(crate) suspect: Arc<Notify>,
+    /// Bytes of a snapshot in a second.
+    pub(crate) snapshot_rate: u64,
 }
 
 /// The link to one other member.
@@ -72,6 +78,7 @@ pub(crate) struct PeerLink {
     metrics: Metrics,
     vote_timeout: Duration,
     suspect: Arc<Notify>,
+    snapshot_rate: u64,
     /// Streams of replication in a row that could not be opened, or heartbeats in a row without an answer.
     failures: u32,
     /// The stream of heartbeats, if one is open and nothing is unanswered on it.
@@ -93,6 +100,7 @@ impl Transport {
             metrics: self.metrics.clone(),
             vote_timeout: self.vote_timeout,
             suspect: self.suspect.clone(),
+            snapshot_rate: self.snapshot_rate,
             failures: 0,
             pulse: None,
         }
@@ -123,7 +131,57 @@ fn rpc_error(error: PeerError) -> Error {
     }
 }
 
+fn network(why: impl ToString) -> StreamingError<TypeConfig> {
+    StreamingError::Network(NetworkError::from_string(why.to_string()))
+}
+
 impl PeerLink {
+    /// Sends what the member does not have of a snapshot, and waits until it is installed there.
+    async fn send_snapshot(
+        &self,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, Arc<SnapshotDir>>,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let dir = snapshot.snapshot;
+        let files = dir.files().map_err(network)?;
+        let offer = SnapshotOffer { files: files.clone() };
+        let asked = self.peers.call(&self.target, Lane::Snapshot, path::SNAPSHOT_OFFER, &offer, OFFER_TIMEOUT);
+        let have: SnapshotHave = asked.await.map_err(|e| StreamingError::from(rpc_error(e)))?;
+        let compared = dir.clone();
+        let compared = tokio::task::spawn_blocking(move || snapshots::missing(&compared, files, &have)).await;
+        let files = compared.map_err(network)?.map_err(network)?;
+        let bytes = |kept: bool| files.iter().filter(|f| f.kept == kept).map(|f| f.size).sum::<u64>();
+        let (to_send, kept) = (bytes(false), bytes(true));
+        let membership = snapshot.meta.last_membership;
+        let head = SnapshotHead {
+            vote: convert::vote_record(&vote),
+            at: snapshot.meta.last_log_id.as_ref().map(convert::position),
+            members: convert::members_record(
+                membership.log_id().as_ref().map(convert::position),
+                membership.membership(),
+            ),
+            files,
+        };
+        tracing::info!(to = self.target.id, at = ?head.at, bytes = to_send, resumed = kept, "sending a snapshot");
+        self.metrics.snapshot_resumed_bytes.inc_by(kept);
+        let body = snapshots::body(&head, dir, self.snapshot_rate, self.metrics.clone());
+        let sent = async {
+            let response = self.peers.send(&self.target, Lane::Snapshot, path::SNAPSHOT, body).await;
+            if let Err(PeerError::Refused { status: DAMAGED, reason, .. }) = &response {
+                tracing::error!(to = self.target.id, reason, "the snapshot was refused; verifying the state here");
+                self.suspect.notify_one();
+            }
+            let response = response.map_err(|e| StreamingError::from(rpc_error(e)))?;
+            let reply = response.into_body().collect().await.map_err(network)?;
+            let vote: VoteRecord = codec::decode(&reply.to_bytes()).map_err(network)?;
+            Ok(SnapshotResponse::new(convert::vote(vote)))
+        };
+        // A mebibyte a second is slow for any network that masters share.
+        let limit = SNAPSHOT_TIMEOUT + Duration::from_secs(to_send >> 20);
+        let result = tokio::time::timeout(limit, sent).await;
+        result.unwrap_or_else(|_| Err(network(format!("snapshot not installed within {limit:?}"))))
+    }
+
     async fn ask_vote(&self, path: &str, rpc: &VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, Error> {
         let message = convert::vote_message(rpc);
         let asked = self.peers.call(&self.target, Lane::Control, path, &message, self.vote_timeout);
@@ -349,40 +407,20 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let network = |why: String| StreamingError::Network(NetworkError::from_string(why));
-        let membership = snapshot.meta.last_membership;
-        let head = SnapshotHead {
-            vote: convert::vote_record(&vote),
-            at: snapshot.meta.last_log_id.as_ref().map(convert::position),
-            members: convert::members_record(
-                membership.log_id().as_ref().map(convert::position),
-                membership.membership(),
-            ),
-            files: snapshot.snapshot.files().map_err(|e| network(e.to_string()))?,
+        let begun = Instant::now();
+        let sending = self.send_snapshot(vote, snapshot);
+        let result = tokio::select! {
+            result = sending => result,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
         };
-        // Tried again and again while the member is away.
-        tracing::debug!(to = self.target.id, at = ?head.at, "offering a snapshot");
-        let at = head.at;
-        let body = snapshots::body(&head, snapshot.snapshot);
-        let sent = async {
-            let response = self.peers.send(&self.target, Lane::Snapshot, path::SNAPSHOT, body).await;
-            if let Err(PeerError::Refused { status: DAMAGED, reason, .. }) = &response {
-                tracing::error!(to = self.target.id, reason, "the snapshot was refused; verifying the state here");
-                self.suspect.notify_one();
+        match &result {
+            Ok(_) => {
+                self.metrics.snapshots_sent.inc();
+                self.metrics.snapshot_send.observe(begun.elapsed().as_secs_f64());
             }
-            let response = response.map_err(|e| StreamingError::from(rpc_error(e)))?;
-            let reply = response.into_body().collect().await.map_err(|e| network(e.to_string()))?;
-            let vote: VoteRecord = codec::decode(&reply.to_bytes()).map_err(|e| network(e.to_string()))?;
-            tracing::info!(to = self.target.id, ?at, "a snapshot was sent");
-            self.metrics.snapshots_sent.inc();
-            Ok(SnapshotResponse::new(convert::vote(vote)))
-        };
-        tokio::select! {
-            result = tokio::time::timeout(SNAPSHOT_TIMEOUT, sent) => {
-                result.unwrap_or_else(|_| Err(network(format!("snapshot not installed within {SNAPSHOT_TIMEOUT:?}"))))
-            }
-            closed = cancel => Err(StreamingError::Closed(closed)),
+            Err(_) => drop(self.metrics.snapshot_send_failures.inc()),
         }
+        result
     }
 
     async fn transfer_leader(

@@ -4,6 +4,7 @@
 //! behind entries nor behind a snapshot. Every request names the lineage, the sender and whom it is meant for.
 
 pub(crate) mod frames;
+pub(crate) mod incoming;
 pub(crate) mod peers;
 pub(crate) mod pulse;
 pub(crate) mod server;
@@ -13,6 +14,8 @@ pub(crate) mod wire;
 
 /// Header with the lineage of the sender's data.
 const LINEAGE_HEADER: &str = "trireme-lineage";
+/// Header of a refusal: when the lineage of the sender was left for this one, milliseconds since the Unix epoch.
+const SUCCESSION_HEADER: &str = "trireme-succeeded-at";
 /// Header with the id of the sender.
 const FROM_HEADER: &str = "trireme-from";
 /// Header with the id of the member that is meant.

@@ -17,9 +17,9 @@ use rustls_pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 
-use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, TO_HEADER};
+use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, SUCCESSION_HEADER, TO_HEADER};
 use crate::codec;
 use crate::types::MemberId;
 
@@ -81,6 +81,14 @@ struct Held {
 /// Locked while connecting, so that all who wait share the attempt.
 type Slot = Arc<tokio::sync::Mutex<Held>>;
 
+/// What a member says whose lineage follows this one.
+#[derive(Clone, Debug)]
+pub(crate) struct Superseded {
+    pub(crate) why: String,
+    /// When its lineage began, milliseconds since the Unix epoch.
+    pub(crate) at_ms: u64,
+}
+
 /// All connections of this member to others.
 #[derive(Clone)]
 pub(crate) struct Peers {
@@ -94,6 +102,8 @@ struct Inner {
     connect_timeout: Duration,
     runtime: tokio::runtime::Handle,
     slots: Mutex<HashMap<(String, Lane), Slot>>,
+    /// What a member said whose lineage follows this one.
+    superseded: watch::Sender<Option<Superseded>>,
 }
 
 /// Whom to talk to.
@@ -112,7 +122,8 @@ impl Peers {
         runtime: tokio::runtime::Handle,
     ) -> Self {
         let (lineage, slots) = (lineage.to_owned(), Mutex::default());
-        Self { inner: Arc::new(Inner { id, lineage, tls, connect_timeout, runtime, slots }) }
+        let superseded = watch::Sender::new(None);
+        Self { inner: Arc::new(Inner { id, lineage, tls, connect_timeout, runtime, slots, superseded }) }
     }
 
     /// Sends a message and waits for its answer.
@@ -184,9 +195,23 @@ impl Peers {
             return Ok(response);
         }
         let status = response.status();
+        let succeeded_at = response.headers().get(SUCCESSION_HEADER).and_then(|at| at.to_str().ok()?.parse().ok());
         let reason = collect(response.into_body()).await.unwrap_or_default();
         let reason = String::from_utf8_lossy(&reason).into_owned();
+        if let (StatusCode::CONFLICT, Some(at_ms)) = (status, succeeded_at) {
+            self.inner.superseded.send_replace(Some(Superseded { why: format!("{address} says: {reason}"), at_ms }));
+        }
         Err(PeerError::Refused { address: address.clone(), status, reason })
+    }
+
+    /// The lineage of this member.
+    pub(crate) fn lineage(&self) -> &str {
+        &self.inner.lineage
+    }
+
+    /// What members say whose lineage follows this one.
+    pub(crate) fn superseded(&self) -> watch::Receiver<Option<Superseded>> {
+        self.inner.superseded.subscribe()
     }
 
     /// Gives the connection up: it does not answer any more, and a new one may.

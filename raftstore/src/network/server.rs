@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use super::frames::{FrameReader, frame};
 use super::peers::Lane;
 use super::wire::*;
-use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, TO_HEADER, snapshots};
+use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, SUCCESSION_HEADER, TO_HEADER, snapshots};
 use crate::codec;
 use crate::consensus::{TypeConfig, convert};
 use crate::storage::records::VoteRecord;
@@ -124,11 +124,13 @@ fn router(node: Arc<Node>) -> Router {
         .route(path::PRE_VOTE, post(pre_vote))
         .route(path::TRANSFER, post(transfer))
         .route(path::SNAPSHOT, post(install))
+        .route(path::SNAPSHOT_OFFER, post(snapshot_offer))
         .route(path::FORWARD, post(forward))
         .route(path::READ_INDEX, post(read_index))
         .route(path::MEMBERS, post(members))
         .route(path::ADD_MEMBER, post(add_member))
         .route(path::REMOVE_MEMBER, post(remove_member))
+        .route(path::PROMOTE_MEMBER, post(promote_member))
         .route(path::UPDATE_MEMBER, post(update_member))
         .route(path::HELLO, post(hello))
         .route(path::STATE, post(state))
@@ -148,8 +150,15 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refusal> {
 async fn check(State(node): Shared, request: Request, next: Next) -> Answer {
     let headers = request.headers();
     let from: u64 = header(headers, FROM_HEADER)?.parse().map_err(|_| broken("sender"))?;
-    if header(headers, LINEAGE_HEADER)? != node.identity.lineage {
-        return Err(Refusal(StatusCode::FORBIDDEN, format!("member {from} is of another lineage")));
+    let lineage = header(headers, LINEAGE_HEADER)?;
+    if lineage != node.identity.lineage {
+        return match node.stranger(from, lineage) {
+            (why, Some(at_ms)) => {
+                let at = [(SUCCESSION_HEADER, at_ms.to_string())];
+                Ok((StatusCode::CONFLICT, at, why).into_response())
+            }
+            (why, None) => Err(Refusal(StatusCode::FORBIDDEN, why)),
+        };
     }
     if header(headers, TO_HEADER)? != node.identity.id.to_string() {
         let id = node.identity.id;
@@ -164,12 +173,13 @@ async fn check(State(node): Shared, request: Request, next: Next) -> Answer {
 }
 
 /// Requests that the leader answers to members of the group only.
-const FOR_MEMBERS: [&str; 8] = [
+const FOR_MEMBERS: [&str; 9] = [
     path::FORWARD,
     path::READ_INDEX,
     path::MEMBERS,
     path::ADD_MEMBER,
     path::REMOVE_MEMBER,
+    path::PROMOTE_MEMBER,
     path::UPDATE_MEMBER,
     path::STATE,
     path::UPGRADE,
@@ -256,9 +266,12 @@ async fn transfer(State(node): Shared, request: Request) -> Answer {
 async fn install(State(node): Shared, request: Request) -> Answer {
     let mut reader = FrameReader::new(request.into_body());
     let head = snapshots::receive_head(&mut reader).await.map_err(broken)?;
-    tracing::info!(at = ?head.at, files = head.files.len(), "receiving a snapshot");
-    let dir = snapshot::fresh_dir(node.machine.data_dir());
-    snapshots::receive_files(&mut reader, &head, &dir).await.map_err(broken)?;
+    let sent = head.files.iter().filter(|file| !file.kept).count();
+    tracing::info!(at = ?head.at, files = head.files.len(), sent, "receiving a snapshot");
+    let dir = {
+        let mut incoming = node.incoming.try_lock().map_err(|_| broken("another snapshot is being received"))?;
+        incoming.receive(&mut reader, &head).await.map_err(broken)?
+    };
     let received = dir.clone();
     let checked = tokio::task::spawn_blocking(move || snapshot::check_received(&received)).await.map_err(broken)?;
     if let Err(error) = checked {
@@ -272,6 +285,13 @@ async fn install(State(node): Shared, request: Request) -> Answer {
     let snapshot = Snapshot { meta, snapshot: dir };
     let response = node.raft.install_full_snapshot(convert::vote(head.vote), snapshot).await.map_err(broken)?;
     answer(&convert::vote_record(&response.vote))
+}
+
+/// Tells which files of a snapshot are here from an attempt that broke off.
+async fn snapshot_offer(State(node): Shared, request: Request) -> Answer {
+    let offer: SnapshotOffer = message(request).await?;
+    let mut incoming = node.incoming.try_lock().map_err(|_| broken("another snapshot is being received"))?;
+    answer(&incoming.have(&offer.files).await.map_err(broken)?)
 }
 
 /// Hands out the whole state to a member that lost its own.
@@ -288,9 +308,11 @@ async fn state(State(node): Shared, request: Request) -> Answer {
     }
     let vote = VoteRecord { term: 0, node: 0, committed: false };
     let files = built.dir.files().map_err(broken)?;
+    let files = snapshots::all(files);
     let head = SnapshotHead { vote, at: built.applied.at, members: built.members, files };
     tracing::info!(at = ?head.at, "handing out the state to a member that lost its own");
-    Ok(Body::new(snapshots::body(&head, built.dir)).into_response())
+    Ok(Body::new(snapshots::body(&head, built.dir, node.config.limits.snapshot_bytes_per_second, node.metrics.clone()))
+        .into_response())
 }
 
 async fn upgrade(State(node): Shared, request: Request) -> Answer {
@@ -331,13 +353,19 @@ async fn members(State(node): Shared, request: Request) -> Answer {
 
 async fn add_member(State(node): Shared, request: Request) -> Answer {
     let m: AddMemberMessage = message(request).await?;
-    let reply: AddMemberReply = node.add_member_here(m).await;
+    let reply: AddMemberReply = node.add_member_here(m.member, m.options).await;
     answer(&reply)
 }
 
 async fn remove_member(State(node): Shared, request: Request) -> Answer {
+    let m: RemoveMemberMessage = message(request).await?;
+    let reply: RemoveMemberReply = node.remove_member_here(m).await;
+    answer(&reply)
+}
+
+async fn promote_member(State(node): Shared, request: Request) -> Answer {
     let id: u64 = message(request).await?;
-    let reply: RemoveMemberReply = node.remove_member_here(id).await;
+    let reply: RemoveMemberReply = node.promote_member_here(id).await;
     answer(&reply)
 }
 
@@ -350,5 +378,6 @@ async fn update_member(State(node): Shared, request: Request) -> Answer {
 async fn hello(State(node): Shared, request: Request) -> Answer {
     // Nothing is in the body; reading it to its end keeps the connection usable.
     let _ = request.into_body().collect().await;
-    answer(&HelloReply { id: node.identity.id, feature_level: node.config.feature_level })
+    let (id, feature_level) = (node.identity.id, node.config.feature_level);
+    answer(&HelloReply { id, feature_level, last: node.writer.log().ends().1 })
 }

@@ -1,36 +1,81 @@
-//! Sending and receiving snapshots: a frame that says what comes, then the files one after the other.
+//! Sending snapshots: the receiver is asked what it has from an earlier attempt; then a frame that says what comes, and the
+//! files that are missing, each followed by its CRC-32. No faster than is good for everybody else.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::frames::{FrameReader, frame};
+use super::incoming::checksum;
+pub(crate) use super::incoming::receive_files;
 use super::peers;
-use super::wire::SnapshotHead;
+use super::wire::{SnapshotFile, SnapshotHave, SnapshotHead};
 use crate::codec;
+use crate::metrics::Metrics;
 use crate::storage::snapshot::SnapshotDir;
 
 const CHUNK: usize = 256 << 10;
 /// Chunks read ahead of the network.
-const AHEAD: usize = 8;
+const AHEAD: usize = 4;
 
-/// A body with a head and the files that it lists.
-pub(crate) fn body(head: &SnapshotHead, dir: Arc<SnapshotDir>) -> peers::Body {
+/// Spreads bytes over time.
+struct Pace {
+    begun: Instant,
+    sent: u64,
+    rate: u64,
+}
+
+impl Pace {
+    /// How long to wait before more is sent.
+    fn wait(&self, now: Instant) -> Duration {
+        let due = Duration::from_secs_f64(self.sent as f64 / self.rate.max(1) as f64);
+        due.saturating_sub(now.duration_since(self.begun))
+    }
+}
+
+/// All of them.
+pub(crate) fn all(files: Vec<(String, u64)>) -> Vec<SnapshotFile> {
+    files.into_iter().map(|(name, size)| SnapshotFile { name, size, kept: false }).collect()
+}
+
+/// Which files have to be sent: those that the receiver has are compared first.
+pub(crate) fn missing(
+    dir: &SnapshotDir,
+    files: Vec<(String, u64)>,
+    have: &SnapshotHave,
+) -> io::Result<Vec<SnapshotFile>> {
+    let mut list = Vec::with_capacity(files.len());
+    for (name, size) in files {
+        let claimed = have.files.iter().find(|(n, s, _)| *n == name && *s == size);
+        let kept = match claimed {
+            Some((_, _, sum)) => checksum(&dir.path().join(&name))? == *sum,
+            None => false,
+        };
+        list.push(SnapshotFile { name, size, kept });
+    }
+    Ok(list)
+}
+
+/// A body with a head and the files of it that are to be sent, at so many bytes a second.
+pub(crate) fn body(head: &SnapshotHead, dir: Arc<SnapshotDir>, rate: u64, metrics: Metrics) -> peers::Body {
     let (chunks, receiver) = mpsc::channel(AHEAD);
     let (first, files) = (frame(&codec::encode(head)), head.files.clone());
     tokio::task::spawn_blocking(move || {
         if chunks.blocking_send(Ok(first)).is_err() {
             return;
         }
-        for (name, size) in files {
-            if let Err(error) = read_file(&dir.path().join(name), size, &chunks) {
+        let mut pace = Pace { begun: Instant::now(), sent: 0, rate };
+        for file in files.iter().filter(|file| !file.kept) {
+            let sent = read_file(&dir.path().join(&file.name), file.size, &chunks, &mut pace, &metrics);
+            if let Err(error) = sent {
                 let _ = chunks.blocking_send(Err(error));
                 return;
             }
@@ -40,51 +85,112 @@ pub(crate) fn body(head: &SnapshotHead, dir: Arc<SnapshotDir>) -> peers::Body {
     StreamBody::new(chunks).boxed_unsync()
 }
 
-fn read_file(path: &std::path::Path, size: u64, chunks: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+fn read_file(
+    path: &Path,
+    size: u64,
+    chunks: &mpsc::Sender<io::Result<Bytes>>,
+    pace: &mut Pace,
+    metrics: &Metrics,
+) -> io::Result<()> {
     let mut file = File::open(path)?.take(size);
-    let mut left = size;
+    let (mut left, mut hasher) = (size, crc32fast::Hasher::new());
     while left > 0 {
         let mut chunk = vec![0; CHUNK.min(left as usize)];
         file.read_exact(&mut chunk)?;
+        hasher.update(&chunk);
         left -= chunk.len() as u64;
+        pace.sent += chunk.len() as u64;
+        metrics.snapshot_sent_bytes.inc_by(chunk.len() as u64);
         chunks.blocking_send(Ok(chunk.into())).map_err(io::Error::other)?;
+        let wait = pace.wait(Instant::now());
+        if !wait.is_zero() {
+            std::thread::sleep(wait);
+        }
     }
-    Ok(())
+    let sum = hasher.finalize().to_be_bytes();
+    chunks.blocking_send(Ok(Bytes::copy_from_slice(&sum))).map_err(io::Error::other)
 }
 
 /// Reads the head of a snapshot.
 pub(crate) async fn receive_head<B>(reader: &mut FrameReader<B>) -> io::Result<SnapshotHead>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let head = reader.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
     Ok(codec::decode(&head)?)
 }
 
-/// Writes the files of a snapshot into a directory, which must not exist yet.
-pub(crate) async fn receive_files<B>(
-    reader: &mut FrameReader<B>,
-    head: &SnapshotHead,
-    dir: &SnapshotDir,
-) -> io::Result<()>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::error::Error + Send + Sync + 'static,
-{
-    tokio::fs::create_dir(dir.path()).await?;
-    for (name, size) in &head.files {
-        if name.contains(['/', '\0']) || name.starts_with('.') {
-            return Err(io::Error::other(format!("file name {name:?} in a snapshot")));
-        }
-        let mut file = tokio::fs::File::create(dir.path().join(name)).await?;
-        let mut left = *size;
-        while left > 0 {
-            let piece = reader.piece(left).await?;
-            left -= piece.len() as u64;
-            file.write_all(&piece).await?;
-        }
-        file.flush().await?;
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use super::super::incoming::Incoming;
+    use super::*;
+    use crate::storage::records::{MembersRecord, VoteRecord};
+    use crate::storage::snapshot::fresh_dir;
+
+    fn head(files: Vec<SnapshotFile>) -> SnapshotHead {
+        let vote = VoteRecord { term: 1, node: 1, committed: true };
+        SnapshotHead { vote, at: None, members: MembersRecord::default(), files }
     }
-    Ok(())
+
+    #[test]
+    fn bytes_are_spread_over_time() {
+        let begun = Instant::now();
+        let pace = Pace { begun, sent: 3 << 20, rate: 1 << 20 };
+        assert_eq!(pace.wait(begun), Duration::from_secs(3));
+        assert_eq!(pace.wait(begun + Duration::from_secs(2)), Duration::from_secs(1));
+        assert_eq!(pace.wait(begun + Duration::from_secs(9)), Duration::ZERO);
+    }
+
+    /// A transfer that breaks off goes on where it was, also after a restart, and with files that changed meanwhile.
+    #[tokio::test]
+    async fn what_has_come_is_not_sent_again() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let source = fresh_dir(from.path());
+        fs::create_dir_all(source.path()).unwrap();
+        for (name, byte) in [("000001.sst", 1u8), ("000002.sst", 2), ("000003.sst", 3), ("CURRENT", 4)] {
+            fs::write(source.path().join(name), vec![byte; 600 << 10]).unwrap();
+        }
+        let files = source.files().unwrap();
+        let none = SnapshotHave { files: Vec::new() };
+        let all = head(missing(&source, files.clone(), &none).unwrap());
+        let metrics = Metrics::default();
+        let whole = body(&all, source.clone(), u64::MAX, metrics.clone()).collect().await.unwrap().to_bytes();
+        // Two files and a half arrive.
+        let cut = whole.slice(..whole.len() - (900 << 10));
+        let mut incoming = Incoming::new(to.path());
+        let mut reader = FrameReader::new(http_body_util::Full::new(cut));
+        let received = receive_head(&mut reader).await.unwrap();
+        assert!(incoming.receive(&mut reader, &received).await.is_err());
+        drop(incoming);
+        let mut incoming = Incoming::new(to.path());
+        let have = incoming.have(&files).await.unwrap();
+        let names: Vec<_> = have.files.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(names, ["000001.sst", "000002.sst"]);
+        // One of them is another file by now: size and name are the same, the content is not.
+        fs::write(source.path().join("000002.sst"), vec![9; 600 << 10]).unwrap();
+        let rest = head(missing(&source, files, &have).unwrap());
+        assert_eq!(rest.files.iter().filter(|f| f.kept).count(), 1);
+        let before = metrics.snapshot_sent_bytes.get();
+        let rest = body(&rest, source.clone(), u64::MAX, metrics.clone()).collect().await.unwrap().to_bytes();
+        assert_eq!(metrics.snapshot_sent_bytes.get() - before, 3 * (600 << 10));
+        let mut reader = FrameReader::new(http_body_util::Full::new(rest));
+        let received = receive_head(&mut reader).await.unwrap();
+        let target = incoming.receive(&mut reader, &received).await.unwrap();
+        assert_eq!(target.files().unwrap(), source.files().unwrap());
+        for (name, _) in source.files().unwrap() {
+            assert_eq!(fs::read(target.path().join(&name)).unwrap(), fs::read(source.path().join(&name)).unwrap());
+        }
+        // Damage on the way is noticed.
+        let mut bytes = whole.to_vec();
+        let at = bytes.len() - 1000;
+        bytes[at] ^= 1;
+        let mut reader = FrameReader::new(http_body_util::Full::new(Bytes::from(bytes)));
+        let received = receive_head(&mut reader).await.unwrap();
+        let error = incoming.receive(&mut reader, &received).await.unwrap_err();
+        assert!(error.to_string().contains("damaged"), "{error}");
+    }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
 use crate::command::{Outcome, Proposal};
-use crate::config::{JoinGrant, NewMember};
+use crate::config::{AddOptions, JoinGrant, NewMember};
 use crate::storage::log::LogEntry;
 use crate::storage::records::{LogPosition, MembersRecord, VoteRecord};
 use crate::storage::room::Room;
@@ -18,11 +18,13 @@ pub(crate) mod path {
     pub(crate) const PRE_VOTE: &str = "/v1/pre-vote";
     pub(crate) const TRANSFER: &str = "/v1/transfer";
     pub(crate) const SNAPSHOT: &str = "/v1/snapshot";
+    pub(crate) const SNAPSHOT_OFFER: &str = "/v1/snapshot/offer";
     pub(crate) const FORWARD: &str = "/v1/forward";
     pub(crate) const READ_INDEX: &str = "/v1/read-index";
     pub(crate) const MEMBERS: &str = "/v1/members";
     pub(crate) const ADD_MEMBER: &str = "/v1/members/add";
     pub(crate) const REMOVE_MEMBER: &str = "/v1/members/remove";
+    pub(crate) const PROMOTE_MEMBER: &str = "/v1/members/promote";
     pub(crate) const UPDATE_MEMBER: &str = "/v1/members/update";
     pub(crate) const HELLO: &str = "/v1/hello";
     pub(crate) const STATE: &str = "/v1/state";
@@ -83,7 +85,28 @@ pub(crate) struct SnapshotHead {
     pub(crate) vote: VoteRecord,
     pub(crate) at: Option<LogPosition>,
     pub(crate) members: MembersRecord,
+    pub(crate) files: Vec<SnapshotFile>,
+}
+
+/// A file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotFile {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    /// The receiver has it; it is not sent.
+    pub(crate) kept: bool,
+}
+
+/// Asks which files of a snapshot the receiver has: names and sizes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotOffer {
     pub(crate) files: Vec<(String, u64)>,
+}
+
+/// The files that it has: names, sizes and checksums.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotHave {
+    pub(crate) files: Vec<(String, u64, u32)>,
 }
 
 /// Writes for the leader.
@@ -123,7 +146,20 @@ pub(crate) type MembersReply = Result<Vec<Member>, AdminError>;
 pub(crate) type AddMemberReply = Result<JoinGrant, AdminError>;
 pub(crate) type RemoveMemberReply = Result<(), AdminError>;
 pub(crate) type UpgradeReply = Result<u32, AdminError>;
-pub(crate) type AddMemberMessage = NewMember;
+/// Somebody is to be added.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AddMemberMessage {
+    pub(crate) member: NewMember,
+    pub(crate) options: AddOptions,
+}
+
+/// Somebody is to be removed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct RemoveMemberMessage {
+    pub(crate) id: MemberId,
+    /// Not if it lives.
+    pub(crate) only_dead: bool,
+}
 
 /// A member says that its addresses changed.
 #[derive(Debug, Serialize, Deserialize)]
@@ -138,6 +174,8 @@ pub(crate) struct UpdateMemberMessage {
 pub(crate) struct HelloReply {
     pub(crate) id: MemberId,
     pub(crate) feature_level: u32,
+    /// The last entry of its log.
+    pub(crate) last: Option<LogPosition>,
 }
 
 /// Asks for a whole state, by a member that lost its own. The answer is a `SnapshotHead` and the files.

@@ -11,19 +11,27 @@ use crate::types::Revision;
 /// Revisions removed in one batch.
 const BATCH: usize = 2_000;
 
+/// What one step has removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Collected {
+    pub(crate) revisions: u64,
+    /// Whether more is left to do.
+    pub(crate) more: bool,
+}
+
 impl StateDb {
-    /// Removes one batch of history below the compaction revision; tells whether more is left.
-    pub(crate) fn collect(&self) -> Result<bool, StorageError> {
+    /// Removes one batch of history below the compaction revision.
+    pub(crate) fn collect(&self) -> Result<Collected, StorageError> {
         let compacted = self.applied()?.meta.compacted;
         let from = self.collected()?;
         if from >= compacted {
-            return Ok(false);
+            return Ok(Collected::default());
         }
         let snapshot = self.db().snapshot();
         let bounds = (from.to_be_bytes().to_vec(), Some(compacted.to_be_bytes().to_vec()));
         let mut it = self.scan(&snapshot, cf::EVENTS, bounds);
         let mut batch = WriteBatch::default();
-        let mut removed = 0;
+        let mut removed: usize = 0;
         let mut next = compacted;
         while let Some((encoded, bytes)) = it.item() {
             let revision: Revision = keys::trailing_revision(encoded).ok_or_else(|| damaged("events"))?;
@@ -43,6 +51,6 @@ impl StateDb {
         batch.delete_range_cf(self.cf(cf::EVENTS), from.to_be_bytes(), next.to_be_bytes());
         self.put_collected(&mut batch, next);
         self.write_batch(batch)?;
-        Ok(next < compacted)
+        Ok(Collected { revisions: removed as u64, more: next < compacted })
     }
 }

@@ -17,6 +17,10 @@ pub(crate) enum Origin {
     Bootstrap,
     /// It was admitted to one.
     Join,
+    /// It began a lineage with what a backup held.
+    Restore,
+    /// It began a lineage with what it held itself.
+    Recovery,
 }
 
 /// Who a member is; the file `member`.
@@ -33,7 +37,8 @@ pub(crate) struct Identity {
     pub(crate) checksum: u32,
 }
 
-const IDENTITY: &str = "member";
+/// Name of the file that says who a member is.
+pub(super) const IDENTITY: &str = "member";
 const IDENTITY_FORMAT: u32 = 2;
 
 impl Identity {

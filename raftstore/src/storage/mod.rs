@@ -8,12 +8,15 @@
 //! - `rebuild`, if the state is damaged and has to be replaced, and `peers`, where to get another one;
 //! - `state-<n>/` and `state`, a pointer file that names the current one: the applied state. It has no write-ahead log
 //!   of its own, since the Raft log is one: what a crash takes from it is applied again;
-//! - `snapshots/`: checkpoints of the state that are being sent or received.
+//! - `snapshots/`: checkpoints of the state that are being sent or received;
+//! - `recovering/`: a recovery in the making; `before-…/`: what was there before one, for the operator to remove.
 
 pub(crate) mod collect;
+pub(crate) mod export;
 pub(crate) mod files;
 pub(crate) mod history;
 pub(crate) mod keys;
+pub(crate) mod lineage;
 pub(crate) mod log;
 pub(crate) mod log_writer;
 pub(crate) mod read;
@@ -21,6 +24,7 @@ pub(crate) mod rebuild;
 pub(crate) mod records;
 pub(crate) mod room;
 pub(crate) mod snapshot;
+pub(crate) mod space;
 pub(crate) mod state;
 pub(crate) mod verify;
 mod wal;

@@ -29,6 +29,8 @@ pub(crate) struct MemberInfo {
     pub(crate) name: String,
     pub(crate) peer_address: String,
     pub(crate) client_address: String,
+    /// Stays without a vote until somebody promotes it.
+    pub(crate) held: bool,
 }
 
 /// Who belongs to the group and who votes (two sets while that changes).

@@ -11,8 +11,12 @@ use super::state::StateDb;
 use super::{StorageError, files};
 use crate::codec;
 
-const POINTER: &str = "state";
+/// Name of the file that names the current state.
+pub(super) const POINTER: &str = "state";
 const SNAPSHOTS: &str = "snapshots";
+const INCOMING: &str = "incoming";
+/// Files of a database that tell of its past only.
+const NOT_SENT: [&str; 3] = ["LOCK", "LOG", "LOG.old"];
 
 /// A directory under `snapshots/` that disappears with its last user.
 #[derive(Debug)]
@@ -33,7 +37,9 @@ impl SnapshotDir {
         for entry in fs::read_dir(&self.path).map_err(what)? {
             let entry = entry.map_err(what)?;
             let name = entry.file_name().into_string().map_err(|n| StorageError::Damaged(format!("file {n:?}")))?;
-            found.push((name, entry.metadata().map_err(what)?.len()));
+            if !NOT_SENT.contains(&&*name) && !name.starts_with("LOG.old") {
+                found.push((name, entry.metadata().map_err(what)?.len()));
+            }
         }
         found.sort();
         Ok(found)
@@ -58,8 +64,22 @@ pub(crate) struct StateSnapshot {
 
 /// Removes what earlier runs left under `snapshots/`.
 pub(crate) fn clear(data_dir: &Path) -> Result<(), StorageError> {
-    files::remove_dir(&data_dir.join(SNAPSHOTS))?;
-    files::create_dir(&data_dir.join(SNAPSHOTS))
+    let dir = data_dir.join(SNAPSHOTS);
+    files::create_dir(&dir)?;
+    let what = |e| StorageError::io(dir.display().to_string(), e);
+    for entry in fs::read_dir(&dir).map_err(what)? {
+        let entry = entry.map_err(what)?;
+        // What has come of a snapshot need not come again.
+        if entry.file_name() != INCOMING {
+            files::remove_dir(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the files of a snapshot are gathered that another member sends.
+pub(crate) fn incoming(data_dir: &Path) -> PathBuf {
+    data_dir.join(SNAPSHOTS).join(INCOMING)
 }
 
 /// A fresh directory under `snapshots/`; it is not created yet.
@@ -71,10 +91,15 @@ pub(crate) fn fresh_dir(data_dir: &Path) -> Arc<SnapshotDir> {
 /// Makes a checkpoint. How far it goes is read from the checkpoint itself, since entries are applied meanwhile.
 pub(crate) fn checkpoint(data_dir: &Path, state: &StateDb) -> Result<StateSnapshot, StorageError> {
     let dir = fresh_dir(data_dir);
+    link(state, dir.path())?;
+    describe(dir)
+}
+
+/// Makes a directory that holds the state as it is now, of hard links.
+pub(super) fn link(state: &StateDb, path: &Path) -> Result<(), StorageError> {
     // The checkpoint's own flush would do, but only this one is waited for with all column families.
     state.flush()?;
-    Checkpoint::new(state.db())?.create_checkpoint(dir.path())?;
-    describe(dir)
+    Ok(Checkpoint::new(state.db())?.create_checkpoint(path)?)
 }
 
 /// Reads how far the state in a directory goes.
@@ -104,7 +129,7 @@ fn checksum(name: &str) -> String {
     format!("{:08x}", codec::checksum(&[name.as_bytes()]))
 }
 
-fn point_to(data_dir: &Path, number: u64) -> Result<(), StorageError> {
+pub(super) fn point_to(data_dir: &Path, number: u64) -> Result<(), StorageError> {
     let name = format!("state-{number}");
     files::write_whole(data_dir, POINTER, format!("{name} {}\n", checksum(&name)).as_bytes())
 }
@@ -159,7 +184,7 @@ pub(crate) fn check_received(received: &SnapshotDir) -> Result<(), StorageError>
 }
 
 /// Makes a received snapshot the state of this member: fsyncs it, moves it into place, switches the pointer.
-pub(crate) fn install(data_dir: &Path, received: &SnapshotDir) -> Result<Arc<StateDb>, StorageError> {
+pub(crate) fn install(data_dir: &Path, received: &SnapshotDir, lineage: &str) -> Result<Arc<StateDb>, StorageError> {
     for (name, _) in received.files()? {
         let path = received.path().join(name);
         let synced = File::open(&path).and_then(|f| f.sync_all());
@@ -173,6 +198,11 @@ pub(crate) fn install(data_dir: &Path, received: &SnapshotDir) -> Result<Arc<Sta
     fs::rename(received.path(), &place).map_err(|e| StorageError::io(place.display().to_string(), e))?;
     files::sync_dir(data_dir)?;
     let state = Arc::new(StateDb::open(&place, false)?);
+    let found = state.lineage()?;
+    if found.as_deref() != Some(lineage) {
+        state.remove_when_unused();
+        return Err(StorageError::Damaged(format!("received a state of lineage {found:?}")));
+    }
     point_to(data_dir, number)?;
     Ok(state)
 }

@@ -33,9 +33,11 @@ pub(crate) mod cf {
     pub(crate) const ALL: [&str; 6] = [META, LIVE, SUPERSEDED, EVENTS, BUCKETS, EXPIRY];
 }
 
-const APPLIED: &[u8] = b"applied";
-const MEMBERS: &[u8] = b"members";
-const LINEAGE: &[u8] = b"lineage";
+pub(super) const APPLIED: &[u8] = b"applied";
+pub(super) const MEMBERS: &[u8] = b"members";
+pub(super) const LINEAGE: &[u8] = b"lineage";
+/// The lineages before this one.
+pub(super) const ANCESTORS: &[u8] = b"ancestors";
 const COLLECTED: &[u8] = b"collected";
 
 /// What a revision did.

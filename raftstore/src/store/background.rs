@@ -3,15 +3,19 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::time::MissedTickBehavior;
 
 use super::levels::Agreed;
+use super::membership::Absences;
 use super::node::Node;
 use crate::command::Command;
+use crate::metrics::Peer;
 use crate::storage::records::MembersRecord;
-use crate::types::{AlarmKind, Leadership, Op, Revision, StoreError, Txn};
+use crate::storage::space::Removed;
+use crate::types::{AlarmKind, Leadership, Op, Revision, Role, StoreError, Txn};
 
 /// How often every member looks.
 const TICK: Duration = Duration::from_secs(1);
@@ -24,7 +28,8 @@ const EXPIRY_BATCH: usize = 256;
 pub(crate) async fn lead(node: Arc<Node>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut ages, mut agreed) = (Ages::default(), Agreed::default());
+    let mut agreed = Agreed::default();
+    let (mut ages, mut sizes, mut absences) = (Ages::default(), Sizes::default(), Absences::default());
     let (mut leadership, mut members) = (node.leadership.subscribe(), node.members_changed.subscribe());
     loop {
         let learners = matches!(*leadership.borrow_and_update(), Leadership::Leader { .. }) && node.has_learners();
@@ -37,7 +42,8 @@ pub(crate) async fn lead(node: Arc<Node>) {
         };
         if !matches!(*node.leadership.borrow(), Leadership::Leader { .. }) {
             // Another leader may have compacted; a new reign counts anew.
-            (ages, agreed) = (Ages::default(), Agreed::default());
+            (ages, sizes, absences) = (Ages::default(), Sizes::default(), Absences::default());
+            agreed = Agreed::default();
             node.set_alarm(AlarmKind::Version, None);
             continue;
         }
@@ -47,8 +53,14 @@ pub(crate) async fn lead(node: Arc<Node>) {
         if !all {
             continue;
         }
-        let (now, keep) = (Instant::now(), node.config.limits.keep_history);
-        if let Some(revision) = ages.due(now, node.machine.progress().revision, keep)
+        node.remove_dead(&mut absences).await;
+        let (now, limits) = (Instant::now(), &node.config.limits);
+        let meta = node.machine.applied().meta;
+        let written = node.machine.counts().history_bytes.load(Ordering::Relaxed);
+        let by_age = ages.due(now, meta.revision, limits.keep_history);
+        let by_size = sizes.due(written, meta.revision, meta.compacted, limits.max_history_bytes);
+        if let Some(revision) = by_age.max(by_size)
+            && revision > meta.compacted
             && let Err(error) = node.propose(Command::Compact(revision)).await
         {
             tracing::debug!(%error, revision, "compacting");
@@ -85,32 +97,47 @@ impl Ages {
     }
 }
 
+/// Revisions and how much history had been written by then, so that history can be forgotten by size.
+#[derive(Default)]
+struct Sizes(VecDeque<(u64, Revision)>);
+
+impl Sizes {
+    /// Notes how much was written up to the present revision, and tells what to forget once what is kept is more than `most`
+    /// bytes: so much that a quarter of the room is free again. What was written before the first look is not counted.
+    fn due(&mut self, written: u64, revision: Revision, compacted: Revision, most: u64) -> Option<Revision> {
+        // The first is where what is kept begins.
+        while self.0.get(1).is_some_and(|(_, at)| *at <= compacted) {
+            self.0.pop_front();
+        }
+        // Precise enough, and bounds how much is remembered.
+        if self.0.back().is_none_or(|(before, _)| written - before >= most / 64) {
+            self.0.push_back((written, revision));
+        }
+        let kept = |from: u64| written - from;
+        if kept(self.0.front()?.0) <= most {
+            return None;
+        }
+        self.0.iter().find(|(from, _)| kept(*from) <= most / 4 * 3).map(|(_, at)| *at)
+    }
+}
+
 /// Chores of every member; runs until the member stops.
 pub(crate) async fn tend(node: Arc<Node>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut removed, mut deletions) = (Removed::default(), 0);
     let mut remembered = None;
     loop {
         ticks.tick().await;
         node.remember_peers(&mut remembered).await;
-        let meta = node.machine.applied().meta;
-        node.metrics.revision.set(meta.revision as i64);
-        node.metrics.compacted.set(meta.compacted as i64);
-        let size = node.machine.state().size_bytes() + node.writer.log().size_bytes();
-        node.metrics.db_size.set(size as i64);
+        node.measure();
         node.refresh_members().await;
-        loop {
-            let machine = node.machine.clone();
-            let collected = node.runtime.spawn_blocking(move || machine.state().collect()).await;
-            match collected {
-                Ok(Ok(true)) => tokio::time::sleep(Duration::from_millis(5)).await,
-                Ok(Err(error)) => {
-                    node.machine.note(&error);
-                    tracing::warn!(%error, "removing compacted history");
-                    break;
-                }
-                _ => break,
-            }
+        removed.revisions += node.collect().await;
+        let deleted = node.machine.counts().deletions.load(Ordering::Relaxed);
+        removed.keys += deleted - std::mem::replace(&mut deletions, deleted);
+        node.reclaim(&mut removed).await;
+        if let Ok(mut incoming) = node.incoming.try_lock() {
+            incoming.forget_old();
         }
     }
 }
@@ -128,6 +155,84 @@ impl Node {
             Ok(Ok(())) => *remembered = Some(members),
             Ok(Err(error)) => tracing::warn!(%error, "keeping the addresses of the members"),
             Err(_) => {}
+        }
+    }
+
+    fn measure(&self) {
+        let (meta, state) = (self.machine.applied().meta, self.machine.state());
+        let (size, log) = (state.size_bytes(), self.writer.log().size_bytes());
+        let m = &self.metrics;
+        m.revision.set(meta.revision as i64);
+        m.compacted.set(meta.compacted as i64);
+        m.db_size.set((size + log) as i64);
+        m.log_size.set(log as i64);
+        m.db_in_use.set(state.in_use_bytes() as i64);
+        m.in_contact.set(i64::from(self.in_contact()));
+        let members = self.members_here();
+        m.is_learner.set(i64::from(members.iter().any(|p| p.id == self.identity.id && p.role == Role::Learner)));
+        // Who does not lead cannot know, and who is gone is not told of any more.
+        m.peer_lag.clear();
+        m.peer_healthy.clear();
+        for member in members.iter().filter(|p| p.id != self.identity.id && self.leads()) {
+            let peer = Peer { peer: member.name.clone() };
+            m.peer_healthy.get_or_create(&peer).set(i64::from(member.healthy));
+            m.peer_lag.get_or_create(&peer).set(member.lag.map_or(-1, |lag| lag as i64));
+        }
+    }
+
+    /// Removes what is compacted, piece by piece; tells how many revisions that were.
+    async fn collect(&self) -> u64 {
+        let mut revisions = 0;
+        loop {
+            let machine = self.machine.clone();
+            let collected = self.runtime.spawn_blocking(move || machine.state().collect()).await;
+            match collected {
+                Ok(Ok(step)) => {
+                    revisions += step.revisions;
+                    if !step.more {
+                        return revisions;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Ok(Err(error)) => {
+                    self.machine.note(&error);
+                    tracing::warn!(%error, "removing compacted history");
+                    return revisions;
+                }
+                Err(_) => return revisions,
+            }
+        }
+    }
+
+    /// Gives space back to the file system once enough was removed.
+    async fn reclaim(&self, removed: &mut Removed) {
+        let meta = self.machine.applied().meta;
+        let (history, live) = removed.due(meta.revision - meta.compacted, self.machine.state().keys());
+        if !history && !live {
+            return;
+        }
+        let (machine, begun) = (self.machine.clone(), Instant::now());
+        let done = self.runtime.spawn_blocking(move || {
+            let state = machine.state();
+            let before = state.size_bytes();
+            state.reclaim(history, live).map(|()| (before, state.size_bytes()))
+        });
+        match done.await {
+            Ok(Ok((before, after))) => {
+                let took = begun.elapsed();
+                self.metrics.reclaim.observe(took.as_secs_f64());
+                tracing::info!(before, after, ?took, history, live, "space of what was removed is given back");
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "giving space back"),
+            Err(_) => return,
+        }
+        *removed = Removed {
+            revisions: if history { 0 } else { removed.revisions },
+            keys: if live { 0 } else { removed.keys },
+        };
+        // The last checkpoint still holds the files that are not needed any more; a new one takes its place.
+        if let Err(error) = self.raft.trigger().snapshot().await {
+            tracing::debug!(%error, "a checkpoint after giving space back");
         }
     }
 
@@ -164,6 +269,26 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn history_is_forgotten_by_size() {
+        let mut sizes = Sizes::default();
+        let (mut compacted, mut most_kept) = (0, 0);
+        // A hundred bytes each.
+        for revision in 1..20_000u64 {
+            let due = sizes.due(revision * 100, revision, compacted, 64_000);
+            if let Some(due) = due {
+                assert!(due > compacted && due <= revision, "{due} of {revision}");
+                assert!(revision - due >= 400, "more than half of what may be kept is");
+                compacted = due;
+            }
+            most_kept = most_kept.max(revision - compacted);
+            assert!(sizes.0.len() <= 130);
+        }
+        assert!((640..=660).contains(&most_kept), "{most_kept}");
+        // What compaction by age has removed does not count.
+        assert_eq!(sizes.due(19_999 * 100 + 60_000, 20_599, 20_590, 64_000), None);
+    }
 
     #[test]
     fn history_is_forgotten_by_age() {

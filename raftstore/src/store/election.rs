@@ -178,7 +178,7 @@ impl Heard {
         self.micros.store(self.begin.elapsed().as_micros() as u64, std::sync::atomic::Ordering::Relaxed);
     }
 
-    fn at(&self) -> Instant {
+    pub(crate) fn at(&self) -> Instant {
         self.begin + Duration::from_micros(self.micros.load(std::sync::atomic::Ordering::Relaxed))
     }
 }

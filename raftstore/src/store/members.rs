@@ -10,10 +10,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::node::Node;
-use crate::config::{JoinGrant, NewMember};
+use crate::config::JoinGrant;
 use crate::consensus::TypeConfig;
 use crate::network::peers::{Lane, PeerError, Target};
-use crate::network::wire::{AdminError, MembersReply, UpdateMemberMessage, path};
+use crate::network::wire::{
+    AddMemberMessage, AdminError, MembersReply, RemoveMemberMessage, UpdateMemberMessage, path,
+};
 use crate::storage::records::MemberInfo;
 use crate::types::{Member, MemberId, Role, Status, StoreError};
 
@@ -70,12 +72,16 @@ impl Node {
         self.on_leader(path::MEMBERS, &self.report(), || std::future::ready(Ok(self.members_here()))).await
     }
 
-    pub(crate) async fn add_member(&self, member: NewMember) -> Result<JoinGrant, StoreError> {
-        self.on_leader(path::ADD_MEMBER, &member, || self.add_member_here(member.clone())).await
+    pub(crate) async fn add_member(&self, m: AddMemberMessage) -> Result<JoinGrant, StoreError> {
+        self.on_leader(path::ADD_MEMBER, &m, || self.add_member_here(m.member.clone(), m.options)).await
     }
 
-    pub(crate) async fn remove_member(&self, id: MemberId) -> Result<(), StoreError> {
-        self.on_leader(path::REMOVE_MEMBER, &id, || self.remove_member_here(id)).await
+    pub(crate) async fn remove_member(&self, m: RemoveMemberMessage) -> Result<(), StoreError> {
+        self.on_leader(path::REMOVE_MEMBER, &m, || self.remove_member_here(m)).await
+    }
+
+    pub(crate) async fn promote_member(&self, id: MemberId) -> Result<(), StoreError> {
+        self.on_leader(path::PROMOTE_MEMBER, &id, || self.promote_member_here(id)).await
     }
 
     /// Keeps what the leader tells of the members, and tells it when this member's addresses have changed.
@@ -182,6 +188,12 @@ impl Node {
             last_log_index: m.last_log_index.unwrap_or(0),
             applied_index: applied.index(),
             db_size_bytes: self.machine.state().size_bytes() + self.writer.log().size_bytes(),
+            state_bytes: self.machine.state().size_bytes(),
+            in_use_bytes: self.machine.state().in_use_bytes(),
+            log_bytes: self.writer.log().size_bytes(),
+            fsync: self.metrics.recent_fsyncs.summary(),
+            backup_at: u64::try_from(self.metrics.backup_at.get()).ok().filter(|at| *at > 0),
+            in_contact: self.in_contact(),
             members,
             feature_level: applied.meta.feature_level,
             known_feature_level: self.config.feature_level,

@@ -1,6 +1,7 @@
 //! The handle through which everything above uses the store.
 
 mod background;
+mod backup;
 pub(crate) mod election;
 mod integrity;
 mod leadership;
@@ -13,6 +14,8 @@ mod reads;
 mod rebuild;
 mod space;
 mod start;
+mod succession;
+pub(crate) mod timeline;
 mod validate;
 
 #[cfg(test)]
@@ -30,7 +33,12 @@ mod tests_log;
 #[cfg(test)]
 mod tests_single;
 #[cfg(test)]
+mod tests_succession;
+#[cfg(test)]
 pub(crate) mod tests_tls;
+
+pub use backup::{Backup, SaveError};
+pub use succession::{NewLineage, RestoreError, RestoreTarget};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,7 +46,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::command::{Command, Outcome};
-use crate::config::{Config, JoinGrant, NewMember, PeerTls};
+use crate::config::{AddOptions, Config, JoinGrant, NewMember, PeerTls};
+use crate::network::wire::{AddMemberMessage, RemoveMemberMessage};
 use crate::storage::files::Identity;
 use crate::storage::read::Read;
 use crate::types::*;
@@ -85,12 +94,27 @@ impl Store {
     /// Admits a new member. Works on any member. The name must be free; a learner of that name that never came up is
     /// replaced under a new id.
     pub async fn add_member(&self, member: NewMember) -> Result<JoinGrant, StoreError> {
-        self.handle.node.add_member(member).await
+        self.add_member_with(member, AddOptions::default()).await
+    }
+
+    /// The same, held back from voting or in the place of a dead member.
+    pub async fn add_member_with(&self, member: NewMember, options: AddOptions) -> Result<JoinGrant, StoreError> {
+        self.handle.node.add_member(AddMemberMessage { member, options }).await
+    }
+
+    /// Gives a member a vote that was added without one, if it has caught up. Works on any member.
+    pub async fn promote_member(&self, id: MemberId) -> Result<(), StoreError> {
+        self.handle.node.promote_member(id).await
     }
 
     /// Removes a member for good; its id is never used again. Works on any member.
     pub async fn remove_member(&self, id: MemberId) -> Result<(), StoreError> {
-        self.handle.node.remove_member(id).await
+        self.handle.node.remove_member(RemoveMemberMessage { id, only_dead: false }).await
+    }
+
+    /// The same for a member that is dead; refused for one that lives.
+    pub async fn remove_dead_member(&self, id: MemberId) -> Result<(), StoreError> {
+        self.handle.node.remove_member(RemoveMemberMessage { id, only_dead: true }).await
     }
 
     /// All members with health and lag as the leader sees them. Works on any member.
@@ -177,6 +201,11 @@ impl Store {
     /// Whether this member leads, as far as it may act on it.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.handle.node.leadership.subscribe()
+    }
+
+    /// Whether this member leads with a quorum behind it, or has heard of a leader recently.
+    pub fn in_contact(&self) -> bool {
+        self.handle.node.in_contact()
     }
 
     /// A counter that goes up whenever the membership of the group has changed.

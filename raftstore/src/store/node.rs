@@ -15,10 +15,12 @@ use tokio_util::task::TaskTracker;
 use super::election::Heard;
 use super::propose::Forward;
 use super::reads::ReadWaiter;
+use super::timeline::Timeline;
 use crate::config::Config;
 use crate::consensus::machine::Machine;
 use crate::consensus::{Raft, convert};
 use crate::metrics::Metrics;
+use crate::network::incoming::Incoming;
 use crate::network::peers::{Peers, Target};
 use crate::network::tls::OwnCertificate;
 use crate::network::wire::Report;
@@ -41,6 +43,7 @@ pub(crate) struct Node {
     pub(crate) machine: Arc<Machine>,
     pub(crate) writer: Arc<LogWriter>,
     pub(crate) metrics: Metrics,
+    pub(crate) timeline: Arc<Timeline>,
     pub(crate) leadership: watch::Sender<Leadership>,
     /// When a leader was last heard of.
     pub(crate) heard: Heard,
@@ -65,6 +68,12 @@ pub(crate) struct Node {
     pub(crate) seen_members: Mutex<Option<(std::time::Instant, Vec<Member>)>>,
     /// Set once the leader says that this member does not belong to the group any more.
     pub(crate) removed: CancellationToken,
+    /// Why, if that is not all there is to say.
+    pub(crate) left: Mutex<Option<String>>,
+    /// One permit for each backup that may be read.
+    pub(crate) backups: Arc<Semaphore>,
+    /// The snapshot that is being received.
+    pub(crate) incoming: tokio::sync::Mutex<Incoming>,
     pub(crate) stop: CancellationToken,
     /// Ends with `stop`, and before it when the state of this member must not be used any more.
     pub(crate) serving: CancellationToken,
@@ -109,6 +118,17 @@ impl Node {
         self.raft.server_metrics().borrow_watched().current_leader
     }
 
+    /// Whether this member leads with a quorum behind it, or has heard of a leader recently.
+    pub(crate) fn in_contact(&self) -> bool {
+        match *self.leadership.borrow() {
+            Leadership::Leader { .. } => true,
+            Leadership::NotLeader { .. } => {
+                let recent = self.config.timing.election_max * 2;
+                !self.leads() && self.leader().is_some() && self.heard.at().elapsed() < recent
+            }
+        }
+    }
+
     /// How to talk to another member.
     pub(crate) fn target(&self, id: MemberId) -> Option<Target> {
         let metrics = self.raft.server_metrics();
@@ -140,7 +160,10 @@ impl Node {
         let told = async move { out.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()) };
         tokio::select! {
             () = ended => {}
-            () = self.removed.cancelled() => return "this member was removed from the group".to_owned(),
+            () = self.removed.cancelled() => {
+                let why = self.left.lock().clone();
+                return why.unwrap_or_else(|| "this member was removed from the group".to_owned());
+            }
             why = told => return format!("the state of this member is damaged: {}", why.unwrap_or_default()),
         };
         if self.stop.is_cancelled() {

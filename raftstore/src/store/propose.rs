@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::node::Node;
+use super::timeline::Parts;
 use crate::command::{Command, Outcome, Proposal};
 use crate::network::peers::{Lane, PeerError, Target};
 use crate::network::wire::{ForwardMessage, ForwardReply, path};
@@ -18,6 +19,8 @@ use crate::types::{MemberId, StoreError};
 
 /// How long to wait at most before looking again who leads.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// From when on a write is worth a line in the log.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// What became of one attempt.
 pub(crate) enum Attempt {
@@ -44,8 +47,10 @@ impl Node {
             StoreError::Unavailable { reason, maybe_applied: false }
         })?;
         self.metrics.pending.inc();
+        let begun = Instant::now();
         let result = self.propose_until(proposal).await;
         self.metrics.pending.dec();
+        self.metrics.write_duration.observe(begun.elapsed().as_secs_f64());
         if result.is_err() {
             self.metrics.failed.inc();
         }
@@ -118,14 +123,29 @@ impl Node {
         if let Err(error) = self.check_level(&proposal).and_then(|()| self.has_room_for(&proposal)) {
             return Attempt::Failed(error);
         }
+        let called = Instant::now();
         match self.raft.client_write(proposal).await {
-            Ok(response) => Attempt::Done(response.data),
+            Ok(response) => {
+                self.note_write(response.log_id.index, called);
+                Attempt::Done(response.data)
+            }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Attempt::NotTaken,
             Err(RaftError::APIError(error)) => {
                 Attempt::Failed(StoreError::Unavailable { reason: error.to_string(), maybe_applied: true })
             }
             Err(RaftError::Fatal(error)) => Attempt::Failed(self.fatal(error, true)),
         }
+    }
+
+    /// Says where the time of a slow write went.
+    fn note_write(&self, index: u64, called: Instant) {
+        let took = called.elapsed();
+        if took < SLOW {
+            return;
+        }
+        self.metrics.slow_writes.inc();
+        let Parts { queue, fsync, replicate, apply } = self.timeline.parts(index, called.into_std());
+        tracing::warn!(?took, index, ?queue, ?fsync, ?replicate, ?apply, "a write was slow");
     }
 
     async fn forward(&self, batch: Vec<Forward>) {
@@ -139,7 +159,7 @@ impl Node {
         };
         self.metrics.forwarded.inc_by(proposals.len() as u64);
         let message = ForwardMessage { proposals };
-        let timeout = self.config.timing.write_timeout;
+        let (timeout, called) = (self.config.timing.write_timeout, Instant::now());
         let call = self.peers.call::<_, Vec<ForwardReply>>(&target, Lane::Forward, path::FORWARD, &message, timeout);
         let answered = tokio::select! {
             answered = call => answered,
@@ -147,6 +167,11 @@ impl Node {
                 Err(PeerError::Lost { address: target.address.clone(), reason: "it does not lead any more".into() })
             }
         };
+        let took = called.elapsed();
+        if took >= SLOW {
+            self.metrics.slow_writes.inc_by(replies.len() as u64);
+            tracing::warn!(?took, leader = target.id, writes = replies.len(), "forwarded writes were slow");
+        }
         deliver(answered, &target, replies);
     }
 
@@ -169,7 +194,8 @@ impl Node {
             Ok(permits) => permits,
             Err(reason) => return (0..count).map(|_| failed(&format!("the leader has {reason}"), false)).collect(),
         };
-        let deadline = Instant::now() + self.config.timing.write_timeout;
+        let called = Instant::now();
+        let (deadline, mut newest) = (called + self.config.timing.write_timeout, None);
         let refused: Vec<Option<ForwardReply>> = proposals.iter().map(|p| self.refusal(p)).collect();
         let taken = proposals.into_iter().zip(&refused).filter(|(_, refusal)| refusal.is_none());
         let taken: Vec<Proposal> = taken.map(|(proposal, _)| proposal).collect();
@@ -185,13 +211,19 @@ impl Node {
             }
             let result = timeout_at(deadline, results.next()).await;
             replies.push(match result {
-                Ok(Some(Ok(Ok(response)))) => ForwardReply::Done(response.response),
+                Ok(Some(Ok(Ok(response)))) => {
+                    newest = Some(response.log_id.index);
+                    ForwardReply::Done(response.response)
+                }
                 Ok(Some(Ok(Err(ClientWriteError::ForwardToLeader(_))))) => ForwardReply::NotTaken,
                 Ok(Some(Ok(Err(error)))) => failed(&error.to_string(), true),
                 Ok(Some(Err(error))) => failed(&error.to_string(), true),
                 Ok(None) => failed("the leader stopped", true),
                 Err(_) => failed("no quorum confirmed the write in time", true),
             });
+        }
+        if let Some(index) = newest {
+            self.note_write(index, called);
         }
         replies
     }

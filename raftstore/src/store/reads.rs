@@ -2,6 +2,7 @@
 //! that wait at the same time share one question.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
@@ -20,6 +21,8 @@ pub(crate) type ReadWaiter = oneshot::Sender<Result<u64, String>>;
 pub(crate) const QUEUE: usize = 16_384;
 /// Questions under way at one time: while one is, those who come later share the next.
 const CONCURRENT: usize = 2;
+/// From when on a read is worth a line in the log.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// Answers the reads of this member; runs until the member stops.
 pub(crate) async fn run(node: Arc<Node>, mut waiting: mpsc::Receiver<ReadWaiter>) {
@@ -47,23 +50,36 @@ impl Node {
     pub(crate) async fn linearizable_revision(&self) -> Result<Revision, StoreError> {
         self.check_running()?;
         self.metrics.reads.inc();
-        let deadline = Instant::now() + self.config.timing.read_timeout;
+        let called = Instant::now();
+        let deadline = called + self.config.timing.read_timeout;
         let read = async {
             let (waiter, answer) = oneshot::channel();
             self.reads.send(waiter).await.map_err(|_| StoreError::ShuttingDown)?;
             let answer = answer.await.map_err(|_| StoreError::ShuttingDown)?;
             let index = answer.map_err(|reason| StoreError::Unavailable { reason, maybe_applied: false })?;
+            let confirmed = called.elapsed();
             let mut progress = self.machine.watch_progress();
             let applied = progress.wait_for(|p| p.next_index > index).await;
-            applied.map(|p| p.revision).map_err(|_| StoreError::ShuttingDown)
+            let revision = applied.map(|p| p.revision).map_err(|_| StoreError::ShuttingDown)?;
+            let took = called.elapsed();
+            if took >= SLOW {
+                self.metrics.slow_reads.inc();
+                tracing::warn!(?took, quorum = ?confirmed, apply = ?(took - confirmed), "a linearizable read was slow");
+            }
+            Ok(revision)
         };
-        tokio::select! {
+        let result = tokio::select! {
             result = timeout_at(deadline, read) => result.unwrap_or_else(|_| {
                 let reason = "no quorum confirmed the read in time".to_owned();
                 Err(StoreError::Unavailable { reason, maybe_applied: false })
             }),
             () = self.stop.cancelled() => Err(StoreError::ShuttingDown),
+        };
+        match &result {
+            Ok(_) => self.metrics.read_duration.observe(called.elapsed().as_secs_f64()),
+            Err(_) => drop(self.metrics.failed_reads.inc()),
         }
+        result
     }
 
     /// Asks until there is an answer or the time is over.

@@ -110,8 +110,9 @@ async fn fetch(data_dir: &Path, from: &[Target], at_least: u64, peers: &Peers) -
         for target in from {
             match receive(data_dir, target, StateMessage { at_least, leader_only }, peers).await {
                 Ok(received) => {
-                    let dir = data_dir.to_owned();
-                    let installed = tokio::task::spawn_blocking(move || snapshot::install(&dir, &received).map(drop));
+                    let (dir, lineage) = (data_dir.to_owned(), peers.lineage().to_owned());
+                    let install = move || snapshot::install(&dir, &received, &lineage).map(drop);
+                    let installed = tokio::task::spawn_blocking(install);
                     installed.await.map_err(|_| StoreError::ShuttingDown)??;
                     return Ok(());
                 }

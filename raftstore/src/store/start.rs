@@ -13,7 +13,8 @@ use tokio_util::task::TaskTracker;
 
 use super::election::Heard;
 use super::node::{Handle, Node};
-use super::{background, election, integrity, leadership, propose, reads, rebuild, space};
+use super::timeline::Timeline;
+use super::{background, backup, election, integrity, leadership, propose, reads, rebuild, space, succession};
 use crate::config::{Config, JoinGrant, Limits};
 use crate::consensus::log_store::LogStore;
 use crate::consensus::machine::Machine;
@@ -21,12 +22,14 @@ use crate::consensus::state_machine::StateMachine;
 use crate::consensus::transport::Transport;
 use crate::consensus::{Raft, raft_config};
 use crate::metrics::Metrics;
+use crate::network::incoming::Incoming;
 use crate::network::peers::Peers;
 use crate::network::pulse::HEARTBEATS;
 use crate::network::server;
 use crate::network::tls::PeerTlsConfig;
 use crate::storage::StorageError;
 use crate::storage::files::{self, Identity, Origin};
+use crate::storage::lineage::{self, STARTED};
 use crate::storage::log::Log;
 use crate::storage::log_writer::LogWriter;
 use crate::storage::records::MemberInfo;
@@ -37,8 +40,6 @@ use crate::watch::Hub;
 
 /// How long a start may take to reach what it promises.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// File that says that the member has been running: from then on its log must be there.
-const STARTED: &str = "started";
 /// How often a start looks whether there is room by now.
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
 /// Threads of a member: each more means more wake-ups for an idle member.
@@ -48,8 +49,8 @@ const THREADS: usize = 2;
 pub(crate) async fn bootstrap(config: Config) -> Result<Arc<Handle>, StoreError> {
     config.validate()?;
     prepare_empty(&config.data_dir)?;
-    let lineage = uuid::Uuid::new_v4().to_string();
-    Identity::new(1, &config.name, &lineage, Origin::Bootstrap).write(&config.data_dir)?;
+    let fresh = uuid::Uuid::new_v4().to_string();
+    Identity::new(1, &config.name, &fresh, Origin::Bootstrap).write(&config.data_dir)?;
     open(config).await
 }
 
@@ -72,13 +73,13 @@ pub(crate) async fn join(config: Config, grant: JoinGrant) -> Result<Arc<Handle>
     open(config).await
 }
 
-fn prepare_empty(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn prepare_empty(dir: &Path) -> Result<(), StoreError> {
     if Identity::exists(dir)? {
         return Err(StoreError::Invalid(format!("{} already holds a member", dir.display())));
     }
     files::create_dir(dir)?;
     // Without an identity these are left from a start that did not come far.
-    for leftover in ["log", "state-1", "snapshots"] {
+    for leftover in ["log", "state-1", "snapshots", "recovering"] {
         files::remove_dir(&dir.join(leftover))?;
     }
     for leftover in ["state", "rebuild", "peers", STARTED] {
@@ -93,6 +94,8 @@ fn prepare_empty(dir: &Path) -> Result<(), StoreError> {
 /// Starts a member that has an identity.
 pub(crate) async fn open(config: Config) -> Result<Arc<Handle>, StoreError> {
     config.validate()?;
+    // A recovery that a crash ended half-way through.
+    lineage::take_over(&config.data_dir)?;
     let identity = Identity::read(&config.data_dir).map_err(|error| match error.is_damage() {
         true => StoreError::Damaged { name: config.name.clone(), reason: format!("its identity is damaged: {error}") },
         false => error.into(),
@@ -124,7 +127,7 @@ fn runtime(identity: &Identity) -> Result<Runtime, StoreError> {
 }
 
 /// Opens the log and checks that it is whole and belongs to the member.
-fn open_log(config: &Config, identity: &Identity, has_run: bool) -> Result<Arc<Log>, StorageError> {
+pub(super) fn open_log(config: &Config, identity: &Identity, has_run: bool) -> Result<Arc<Log>, StorageError> {
     let log = Log::open(&config.data_dir.join("log"), has_run && !config.faults.accept_lost_log)?;
     match log.lineage()? {
         // With the log, its vote and what it has acknowledged are forgotten: under its old id it could split a quorum.
@@ -188,8 +191,8 @@ async fn open_disk(
     let hub = Hub::new(limits.watch_events, limits.watch_bytes, faults.clone());
     let (lineage, known) = (&identity.lineage, config.feature_level);
     let machine = Machine::open(dir.clone(), state, lineage, known, hub, metrics.clone(), faults.clone())?;
-    let (fsync, durable) = (metrics.fsync.clone(), machine.clone());
-    let observe = Box::new(move |seconds| fsync.observe(seconds));
+    let (counted, durable) = (metrics.clone(), machine.clone());
+    let observe = Box::new(move |seconds| counted.synced(seconds));
     let durable = Box::new(move |index| durable.ensure_durable(index));
     let writer = LogWriter::start(log, observe, space.clone(), durable, faults.clone());
     let writer = Arc::new(writer.map_err(|e| StorageError::io("log writer", e))?);
@@ -220,15 +223,21 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     let peers = Peers::new(identity.id, &identity.lineage, client, timing.election_max * 3, runtime.clone());
     let Disk { space, machine, writer } = open_disk(&config, &identity, &metrics, &peers, has_run).await?;
     let (suspect, vote_timeout) = (Arc::new(Notify::new()), timing.election_max);
-    let transport =
-        Transport { peers: peers.clone(), metrics: metrics.clone(), vote_timeout, suspect: suspect.clone() };
+    let transport = Transport {
+        peers: peers.clone(),
+        metrics: metrics.clone(),
+        vote_timeout,
+        suspect: suspect.clone(),
+        snapshot_rate: config.limits.snapshot_bytes_per_second,
+    };
+    let timeline = Arc::new(Timeline::default());
     // Building applies again what is known to be committed: nothing is served before that.
     let raft = Raft::build(
         identity.id,
         raft_config(&config, &identity.lineage)?,
         transport,
-        LogStore::new(writer.clone()),
-        StateMachine::new(machine.clone()),
+        LogStore::new(writer.clone(), timeline.clone()),
+        StateMachine::new(machine.clone(), timeline.clone(), metrics.clone()),
     );
     let raft = raft.await.map_err(|e| StoreError::Storage(Box::new(e)))?;
     let (reads, waiting) = mpsc::channel(reads::QUEUE);
@@ -241,6 +250,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         machine,
         writer,
         metrics,
+        timeline,
         leadership: watch::Sender::new(Leadership::NotLeader { leader: None }),
         heard: Heard::new(),
         lost,
@@ -255,6 +265,9 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         membership: tokio::sync::Mutex::new(()),
         seen_members: parking_lot::Mutex::new(None),
         removed: CancellationToken::new(),
+        left: parking_lot::Mutex::new(None),
+        backups: Arc::new(Semaphore::new(backup::CONCURRENT)),
+        incoming: tokio::sync::Mutex::new(Incoming::new(&config.data_dir)),
         serving: stop.child_token(),
         stop,
         taken_out: watch::Sender::new(None),
@@ -283,6 +296,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
 fn run_chores(node: &Arc<Node>) {
     node.spawn(background::lead(node.clone()));
     node.spawn(background::tend(node.clone()));
+    node.spawn(succession::watch_over(node.clone()));
     node.spawn(space::run(node.clone()));
     node.spawn(integrity::run(node.clone()));
     node.spawn(integrity::scrub(node.clone()));
@@ -307,6 +321,7 @@ async fn found(node: &Node) -> Result<(), StoreError> {
         name: node.config.name.clone(),
         peer_address: node.config.advertise.clone(),
         client_address: node.config.client_address.clone(),
+        held: false,
     };
     let members = BTreeMap::from([(node.identity.id, info)]);
     node.raft.initialize(members).await.map_err(|e| StoreError::Membership(e.to_string()))

@@ -43,6 +43,10 @@ impl Group {
         }
     }
 
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     fn level(&self, i: usize) -> u32 {
         self.levels.get(&i).copied().unwrap_or(crate::machine::FEATURE_LEVEL)
     }
@@ -440,8 +444,10 @@ async fn a_dead_member_is_not_asked_in_a_tight_loop() {
         metrics: Metrics::default(),
         vote_timeout: Duration::from_secs(1),
         suspect: Default::default(),
+        snapshot_rate: 1,
     };
-    let dead = MemberInfo { name: "b".into(), peer_address: closed.to_string(), client_address: String::new() };
+    let dead =
+        MemberInfo { name: "b".into(), peer_address: closed.to_string(), client_address: String::new(), held: false };
     let mut link = transport.new_client(2, &dead).await;
     let begin = std::time::Instant::now();
     for _ in 0..7 {

@@ -1,0 +1,120 @@
+//! `trireme snapshot status` and `list`: what is in a snapshot, once all of its checksums have been verified.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+use trireme_raftstore::BackupInfo;
+use trireme_raftstore::backup::{self, Ancestor, BackupMember};
+
+use super::{size, time};
+use crate::admin::member::Output;
+use crate::admin::table;
+
+/// The first five keys are those of `etcdutl snapshot status -w json`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    hash: u32,
+    revision: u64,
+    total_key: u64,
+    total_size: u64,
+    version: &'a str,
+    format: u32,
+    content_size: u64,
+    sha256: &'a str,
+    lineage: &'a str,
+    ancestors: &'a [Ancestor],
+    compact_revision: u64,
+    raft_term: u64,
+    raft_index: u64,
+    taken_by: &'a str,
+    taken_at: String,
+    members: &'a [BackupMember],
+}
+
+fn shown(info: &BackupInfo) -> Shown<'_> {
+    let (header, summary) = (&info.header, &info.summary);
+    Shown {
+        hash: summary.hash,
+        revision: header.revision,
+        total_key: summary.keys,
+        total_size: info.file_bytes,
+        version: &header.version,
+        format: header.format,
+        content_size: summary.content_bytes,
+        sha256: &summary.sha256,
+        lineage: &header.lineage,
+        ancestors: &header.ancestors,
+        compact_revision: header.compacted,
+        raft_term: header.term,
+        raft_index: header.index,
+        taken_by: &header.taken_by,
+        taken_at: time(header.taken_at_ms),
+        members: &header.members,
+    }
+}
+
+const COLUMNS: [&str; 8] =
+    ["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION", "LINEAGE", "TAKEN BY", "TAKEN AT"];
+
+fn row(info: &BackupInfo) -> Vec<String> {
+    let (header, summary) = (&info.header, &info.summary);
+    vec![
+        format!("{:08x}", summary.hash),
+        header.revision.to_string(),
+        summary.keys.to_string(),
+        size(info.file_bytes),
+        header.version.clone(),
+        header.lineage.clone(),
+        header.taken_by.clone(),
+        time(header.taken_at_ms),
+    ]
+}
+
+pub fn one(file: &Path, output: Output) -> anyhow::Result<()> {
+    let info = backup::verify(file).with_context(|| format!("{}", file.display()))?;
+    match output {
+        Output::Json => table::json(&shown(&info))?,
+        Output::Table => table::print(&COLUMNS, &[row(&info)]),
+    }
+    Ok(())
+}
+
+pub fn all(dir: &Path, output: Output) -> anyhow::Result<()> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == crate::master::SNAPSHOT_EXTENSION));
+    files.sort();
+    let verified: Vec<_> = files.iter().map(|path| (path, backup::verify(path))).collect();
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match output {
+        Output::Json => {
+            let list: Vec<_> = verified
+                .iter()
+                .map(|(path, found)| match found {
+                    Ok(info) => serde_json::json!({"file": path, "sound": true, "status": shown(info)}),
+                    Err(error) => serde_json::json!({"file": path, "sound": false, "error": error.to_string()}),
+                })
+                .collect();
+            table::json(&list)?;
+        }
+        Output::Table => {
+            let rows: Vec<_> = verified
+                .iter()
+                .map(|(path, found)| {
+                    let mut cells = vec![name(path)];
+                    match found {
+                        Ok(info) => cells.extend(row(info)),
+                        Err(error) => cells.push(format!("cannot be used: {error}")),
+                    }
+                    cells
+                })
+                .collect();
+            let mut columns = vec!["FILE"];
+            columns.extend(COLUMNS);
+            table::print(&columns, &rows);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! The beginning of a new lineage on disk: a log and a state that follow nothing, and their way into place.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rocksdb::{WriteBatch, WriteOptions};
+
+use super::StorageError;
+use super::files::{self, Identity, Origin};
+use super::log::{Log, META_CF, PURGED, VOTE};
+use super::records::{AppliedRecord, LogPosition, MemberInfo, MembersRecord, VoteRecord};
+use super::snapshot::{self, POINTER, point_to};
+use super::state::{ANCESTORS, APPLIED, LINEAGE, MEMBERS, StateDb, cf};
+use crate::backup::{Ancestor, REVISION_BUMP, Succession, now_ms};
+use crate::codec;
+use crate::machine::Meta;
+
+/// File that says that the member has been running: from then on its log must be there.
+pub(crate) const STARTED: &str = "started";
+/// Where a recovery is prepared, inside the member's directory.
+const RECOVERING: &str = "recovering";
+
+/// What a new lineage begins with.
+#[derive(Clone, Debug)]
+pub(crate) struct Succeeding {
+    pub(crate) lineage: String,
+    pub(crate) ancestors: Vec<Ancestor>,
+    /// The position in the log that everything taken over counts as.
+    pub(crate) at: LogPosition,
+    pub(crate) meta: Meta,
+    pub(crate) members: MembersRecord,
+    pub(crate) identity: Identity,
+}
+
+impl Succeeding {
+    /// What follows a lineage whose data is at a position and revision, with one member.
+    ///
+    /// Everything up to the raised revision counts as compacted: whoever has seen a revision of the former lineage is told
+    /// so, and lists anew. The member has an id that the former lineage never gave to anybody.
+    pub(crate) fn new(
+        former: &str,
+        mut ancestors: Vec<Ancestor>,
+        last: LogPosition,
+        meta: &Meta,
+        by: Succession,
+        info: MemberInfo,
+    ) -> Result<Self, StorageError> {
+        let lineage = uuid::Uuid::new_v4().to_string();
+        let too_far = || StorageError::Damaged(format!("revision {} cannot be raised any further", meta.revision));
+        // Programs in some languages read resourceVersions as floating-point numbers, which are exact up to here.
+        let revision = meta.revision.checked_add(REVISION_BUMP).filter(|r| *r < 1 << 53).ok_or_else(too_far)?;
+        let id = meta.next_member;
+        ancestors.push(Ancestor { lineage: former.to_owned(), revision: meta.revision, by, at_ms: now_ms() });
+        let at = LogPosition { term: last.term + 1, node: id, index: last.index + 1 };
+        let origin = match by {
+            Succession::Restore => Origin::Restore,
+            Succession::Recovery => Origin::Recovery,
+        };
+        let identity = Identity::new(id, &info.name, &lineage, origin);
+        let members = MembersRecord { at: Some(at), voters: vec![[id].into()], nodes: [(id, info)].into() };
+        let meta = Meta { revision, compacted: revision, next_member: id + 1, ..meta.clone() };
+        Ok(Self { lineage, ancestors, at, meta, members, identity })
+    }
+
+    /// Writes what the state says of itself.
+    fn write_state(&self, state: &StateDb) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        let meta = state.cf(cf::META);
+        let applied = AppliedRecord { at: Some(self.at), meta: self.meta.clone() };
+        batch.put_cf(meta, LINEAGE, codec::encode(&self.lineage));
+        batch.put_cf(meta, ANCESTORS, codec::encode(&self.ancestors));
+        batch.put_cf(meta, APPLIED, codec::encode(&applied));
+        batch.put_cf(meta, MEMBERS, codec::encode(&self.members));
+        state.write_batch(batch)?;
+        state.flush()
+    }
+
+    /// Writes a log without entries, in which everything up to the position counts as applied and removed.
+    fn write_log(&self, path: &Path) -> Result<(), StorageError> {
+        let log = Log::open(path, false)?;
+        log.set_lineage(&self.lineage)?;
+        let mut batch = WriteBatch::default();
+        let vote = VoteRecord { term: self.at.term, node: self.at.node, committed: false };
+        batch.put_cf(log.cf(META_CF), PURGED, codec::encode(&self.at));
+        batch.put_cf(log.cf(META_CF), VOTE, codec::encode(&vote));
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        Ok(log.db.write_opt(batch, &options)?)
+    }
+
+    /// Completes a directory in which `state-1` holds the records. The identity comes last: without it there is no member.
+    pub(crate) fn complete(&self, dir: &Path, state: &StateDb) -> Result<(), StorageError> {
+        self.write_state(state)?;
+        self.write_log(&dir.join("log"))?;
+        files::write_whole(dir, STARTED, b"")?;
+        point_to(dir, 1)?;
+        self.identity.write(dir)
+    }
+}
+
+/// Where the state of a new lineage is made.
+pub(crate) fn first_state(dir: &Path) -> PathBuf {
+    dir.join("state-1")
+}
+
+/// Prepares the directory in which a recovery is made, with the state as it is now.
+pub(crate) fn prepare(data_dir: &Path, state: &StateDb) -> Result<PathBuf, StorageError> {
+    let dir = data_dir.join(RECOVERING);
+    files::remove_dir(&dir)?;
+    files::create_dir(&dir)?;
+    // Hard links: neither time nor room is needed.
+    snapshot::link(state, &first_state(&dir))?;
+    point_to(&dir, 1)?;
+    Ok(dir)
+}
+
+/// Puts a prepared recovery in the place of what was there before, which is kept beside it. Goes on where a crash ended
+/// it; tells where the former data is, if there was anything to do.
+pub(crate) fn take_over(data_dir: &Path) -> Result<Option<PathBuf>, StorageError> {
+    let dir = data_dir.join(RECOVERING);
+    // The identity is written last and moved last: with it everything else is ready.
+    if !Identity::exists(&dir)? {
+        return Ok(None);
+    }
+    let lineage = Identity::read(&dir)?.lineage;
+    let before = data_dir.join(format!("before-{}", lineage.split('-').next().unwrap_or(&lineage)));
+    files::create_dir(&before)?;
+    let io = |path: &Path| {
+        let what = path.display().to_string();
+        move |e| StorageError::io(what, e)
+    };
+    let present = |path: &Path| path.symlink_metadata().is_ok();
+    let aside = |name: &str| -> Result<(), StorageError> {
+        let (from, to) = (data_dir.join(name), before.join(name));
+        if present(&from) { fs::rename(&from, &to).map_err(io(&from)) } else { Ok(()) }
+    };
+    for name in ["state-1", "log", POINTER, STARTED] {
+        let from = dir.join(name);
+        if !present(&from) {
+            continue;
+        }
+        if name == "state-1" {
+            for entry in fs::read_dir(data_dir).map_err(io(data_dir))? {
+                let entry = entry.map_err(io(data_dir))?.file_name().to_string_lossy().into_owned();
+                if entry.starts_with("state-") {
+                    aside(&entry)?;
+                }
+            }
+        }
+        aside(name)?;
+        fs::rename(&from, data_dir.join(name)).map_err(io(&from))?;
+    }
+    files::sync_dir(data_dir)?;
+    // Addresses of former members, and notes of a state that was to be built anew.
+    for name in ["peers", "rebuild"] {
+        aside(name)?;
+    }
+    // Who the member was is copied, so that there is one at any time.
+    let (old, new) = (data_dir.join(files::IDENTITY), dir.join(files::IDENTITY));
+    if let Some(content) = files::read_optional(&old)? {
+        files::write_whole(&before, files::IDENTITY, &content)?;
+    }
+    fs::rename(&new, &old).map_err(io(&new))?;
+    files::sync_dir(data_dir)?;
+    files::remove_dir(&dir)?;
+    Ok(Some(before))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn touch(dir: &Path, names: &[&str], content: &str) {
+        for name in names {
+            let path = dir.join(name);
+            match name.starts_with("state-") || *name == "log" {
+                true => {
+                    fs::create_dir_all(&path).unwrap();
+                    fs::write(path.join("f"), content).unwrap();
+                }
+                false => fs::write(path, content).unwrap(),
+            }
+        }
+    }
+
+    fn content(dir: &Path, name: &str) -> Option<String> {
+        let path = dir.join(name);
+        let path = if path.is_dir() { path.join("f") } else { path };
+        fs::read_to_string(path).ok()
+    }
+
+    /// However far the moves came before a crash, they are completed.
+    #[test]
+    fn taking_over_goes_on_after_a_crash() {
+        let order = ["state-1", "log", POINTER, STARTED];
+        for done in 0..=order.len() {
+            let data = tempfile::tempdir().unwrap();
+            let (data, dir) = (data.path(), data.path().join(RECOVERING));
+            fs::create_dir_all(&dir).unwrap();
+            touch(data, &["state-1", "state-7", "log", POINTER, STARTED], "old");
+            Identity::new(1, "m", "old-lineage", Origin::Bootstrap).write(data).unwrap();
+            touch(&dir, &order, "new");
+            Identity::new(4, "m", "fresh-lineage", Origin::Recovery).write(&dir).unwrap();
+            // A crash in between: some are moved, of the next one only the former is out of the way.
+            let before = data.join("before-fresh");
+            fs::create_dir_all(&before).unwrap();
+            for name in &order[..done] {
+                fs::rename(data.join(name), before.join(name)).unwrap();
+                fs::rename(dir.join(name), data.join(name)).unwrap();
+            }
+            if let Some(name) = order.get(done) {
+                fs::rename(data.join(name), before.join(name)).unwrap();
+            }
+            if done > 0 {
+                fs::rename(data.join("state-7"), before.join("state-7")).unwrap();
+            }
+            assert_eq!(take_over(data).unwrap(), Some(before.clone()));
+            for name in order {
+                assert_eq!(content(data, name).as_deref(), Some("new"), "{name} after {done}");
+                assert_eq!(content(&before, name).as_deref(), Some("old"), "{name} after {done}");
+            }
+            assert!(!data.join("state-7").exists() && !dir.exists());
+            assert_eq!(Identity::read(data).unwrap().id, 4);
+            assert_eq!(Identity::read(&before).unwrap().id, 1);
+            assert_eq!(take_over(data).unwrap(), None, "once");
+        }
+        // What was not completed is no recovery.
+        let data = tempfile::tempdir().unwrap();
+        fs::create_dir_all(data.path().join(RECOVERING)).unwrap();
+        touch(&data.path().join(RECOVERING), &["state-1", "log"], "new");
+        assert_eq!(take_over(data.path()).unwrap(), None);
+    }
+}
