@@ -121,16 +121,7 @@ async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: Can
         kubeconfig: args.kubeconfig(),
     };
     let renewing = tokio::spawn(renewal.run(loops_stop.clone()));
-    if let Some(schedule) = args.backups.schedule()? {
-        let backups = backups::Backups {
-            schedule,
-            retention: args.backups.snapshot_retention,
-            dir: args.backups.snapshot_dir.clone().unwrap_or_else(|| args.data_dir.join("snapshots")),
-            name: args.name()?,
-            store: store.clone(),
-        };
-        tokio::spawn(backups.run(loops_stop.clone()));
-    }
+    take_snapshots(args, &store, &loops_stop)?;
     identity::announce(args, &server, &pki, founded).await?;
     tracing::info!(name = %args.name()?, "master is up");
 
@@ -156,6 +147,21 @@ async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: Can
     renewing.abort();
     loops.abort();
     outcome
+}
+
+/// Begins to take snapshots by the schedule, if there is one.
+fn take_snapshots(args: &Args, store: &Store, stop: &CancellationToken) -> anyhow::Result<()> {
+    if let Some(schedule) = args.backups.schedule()? {
+        let backups = backups::Backups {
+            schedule,
+            retention: args.backups.snapshot_retention,
+            dir: args.backups.snapshot_dir.clone().unwrap_or_else(|| args.data_dir.join("snapshots")),
+            name: args.name()?,
+            store: store.clone(),
+        };
+        tokio::spawn(backups.run(stop.clone()));
+    }
+    Ok(())
 }
 
 fn flatten<E: Into<anyhow::Error>>(

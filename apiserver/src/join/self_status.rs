@@ -54,6 +54,7 @@ fn status(join: &Join) -> MasterStatus {
             in_use_bytes: store.in_use_bytes,
             log_bytes: store.log_bytes,
             feature_level: store.feature_level,
+            fsync_count: store.fsync.count,
             fsync_p50_ms: store.fsync.p50.as_secs_f64() * 1000.0,
             fsync_p99_ms: store.fsync.p99.as_secs_f64() * 1000.0,
             fsync_max_ms: store.fsync.max.as_secs_f64() * 1000.0,

@@ -180,7 +180,9 @@ pub struct StoreInfo {
     pub log_bytes: u64,
     /// Committed feature level.
     pub feature_level: u32,
-    /// Half of the last fsyncs of the log were shorter.
+    /// How many fsyncs of the log are summed up here: the last, up to a thousand.
+    pub fsync_count: u64,
+    /// Half of them were shorter.
     pub fsync_p50_ms: f64,
     /// One in a hundred was longer.
     pub fsync_p99_ms: f64,

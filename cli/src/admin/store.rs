@@ -17,6 +17,8 @@ use crate::status::collect::{Answer, Collector};
 const BEHIND: u64 = 10_000;
 /// Duration of fsyncs, one in a hundred, from which on a disk counts as slow.
 const SLOW_DISK_MS: f64 = 100.0;
+/// So many of them tell something.
+const ENOUGH: u64 = 100;
 
 /// `trireme store`
 #[derive(clap::Args, Debug)]
@@ -70,6 +72,7 @@ struct Told {
     in_use_bytes: u64,
     log_bytes: u64,
     disk_available_bytes: Option<u64>,
+    fsync_count: u64,
     fsync_p50_ms: f64,
     fsync_p99_ms: f64,
     fsync_max_ms: f64,
@@ -126,6 +129,7 @@ fn told(status: &MasterStatus) -> Told {
         in_use_bytes: store.in_use_bytes,
         log_bytes: store.log_bytes,
         disk_available_bytes: status.disk.map(|disk| disk.available_bytes),
+        fsync_count: store.fsync_count,
         fsync_p50_ms: store.fsync_p50_ms,
         fsync_p99_ms: store.fsync_p99_ms,
         fsync_max_ms: store.fsync_max_ms,
@@ -207,7 +211,7 @@ fn problems(rows: &[Row], leader: Option<&str>) -> Vec<String> {
         if row.lag.is_some_and(|lag| lag > BEHIND) {
             found.push(format!("{name} is {} entries behind the leader", row.lag.unwrap_or_default()));
         }
-        if told.fsync_p99_ms > SLOW_DISK_MS {
+        if told.fsync_count >= ENOUGH && told.fsync_p99_ms > SLOW_DISK_MS {
             found.push(format!(
                 "the disk of {name} is slow: one fsync in a hundred takes more than {:.0} ms (longest {:.0} ms)",
                 told.fsync_p99_ms, told.fsync_max_ms
@@ -295,6 +299,7 @@ mod tests {
             in_use_bytes: 1,
             log_bytes: 1,
             disk_available_bytes: Some(50),
+            fsync_count: 1000,
             fsync_p50_ms: 1.0,
             fsync_p99_ms: 2.0,
             fsync_max_ms: 3.0,

@@ -211,6 +211,37 @@ fn note_started(dir: &Path) -> Result<(), StorageError> {
     }
 }
 
+/// The engine's way to the other members.
+fn transport(config: &Config, peers: &Peers, metrics: &Metrics, suspect: &Arc<Notify>) -> Transport {
+    Transport {
+        peers: peers.clone(),
+        metrics: metrics.clone(),
+        vote_timeout: config.timing.election_max,
+        suspect: suspect.clone(),
+        snapshot_rate: config.limits.snapshot_bytes_per_second,
+    }
+}
+
+/// The engine. Building it applies again what is known to be committed.
+async fn engine(
+    config: &Config,
+    identity: &Identity,
+    transport: Transport,
+    timeline: &Arc<Timeline>,
+    machine: &Arc<Machine>,
+    writer: &Arc<LogWriter>,
+    metrics: &Metrics,
+) -> Result<Raft, StoreError> {
+    let raft = Raft::build(
+        identity.id,
+        raft_config(config, &identity.lineage)?,
+        transport,
+        LogStore::new(writer.clone(), timeline.clone()),
+        StateMachine::new(machine.clone(), timeline.clone(), metrics.clone()),
+    );
+    raft.await.map_err(|e| StoreError::Storage(Box::new(e)))
+}
+
 async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreError> {
     let metrics = Metrics::default();
     let tls = PeerTlsConfig::new(&config.tls)?;
@@ -222,24 +253,11 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     let (timing, client) = (&config.timing, tls.client.clone());
     let peers = Peers::new(identity.id, &identity.lineage, client, timing.election_max * 3, runtime.clone());
     let Disk { space, machine, writer } = open_disk(&config, &identity, &metrics, &peers, has_run).await?;
-    let (suspect, vote_timeout) = (Arc::new(Notify::new()), timing.election_max);
-    let transport = Transport {
-        peers: peers.clone(),
-        metrics: metrics.clone(),
-        vote_timeout,
-        suspect: suspect.clone(),
-        snapshot_rate: config.limits.snapshot_bytes_per_second,
-    };
+    let suspect = Arc::new(Notify::new());
+    let transport = transport(&config, &peers, &metrics, &suspect);
     let timeline = Arc::new(Timeline::default());
     // Building applies again what is known to be committed: nothing is served before that.
-    let raft = Raft::build(
-        identity.id,
-        raft_config(&config, &identity.lineage)?,
-        transport,
-        LogStore::new(writer.clone(), timeline.clone()),
-        StateMachine::new(machine.clone(), timeline.clone(), metrics.clone()),
-    );
-    let raft = raft.await.map_err(|e| StoreError::Storage(Box::new(e)))?;
+    let raft = engine(&config, &identity, transport, &timeline, &machine, &writer, &metrics).await?;
     let (reads, waiting) = mpsc::channel(reads::QUEUE);
     let (forwards, forwarding) = mpsc::channel(config.limits.max_pending_writes);
     let (lost, losses) = mpsc::channel(4);
