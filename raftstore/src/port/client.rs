@@ -201,7 +201,7 @@ impl Client {
     /// A lost connection.
     pub async fn status(&self) -> Result<Status, StoreError> {
         match self.call(Request::Status).await? {
-            Reply::Status(status) => Ok(status),
+            Reply::Status(status) => Ok(*status),
             other => unexpected(&other),
         }
     }

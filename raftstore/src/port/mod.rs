@@ -85,7 +85,7 @@ enum Reply {
     Range(RangeResponse),
     Txn(TxnResponse),
     Revision(Revision),
-    Status(Status),
+    Status(Box<Status>),
     Members(Vec<Member>),
     Grant(JoinGrant),
     /// Done, or the watch has begun.

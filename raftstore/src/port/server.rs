@@ -293,7 +293,7 @@ async fn answer(store: Store, request: Request) -> Reply {
         Request::Compact(revision) => store.compact(revision).await.map(|()| Reply::Done),
         Request::LinearizableRevision => store.linearizable_revision().await.map(Reply::Revision),
         Request::AppliedRevision => Ok(Reply::Revision(store.applied_revision())),
-        Request::Status => Ok(Reply::Status(store.status())),
+        Request::Status => Ok(Reply::Status(Box::new(store.status()))),
         Request::Members => store.members().await.map(Reply::Members),
         Request::AddMember(member) => store.add_member(member).await.map(Reply::Grant),
         Request::RemoveMember(id) => store.remove_member(id).await.map(|()| Reply::Done),

@@ -30,7 +30,7 @@ pub(super) enum Told {
 
 enum State {
     Begin(Store, WatchRequest),
-    Open(Open),
+    Open(Box<Open>),
     Over,
 }
 
@@ -52,7 +52,10 @@ pub(super) fn watching(
     let told = stream::unfold(State::Begin(store, request), move |state| async move {
         match state {
             State::Begin(store, request) => match store.watch(request).await {
-                Ok(watch) => Some((Told::Begun, State::Open(Open { watch, held: None, told: Instant::now() }))),
+                Ok(watch) => {
+                    let open = Open { watch, held: None, told: Instant::now() };
+                    Some((Told::Begun, State::Open(Box::new(open))))
+                }
                 Err(error) => Some((Told::Ended(error), State::Over)),
             },
             State::Open(mut open) => match open.next().await? {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::group::{Group, Side};
 use self::load::{Run, Work};
@@ -36,7 +37,7 @@ struct Plan {
     kills: u64,
     /// Most keys.
     keys: u64,
-    /// Parts of names of workloads; none is all.
+    /// Parts of names of workloads, or `name=clients`, `keys=number`; none is all.
     only: Vec<String>,
 }
 
@@ -53,7 +54,9 @@ impl Plan {
     }
 
     fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
+        // With a number a word means just that: "puts=1" is not "puts=16".
+        let means = |word: &String| if word.contains('=') { name == word } else { name.contains(word.as_str()) };
+        self.only.is_empty() || self.only.iter().any(means)
     }
 }
 
@@ -93,11 +96,23 @@ pub async fn program() -> Result<()> {
     println!("etcd {} beside; data in {}", etcd.version, folder.path().display());
     let table = Table::new([ours.version.clone(), etcd.version.clone()]);
     let mut sides = Sides { groups: [ours, etcd], table };
-    let done = sides.measure(&plan).await;
+    // Members that are stopped would outlive a program that just ended.
+    let done = tokio::select! {
+        done = sides.measure(&plan) => done,
+        () = asked_to_end() => Err(anyhow::anyhow!("ended early")),
+    };
     // What was measured is told also when something went wrong later.
     sides.table.print();
     report::leave("store", &machine, &sides.table.rows())?;
     done
+}
+
+async fn asked_to_end() {
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 impl Sides {
