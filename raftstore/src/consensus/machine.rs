@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::TypeConfig;
 use super::convert;
+use super::recent::{Known, Recent};
 use crate::command::{Command, Outcome};
 use crate::faults::{self, Faults};
 use crate::machine::{Applier, ApplyError, Change};
@@ -23,6 +24,9 @@ use crate::storage::state::StateDb;
 use crate::storage::verify::Pace;
 use crate::types::Revision;
 use crate::watch::Hub;
+
+/// Bytes of records that are kept in memory for apply.
+const RECENT_BYTES: usize = 16 << 20;
 
 /// How far this member has applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub(crate) struct Machine {
     lineage: String,
     state: RwLock<Arc<StateDb>>,
     applied: Mutex<AppliedRecord>,
+    /// Used by apply alone, and cleared with the state that it belongs to.
+    recent: Recent,
     members: Mutex<MembersRecord>,
     /// Index after the last entry whose effects are surely on disk.
     durable_next: AtomicU64,
@@ -120,6 +126,7 @@ impl Machine {
             installed: AtomicBool::new(false),
             progress: watch::Sender::new(now),
             applied: Mutex::new(applied),
+            recent: Recent::new(RECENT_BYTES),
             lineage: lineage.to_owned(),
             data_dir,
             hub,
@@ -169,7 +176,8 @@ impl Machine {
     pub(crate) fn apply(&self, entries: Vec<LogEntry>) -> io::Result<Vec<Outcome>> {
         let Some(last) = entries.last().map(|e| e.at) else { return Ok(Vec::new()) };
         let state = self.state();
-        let mut applier = Applier::new(state.as_ref(), self.applied.lock().meta.clone(), self.known);
+        let known = Known { base: state.as_ref(), recent: &self.recent };
+        let mut applier = Applier::new(&known, self.applied.lock().meta.clone(), self.known);
         let mut outcomes = Vec::with_capacity(entries.len());
         let (mut members, mut marks) = (None, Vec::new());
         for entry in entries {
@@ -200,6 +208,9 @@ impl Machine {
             faults::pause(self.faults.torn_apply);
         }
         state.write(&changes, &applied, members.as_ref()).inspect_err(|e| self.note(e))?;
+        for change in &changes {
+            self.recent.put(change.key.clone(), change.after.clone());
+        }
         if let Some(members) = members {
             *self.members.lock() = members;
         }
@@ -276,6 +287,12 @@ impl Machine {
         snapshot::checkpoint(&self.data_dir, &self.state())
     }
 
+    /// As if what was written lately were written long ago: apply reads it from disk again.
+    #[cfg(test)]
+    pub(crate) fn forget_recent(&self) {
+        self.recent.clear();
+    }
+
     /// Makes a checkpoint of the state, which from then on is what a lagging member gets.
     pub(crate) fn build_snapshot(&self) -> Result<StateSnapshot, StorageError> {
         let state = self.state();
@@ -307,6 +324,7 @@ impl Machine {
         let (applied, members) = (state.applied()?, state.members()?);
         let now = progress(&applied);
         self.note_durable(&applied);
+        self.recent.clear();
         let old = std::mem::replace(&mut *self.state.write(), state);
         old.remove_when_unused();
         drop(old);

@@ -3,6 +3,7 @@
 pub(crate) mod convert;
 pub(crate) mod log_store;
 pub(crate) mod machine;
+pub(crate) mod recent;
 pub(crate) mod state_machine;
 pub(crate) mod transport;
 

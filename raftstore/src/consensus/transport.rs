@@ -29,7 +29,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{TypeConfig, convert};
 use crate::codec;
 use crate::metrics::Metrics;
-use crate::network::frames::{FrameReader, frame};
+use crate::network::frames::FrameReader;
 use crate::network::peers::{Lane, PeerError, Peers, Target};
 use crate::network::server::DAMAGED;
 use crate::network::snapshots;
@@ -199,7 +199,7 @@ impl PeerLink {
             self.failures = 0;
         }
         self.failures += 1;
-        let message = frame(&encode_request(request));
+        let message = encode_request(request);
         loop {
             let held = self.pulse.take();
             let fresh = held.is_none();
@@ -255,7 +255,7 @@ impl PeerLink {
                     permit.forget();
                 }
                 times.lock().push_back(Instant::now());
-                Ok::<_, std::io::Error>(Frame::data(frame(&encode_request(&request))))
+                Ok::<_, std::io::Error>(Frame::data(encode_request(&request)))
             }
         });
         let body = StreamBody::new(frames).boxed_unsync();
@@ -268,7 +268,8 @@ impl PeerLink {
     }
 }
 
-fn encode_request(request: &AppendEntriesRequest<TypeConfig>) -> Vec<u8> {
+/// A frame with the request.
+fn encode_request(request: &AppendEntriesRequest<TypeConfig>) -> Bytes {
     let entries: Vec<_> = request.entries.iter().map(convert::log_entry).collect();
     let head = AppendHead {
         vote: convert::vote_record(&request.vote),

@@ -217,15 +217,19 @@ pub(crate) struct DiffersMessage {
     pub(crate) hash: Option<u128>,
 }
 
-/// Encodes an append: the head, then each entry as the log has it.
-pub(crate) fn encode_append(head: &AppendHead, entries: &[LogEntry]) -> Vec<u8> {
-    let mut out = codec::encode(head);
+/// Encodes an append as a frame: its length, the head, then each entry as the log has it.
+pub(crate) fn encode_append(head: &AppendHead, entries: &[LogEntry]) -> Bytes {
+    let mut out = Vec::with_capacity(64 + entries.iter().map(LogEntry::weight).sum::<usize>());
+    out.extend_from_slice(&[0, 0, 0, 0, codec::VERSION]);
+    codec::append(&mut out, head);
     for entry in entries {
         let bytes = entry.encode();
         out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
         out.extend_from_slice(&bytes);
     }
-    out
+    let size = (out.len() - 4) as u32;
+    out[..4].copy_from_slice(&size.to_be_bytes());
+    out.into()
 }
 
 /// Decodes an append; the commands in it share its memory.
@@ -265,7 +269,9 @@ mod tests {
             LogEntry { at: at(7), payload: Payload::Blank },
             LogEntry { at: at(8), payload: Payload::Command(Proposal::new(&Command::Compact(7)).0) },
         ];
-        let bytes: Bytes = encode_append(&head, &entries).into();
+        let frame = encode_append(&head, &entries);
+        let (size, bytes) = (u32::from_be_bytes(*frame.first_chunk::<4>().unwrap()), frame.slice(4..));
+        assert_eq!(size as usize, bytes.len());
         assert_eq!(decode_append(&bytes).unwrap(), (head, entries));
         assert!(decode_append(&bytes.slice(..bytes.len() - 1)).is_err());
         assert!(decode_append(&Bytes::from_static(&[9])).is_err());

@@ -188,6 +188,7 @@ async fn a_member_that_differs_takes_itself_out_and_rebuilds() {
     // The leader itself: the others are right, so it has to give up leading as well.
     let lead = leader(&stores.iter().collect::<Vec<_>>()).await;
     stores[lead].handle.node.machine.state().tamper(b"/k/a");
+    stores[lead].handle.node.machine.forget_recent();
     write(&stores[(lead + 1) % 3], "/k/a", "2").await;
     let why = tokio::time::timeout(PATIENCE, stores[lead].failed()).await.unwrap();
     assert!(why.contains("most other members"), "{why}");
