@@ -27,7 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("trireme-scheduler", &["trireme-api", "trireme-client"]),
     ("trireme-nodeagent", &["trireme-api", "trireme-client"]),
     ("trireme-client", &["trireme-api"]),
-    // The store's own client and vocabulary: docs/decisions/0007.
+    // The store's own client and vocabulary: docs/decisions/0009.
     ("trireme-chaos-tests", &["trireme-api", "trireme-client", "trireme-raftstore"]),
     ("trireme-raftstore", &[]),
     ("trireme-api", &[]),
