@@ -8,7 +8,7 @@ use trireme_raftstore::{Member, Role, StoreError};
 
 use super::Join;
 use super::machines::answer;
-use super::wire::{MemberInfo, MemberList};
+use super::wire::{FeatureLevel, MemberInfo, MemberList};
 use crate::audit::Note;
 use crate::error::store_status;
 use crate::identity::{GROUP_MASTERS, UserInfo};
@@ -36,6 +36,20 @@ pub(super) async fn promote(
 ) -> Response<Body> {
     let allowed = authorize(&request, "promote");
     answer(promote_member(&join, &name, allowed).await)
+}
+
+pub(super) async fn upgrade(State(join): State<Join>, request: Request<Body>) -> Response<Body> {
+    let allowed = authorize(&request, "upgrade");
+    let upgraded = async {
+        allowed?;
+        let level = join.store.upgrade().await.map_err(|error| match &error {
+            StoreError::Membership(why) => Status::conflict("trireme.io", "featurelevels", "newest", why),
+            _ => store_status(&error),
+        })?;
+        tracing::info!(level, "the feature level was raised as asked for");
+        Ok(FeatureLevel { feature_level: level })
+    };
+    answer(upgraded.await)
 }
 
 async fn list_members(join: &Join, allowed: Result<(), Status>) -> Result<MemberList, Status> {

@@ -73,6 +73,7 @@ pub(crate) fn router(server: ApiServer) -> Router {
         .route(wire::MASTER_PATH, post(machines::master))
         .route(wire::NODE_PATH, post(machines::node))
         .route(wire::MEMBERS_PATH, get(members::list))
+        .route(wire::UPGRADE_PATH, post(members::upgrade))
         .route(wire::STATUS_PATH, get(self_status::serve))
         .route(wire::SNAPSHOT_PATH, get(backup::serve))
         .route(wire::RENEW_PATH, post(renew::node))

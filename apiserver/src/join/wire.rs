@@ -12,6 +12,8 @@ pub const NODE_PATH: &str = "/trireme.io/v1/join/node";
 /// Path of the members.
 pub const MEMBERS_PATH: &str = "/trireme.io/v1/members";
 
+/// Path at which the group is made to use the newest feature level that all masters know.
+pub const UPGRADE_PATH: &str = "/trireme.io/v1/store/upgrade";
 /// Path under which a master tells about itself.
 pub const STATUS_PATH: &str = "/trireme.io/v1/status";
 /// Path of a backup of the store.
@@ -90,6 +92,14 @@ pub struct NodeResponse {
 pub struct MemberList {
     /// The members, by name.
     pub members: Vec<MemberInfo>,
+}
+
+/// What the group uses after an upgrade.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FeatureLevel {
+    /// The committed level.
+    pub feature_level: u32,
 }
 
 /// One master.

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use http::Request;
 use serde::Serialize;
-use trireme_apiserver::join::wire::{MasterStatus, MemberInfo};
+use trireme_apiserver::join::wire::{FeatureLevel, MasterStatus, MemberInfo, UPGRADE_PATH};
 
 use super::member::Output;
 use super::snapshot::{size, time};
-use super::{Connection, table};
+use super::{Connection, api_error, table};
 use crate::ctl::time::duration;
 use crate::status::collect::{Answer, Collector};
 
@@ -40,6 +41,12 @@ enum Command {
         /// How long to wait for an answer.
         #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
         timeout: Duration,
+    },
+    /// After an upgrade of all masters: use what only the new version understands, now. No master can go back to the former
+    /// version then. Without this it happens an hour after the last master was upgraded.
+    Upgrade {
+        #[command(flatten)]
+        connection: Connection,
     },
 }
 
@@ -99,7 +106,10 @@ struct Report {
 /// # Errors
 /// When the kubeconfig cannot be used or no master answers.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Command::Status { connection, output, timeout } = args.command;
+    let (connection, output, timeout) = match args.command {
+        Command::Status { connection, output, timeout } => (connection, output, timeout),
+        Command::Upgrade { connection } => return upgrade(&connection).await,
+    };
     let mut collector = Collector::new(connection.resolve()?, timeout)?;
     let answers = collector.masters().await?;
     if answers.iter().all(|answer| answer.status.is_err()) {
@@ -112,6 +122,14 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Output::Table => print(&report),
     }
     Ok(if report.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn upgrade(connection: &Connection) -> anyhow::Result<ExitCode> {
+    let (client, _) = connection.connect()?;
+    let request = Request::post(UPGRADE_PATH).body(Vec::new())?;
+    let raised: FeatureLevel = client.request(request).await.map_err(api_error)?;
+    println!("the masters use feature level {}", raised.feature_level);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn told(status: &MasterStatus) -> Told {
@@ -162,7 +180,8 @@ fn report(answers: &[Answer]) -> Report {
         rows.push(Row { name, address, role: "stranger".to_owned(), healthy: false, lag: None, told });
     }
     let leader = told_by.iter().find(|s| s.in_contact && s.role == "leader").map(|s| s.name.clone());
-    let problems = problems(&rows, leader.as_deref());
+    let mut problems = problems(&rows, leader.as_deref());
+    problems.extend(told_by.iter().flat_map(|s| s.alarms.iter().map(|alarm| format!("{}: {alarm}", s.name))));
     Report {
         healthy: problems.is_empty(),
         leader,

@@ -8,7 +8,8 @@ use openraft::async_runtime::WatchReceiver as _;
 
 use super::node::Node;
 use crate::command::{Command, Proposal};
-use crate::network::wire::{AdminError, path};
+use crate::network::peers::Lane;
+use crate::network::wire::{AdminError, HelloReply, path};
 use crate::types::{AlarmKind, MemberId, StoreError};
 
 /// Since when all members know a level that is not committed yet.
@@ -67,13 +68,32 @@ impl Node {
             return Err(AdminError::NotLeader);
         }
         let committed = self.machine.applied().meta.feature_level;
-        let level = self.known_by_all().map_err(|silent| {
-            AdminError::Refused(format!("members {silent:?} do not answer; what they know has to be known first"))
-        })?;
+        let members: Vec<(MemberId, String)> = {
+            let metrics = self.raft.server_metrics();
+            let m = metrics.borrow_watched();
+            m.membership_config.nodes().map(|(id, info)| (*id, info.name.clone())).collect()
+        };
+        let mut level = self.config.feature_level;
+        for (id, name) in members {
+            let known = match self.reported(id) {
+                Some(report) => Some(report.feature_level),
+                None => self.ask_level(id).await,
+            };
+            let known = known.ok_or_else(|| {
+                AdminError::Refused(format!("{name} does not answer, and what it knows has to be known first"))
+            })?;
+            level = level.min(known);
+        }
         if level > committed {
             self.propose(Command::RaiseFeatureLevel(level)).await?;
         }
         Ok(level.max(committed))
+    }
+
+    async fn ask_level(&self, id: MemberId) -> Option<u32> {
+        let (target, timeout) = (self.target(id)?, self.config.timing.election_max);
+        let asked = self.peers.call::<_, HelloReply>(&target, Lane::Forward, path::HELLO, &(), timeout);
+        asked.await.ok().filter(|reply| reply.id == id).map(|reply| reply.feature_level)
     }
 
     /// Raises the level now, wherever the leader is.
