@@ -9,6 +9,7 @@ mod joining;
 mod masters;
 mod node_loss;
 mod nodes;
+mod operations;
 mod parity;
 mod refusals;
 mod rollouts;
@@ -56,6 +57,7 @@ const SCENARIOS: &[Scenario] = &[
     ("status_without_a_quorum", status::without_quorum),
     ("status_is_watched", status::watch),
     ("certificates_are_renewed_and_machines_reset", status::certificates),
+    ("snapshots_recoveries_and_replacements", operations::the_store),
     ("clusters_live_side_by_side", nodes::side_by_side),
     ("down_leaves_nothing", nodes::down_leaves_nothing),
 ];

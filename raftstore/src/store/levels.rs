@@ -90,7 +90,8 @@ impl Node {
         Ok(level.max(committed))
     }
 
-    async fn ask_level(&self, id: MemberId) -> Option<u32> {
+    /// What a member says that it knows; nothing if it does not answer soon.
+    pub(super) async fn ask_level(&self, id: MemberId) -> Option<u32> {
         let (target, timeout) = (self.target(id)?, self.config.timing.election_max);
         let asked = self.peers.call::<_, HelloReply>(&target, Lane::Forward, path::HELLO, &(), timeout);
         asked.await.ok().filter(|reply| reply.id == id).map(|reply| reply.feature_level)

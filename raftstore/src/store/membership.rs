@@ -34,6 +34,7 @@ fn raft_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Adm
 }
 
 /// What is known of a member on the leader.
+#[derive(Clone)]
 struct Standing {
     info: MemberInfo,
     voter: bool,
@@ -217,7 +218,25 @@ impl Node {
         if let Some(why) = loss(standings, id) {
             return refused(why);
         }
+        // Who died a moment ago still counts as healthy, and a change that cannot be committed would be in the way of all others.
+        let silent = self.silent(standings, id).await;
+        let asked: BTreeMap<MemberId, Standing> = standings
+            .iter()
+            .map(|(other, standing)| {
+                (*other, Standing { healthy: standing.healthy && !silent.contains(other), ..standing.clone() })
+            })
+            .collect();
+        if let Some(why) = loss(&asked, id) {
+            return refused(why);
+        }
         self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await.map(drop)
+    }
+
+    /// The other voters, but for one, that do not answer now.
+    async fn silent(&self, standings: &BTreeMap<MemberId, Standing>, but: MemberId) -> BTreeSet<MemberId> {
+        let others = standings.iter().filter(|(id, s)| s.voter && **id != but && **id != self.identity.id);
+        let asked = others.map(|(id, _)| async { self.ask_level(*id).await.is_none().then_some(*id) });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Gives a learner a vote.

@@ -325,6 +325,24 @@ async fn a_member_that_got_a_snapshot_can_send_one() {
     stop(stores).await;
 }
 
+/// The dead one is not known to be dead yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_nobody_could_confirm_is_refused_right_after_a_death() {
+    let (_group, mut stores) = Group::start(3).await;
+    let lead = leader(&stores.iter().collect::<Vec<_>>()).await;
+    let left = stores.swap_remove(lead);
+    let dead = stores.pop().unwrap();
+    let (lives, died) = (stores[0].status().id, dead.status().id);
+    drop(dead);
+    let error = left.remove_member(lives).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Membership(why) if why.contains("not enough healthy members")), "{error}");
+    // Nothing is under way that would keep the right step from being taken.
+    left.remove_member(died).await.unwrap();
+    write(&left, "/a", "1").await;
+    stores.push(left);
+    stop(stores).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_quorum_nothing_is_acknowledged() {
     let (_group, mut stores) =
