@@ -22,6 +22,7 @@ use crate::storage::records::{AppliedRecord, MembersRecord};
 use crate::storage::snapshot::{self, SnapshotDir, StateSnapshot};
 use crate::storage::state::StateDb;
 use crate::storage::verify::Pace;
+use crate::store::rebuild;
 use crate::types::Revision;
 use crate::watch::Hub;
 
@@ -212,6 +213,10 @@ impl Machine {
             self.recent.put(change.key.clone(), change.after.clone());
         }
         if let Some(members) = members {
+            // Without its state a member finds the others by this alone.
+            if let Err(error) = rebuild::remember(&self.data_dir, &members) {
+                tracing::warn!(%error, "keeping the addresses of the members");
+            }
             *self.members.lock() = members;
         }
         let now = progress(&applied);
@@ -344,7 +349,7 @@ impl Machine {
 
     /// Makes sure that the effects of an entry are on disk.
     pub(crate) fn ensure_durable(&self, index: u64) -> Result<(), StorageError> {
-        if self.durable_next.load(Ordering::Acquire) > index {
+        if self.durable_next.load(Ordering::Acquire) > index || self.faults.purge_unflushed {
             return Ok(());
         }
         self.flush()?;

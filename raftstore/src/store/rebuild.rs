@@ -103,6 +103,10 @@ pub(crate) async fn open_state(
 
 /// Gets the state of another member that goes at least as far as the log is purged.
 async fn fetch(data_dir: &Path, from: &[Target], at_least: u64, peers: &Peers) -> Result<(), StoreError> {
+    if from.is_empty() {
+        let why = "the state is damaged, the log does not have all of it, and no other member is known to have one";
+        return Err(StorageError::Damaged(why.to_owned()).into());
+    }
     let begin = Instant::now();
     let (mut said, mut last) = (begin, "nobody was asked yet".to_owned());
     while begin.elapsed() < PATIENCE {
