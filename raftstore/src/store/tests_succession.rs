@@ -163,10 +163,12 @@ async fn one_member_of_three_recovers() {
     let others: Vec<usize> = (0..3).filter(|i| *i != survivor).collect();
     // Both together would be a quorum of the former lineage.
     let old = [open_again(group.config(others[0])).await, open_again(group.config(others[1])).await];
-    for old in old {
+    // Each stops by itself when it is told, as a process does: one that follows hears of it once its leader is gone.
+    let gone = old.map(|old| async move {
         assert!(told(&old).await.contains("recovered after the loss of its majority"));
         old.shutdown().await.unwrap();
-    }
+    });
+    futures::future::join_all(gone).await;
     std::fs::remove_dir_all(group.config(others[0]).data_dir).unwrap();
     let joined = group.join(&recovered, others[0]).await;
     assert_eq!(list(&joined, "/r/", None).await, list(&recovered, "/r/", None).await);
