@@ -10,6 +10,9 @@ use super::evidence::{Evidence, Findings, Source, writers};
 use super::history::*;
 use super::model::{Change, Model};
 
+/// A member, and how often it had been started.
+type Life = (u32, u32);
+
 /// One revision in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
@@ -370,7 +373,7 @@ impl<'a> Sweep<'a> {
     /// Who began after another one was answered must not see less, and nobody sees what is not asked for yet.
     fn real_time(&mut self) {
         let history = self.history;
-        let mut lives: HashMap<(u32, u32), Vec<(Micros, Revision, usize)>> = HashMap::new();
+        let mut lives: HashMap<Life, Vec<(Micros, Revision, usize)>> = HashMap::new();
         for (i, operation) in history.operations.iter().enumerate() {
             let (position, strict) = match (&operation.call, &operation.answer) {
                 (Call::Range { at: None, local: true, .. }, Answer::Range { revision, .. }) => {

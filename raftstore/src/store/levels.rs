@@ -92,7 +92,8 @@ impl Node {
 
     /// What a member says that it knows; nothing if it does not answer soon.
     pub(super) async fn ask_level(&self, id: MemberId) -> Option<u32> {
-        let (target, timeout) = (self.target(id)?, self.config.timing.election_max);
+        // A busy machine is no dead one.
+        let (target, timeout) = (self.target(id)?, self.config.timing.election_max * 3);
         let asked = self.peers.call::<_, HelloReply>(&target, Lane::Forward, path::HELLO, &(), timeout);
         asked.await.ok().filter(|reply| reply.id == id).map(|reply| reply.feature_level)
     }
