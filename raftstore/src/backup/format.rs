@@ -292,7 +292,7 @@ mod tests {
             create_revision: i as u64,
             mod_revision: i as u64 + 1,
             version: 2,
-            expires_at_ms: (i % 2 == 0).then_some(99),
+            expires_at_ms: i.is_multiple_of(2).then_some(99),
             value: vec![i as u8; size].into(),
         }
     }
