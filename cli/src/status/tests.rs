@@ -254,7 +254,7 @@ fn programs_find_the_same_keys() {
     );
     assert_eq!(
         keys(&value["masters"][0]),
-        "address appliedIndex certificateSeconds dbSizeBytes disk healthy lag lastLogIndex name process reason \
+        "address alarms appliedIndex certificateSeconds dbSizeBytes disk healthy lag lastLogIndex name process reason \
          residentBytes revision role term uptimeSeconds version"
     );
     assert_eq!(

@@ -34,7 +34,6 @@ fn raft_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Adm
 }
 
 /// What is known of a member on the leader.
-#[derive(Clone)]
 struct Standing {
     info: MemberInfo,
     voter: bool,
@@ -104,6 +103,20 @@ impl Node {
         m.membership_config.nodes().map(|(id, info)| (*id, standing(id, info))).collect()
     }
 
+    /// As they are now, by asking: who died a moment ago still counts as healthy by its heartbeats, and a new leader has
+    /// not heard of anybody yet. A change that cannot be committed would be in the way of all others.
+    async fn asked(&self) -> BTreeMap<MemberId, Standing> {
+        let mut standings = self.standings();
+        let others: Vec<MemberId> = standings.keys().copied().filter(|id| *id != self.identity.id).collect();
+        let answers = others.into_iter().map(|id| async move { (id, self.ask_level(id).await.is_some()) });
+        for (id, answers) in futures::future::join_all(answers).await {
+            if let Some(standing) = standings.get_mut(&id) {
+                standing.healthy = answers;
+            }
+        }
+        standings
+    }
+
     async fn change(&self, changes: Changes, retain: bool) -> Result<Option<Membership<u64, MemberInfo>>, AdminError> {
         let changing = self.raft.change_membership(changes, retain);
         match tokio::time::timeout(self.config.timing.write_timeout, changing).await {
@@ -161,7 +174,7 @@ impl Node {
     /// Refuses a name or address that is taken. Learners that never came up make room for one of the same name, and so
     /// do dead members if that is asked for.
     async fn make_room(&self, member: &NewMember, options: AddOptions) -> Result<(), AdminError> {
-        let standings = self.standings();
+        let standings = if options.replace { self.asked().await } else { self.standings() };
         let mut replaced = None;
         for (id, standing) in &standings {
             let same_name = standing.info.name == member.name;
@@ -193,7 +206,7 @@ impl Node {
         if !self.leads() {
             return Err(AdminError::NotLeader);
         }
-        let standings = self.standings();
+        let standings = self.asked().await;
         if m.only_dead && standings.get(&m.id).is_some_and(|s| s.healthy) {
             return refused(format!("member {} lives; only a dead one is replaced", m.id));
         }
@@ -218,25 +231,7 @@ impl Node {
         if let Some(why) = loss(standings, id) {
             return refused(why);
         }
-        // Who died a moment ago still counts as healthy, and a change that cannot be committed would be in the way of all others.
-        let silent = self.silent(standings, id).await;
-        let asked: BTreeMap<MemberId, Standing> = standings
-            .iter()
-            .map(|(other, standing)| {
-                (*other, Standing { healthy: standing.healthy && !silent.contains(other), ..standing.clone() })
-            })
-            .collect();
-        if let Some(why) = loss(&asked, id) {
-            return refused(why);
-        }
         self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await.map(drop)
-    }
-
-    /// The other voters, but for one, that do not answer now.
-    async fn silent(&self, standings: &BTreeMap<MemberId, Standing>, but: MemberId) -> BTreeSet<MemberId> {
-        let others = standings.iter().filter(|(id, s)| s.voter && **id != but && **id != self.identity.id);
-        let asked = others.map(|(id, _)| async { self.ask_level(*id).await.is_none().then_some(*id) });
-        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Gives a learner a vote.

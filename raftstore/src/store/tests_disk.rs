@@ -185,7 +185,14 @@ async fn a_disk_that_hangs_does_not_gather_entries_without_bound() {
     let (_group, stores) = Group::start(1).await;
     let writer = stores[0].handle.node.writer.clone();
     let (release, hang) = std::sync::mpsc::channel::<()>();
-    writer.append(Vec::new(), Box::new(move |_| assert!(hang.recv().is_err()))).await.unwrap();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let hanging = Box::new(move |_| {
+        begin.send(()).unwrap();
+        assert!(hang.recv().is_err());
+    });
+    writer.append(Vec::new(), hanging).await.unwrap();
+    // What was before it is written then.
+    begun.await.unwrap();
     let mut taken = 0;
     while tokio::time::timeout(Duration::from_secs(1), writer.take_in(1 << 20)).await.is_ok() {
         taken += 1;

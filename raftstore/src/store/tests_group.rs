@@ -307,6 +307,7 @@ async fn a_member_that_got_a_snapshot_can_send_one() {
         assert!(begin.elapsed() < PATIENCE, "the log is not shortened");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    group.limits.snapshot_entries = 1_000_000;
     let third = group.join(&stores[0], 2).await;
     assert!(third.handle.node.machine.lacks_snapshot(), "its state is what it got, and it has made nothing of its own");
     stores.push(third);
