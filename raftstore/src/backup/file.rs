@@ -28,8 +28,13 @@ impl BackupFile {
         }
         name.push(".part");
         let part = path.with_file_name(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
-        let file = file.map_err(|source| BackupError::File { path: part.clone(), source })?;
+        let failed = |source| BackupError::File { path: part.clone(), source };
+        // What an earlier attempt has left may be anybody's to read, and a link may lead anywhere.
+        match fs::remove_file(&part) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(failed)?;
         Ok(Self { path: path.to_owned(), part, file: Some(file) })
     }
 
@@ -71,5 +76,27 @@ impl Drop for BackupFile {
     fn drop(&mut self) {
         // After the rename there is none.
         let _ = fs::remove_file(&self.part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn nothing_that_lay_there_is_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, part, elsewhere) = (dir.path().join("b"), dir.path().join("b.part"), dir.path().join("elsewhere"));
+        fs::write(&elsewhere, "theirs").unwrap();
+        symlink(&elsewhere, &part).unwrap();
+        let mut file = BackupFile::create(&path).unwrap();
+        file.write(b"secret").unwrap();
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"theirs");
+        assert_eq!(fs::symlink_metadata(&part).unwrap().permissions().mode() & 0o7777, 0o600);
+        drop(file);
+        assert!(!part.exists() && !path.exists());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -18,11 +18,11 @@ use crate::machine::{Applier, ApplyError, Change};
 use crate::metrics::Metrics;
 use crate::storage::StorageError;
 use crate::storage::log::{LogEntry, Payload};
+use crate::storage::rebuild;
 use crate::storage::records::{AppliedRecord, MembersRecord};
 use crate::storage::snapshot::{self, SnapshotDir, StateSnapshot};
 use crate::storage::state::StateDb;
 use crate::storage::verify::Pace;
-use crate::store::rebuild;
 use crate::types::Revision;
 use crate::watch::Hub;
 
@@ -40,6 +40,13 @@ pub(crate) struct Progress {
 
 fn progress(applied: &AppliedRecord) -> Progress {
     Progress { next_index: applied.at.map_or(0, |at| at.index + 1), revision: applied.meta.revision }
+}
+
+/// Keeps the addresses of the members beside the state: without it a member finds the others by this alone.
+fn remember(data_dir: &Path, members: &MembersRecord) {
+    if let Err(error) = rebuild::remember(data_dir, members) {
+        tracing::warn!(%error, "keeping the addresses of the members");
+    }
 }
 
 /// The applied state.
@@ -118,9 +125,10 @@ impl Machine {
         if applied.meta.feature_level > known {
             return Err(StorageError::TooNew(applied.meta.feature_level, known));
         }
-        let now = progress(&applied);
+        let (now, members) = (progress(&applied), state.members()?);
+        remember(&data_dir, &members);
         Ok(Arc::new(Self {
-            members: Mutex::new(state.members()?),
+            members: Mutex::new(members),
             state: RwLock::new(state),
             durable_next: AtomicU64::new(now.next_index),
             snapshot: Mutex::new(None),
@@ -213,10 +221,7 @@ impl Machine {
             self.recent.put(change.key.clone(), change.after.clone());
         }
         if let Some(members) = members {
-            // Without its state a member finds the others by this alone.
-            if let Err(error) = rebuild::remember(&self.data_dir, &members) {
-                tracing::warn!(%error, "keeping the addresses of the members");
-            }
+            remember(&self.data_dir, &members);
             *self.members.lock() = members;
         }
         let now = progress(&applied);
@@ -333,6 +338,7 @@ impl Machine {
         let old = std::mem::replace(&mut *self.state.write(), state);
         old.remove_when_unused();
         drop(old);
+        remember(&self.data_dir, &members);
         *self.members.lock() = members;
         *self.applied.lock() = applied;
         *self.snapshot.lock() = None;

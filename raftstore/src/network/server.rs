@@ -301,11 +301,12 @@ async fn state(State(node): Shared, request: Request) -> Answer {
     if m.leader_only && !node.leads() {
         return Err(broken("this member does not lead"));
     }
+    let applied = node.machine.applied().index();
+    if applied < m.at_least {
+        return Err(broken(format!("this member has only applied up to entry {applied}")));
+    }
     let machine = node.machine.clone();
     let built = tokio::task::spawn_blocking(move || machine.checkpoint()).await.map_err(broken)?.map_err(broken)?;
-    if built.applied.index() < m.at_least {
-        return Err(broken(format!("this member has only applied up to entry {}", built.applied.index())));
-    }
     let vote = VoteRecord { term: 0, node: 0, committed: false };
     let files = built.dir.files().map_err(broken)?;
     let files = snapshots::all(files);

@@ -21,6 +21,8 @@ use crate::command::{PROPOSAL_HEAD, Proposal};
 /// Entries and bytes that stay in memory although they are in the database.
 const TAIL_ENTRIES: usize = 8_192;
 const TAIL_BYTES: usize = 8 << 20;
+/// Bytes of entries that are handed out at a time.
+const PIECE_BYTES: usize = 4 << 20;
 /// What one entry costs in memory besides its payload.
 const ENTRY_OVERHEAD: usize = 96;
 
@@ -372,6 +374,24 @@ impl Log {
         let mut index = self.index.lock();
         let place = index.tail.iter_mut().find(|(_, e)| e.at == entry.at);
         place.expect("in memory").1 = entry;
+    }
+
+    /// Hands out the entries after a position, some at a time.
+    pub(crate) fn for_each(
+        &self,
+        after: Option<LogPosition>,
+        mut each: impl FnMut(Vec<LogEntry>) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let (mut at, end) = (next(after), next(self.ends().1));
+        while at < end {
+            let entries = self.read(at..end, PIECE_BYTES)?;
+            match (entries.first(), entries.last()) {
+                (Some(first), Some(last)) if first.at.index == at => at = last.at.index + 1,
+                _ => return Err(StorageError::Damaged(format!("entry {at} is missing in the log"))),
+            }
+            each(entries)?;
+        }
+        Ok(())
     }
 
     /// Bytes of all files of the database and its memory tables.

@@ -199,6 +199,14 @@ struct Waiting {
     stop: bool,
 }
 
+/// Keeps a job for later. The leader goes on committing meanwhile: only the newest of such notes counts.
+fn hold(held: &mut VecDeque<Job>, job: Job) {
+    if matches!((held.back(), &job), (Some(Job::Committed(_)), Job::Committed(_))) {
+        held.pop_back();
+    }
+    held.push_back(job);
+}
+
 impl Writer {
     fn run(&mut self, mut queue: mpsc::Receiver<Job>) {
         while let Some(job) = self.next(&mut queue) {
@@ -237,7 +245,7 @@ impl Writer {
             }
             match queue.try_recv() {
                 Ok(job @ (Job::Vote { .. } | Job::Stop)) => return Some(job),
-                Ok(job) => self.held.push_back(job),
+                Ok(job) => hold(&mut self.held, job),
                 Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(FULL_PAUSE),
                 Err(mpsc::error::TryRecvError::Disconnected) => return None,
             }
@@ -385,6 +393,18 @@ mod tests {
         assert_eq!(positions(&writer, 7, 100), [(2, 7), (2, 8), (3, 9)], "part on disk, part in memory");
         assert_eq!(writer.log().read(3..100, 1).unwrap().len(), 1, "at least one entry, whatever the limit");
         writer.stop().await;
+    }
+
+    #[test]
+    fn notes_of_what_is_committed_do_not_pile_up_behind_a_full_disk() {
+        let mut held = VecDeque::new();
+        for index in 0..100 {
+            hold(&mut held, Job::Committed(entry(1, index).at));
+        }
+        hold(&mut held, Job::Purge { upto: entry(1, 9).at });
+        hold(&mut held, Job::Committed(entry(1, 100).at));
+        assert!(matches!(held.front(), Some(Job::Committed(at)) if at.index == 99));
+        assert_eq!(held.len(), 3);
     }
 
     #[tokio::test]

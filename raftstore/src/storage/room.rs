@@ -106,21 +106,27 @@ impl Space {
         Ok(space)
     }
 
-    /// Looks how much room there is, and gives up or takes back the reserve. Blocks as long as the file system does.
+    /// Looks how much room there is, and gives up or takes back the reserve. One call at a time; blocks as long as the file system does.
     pub(crate) fn look(&self) -> Result<Room, StorageError> {
         let (mut available, _) = free(&self.dir)?;
-        let mut gauge = self.gauge.lock();
-        match gauge.look(available) {
+        let (act, room, reserve) = {
+            let mut gauge = self.gauge.lock();
+            (gauge.look(available), gauge.room, gauge.reserve)
+        };
+        // Not under the lock: others describe what was found while the disk takes its time.
+        match act {
             Act::Nothing => {}
             Act::Release => {
                 fs::remove_file(self.dir.join(RESERVE)).map_err(|e| StorageError::io(RESERVE, e))?;
-                gauge.held = false;
+                self.gauge.lock().held = false;
                 available = free(&self.dir)?.0;
             }
-            Act::Reserve => gauge.held = self.reserve(gauge.reserve),
+            Act::Reserve => {
+                let held = self.reserve(reserve);
+                self.gauge.lock().held = held;
+            }
         }
-        let (room, floor) = (gauge.room, gauge.reserve / 8);
-        drop(gauge);
+        let floor = reserve / 8;
         self.exhausted.store(available < floor, Ordering::Release);
         self.room.send_if_modified(|known| std::mem::replace(known, room) != room);
         Ok(room)

@@ -13,7 +13,6 @@ use super::membership::Absences;
 use super::node::Node;
 use crate::command::Command;
 use crate::metrics::Peer;
-use crate::storage::records::MembersRecord;
 use crate::storage::space::Removed;
 use crate::types::{AlarmKind, Leadership, Op, Revision, Role, StoreError, Txn};
 
@@ -126,10 +125,8 @@ pub(crate) async fn tend(node: Arc<Node>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut removed, mut deletions) = (Removed::default(), 0);
-    let mut remembered = None;
     loop {
         ticks.tick().await;
-        node.remember_peers(&mut remembered).await;
         node.measure();
         node.refresh_members().await;
         removed.revisions += node.collect().await;
@@ -143,21 +140,6 @@ pub(crate) async fn tend(node: Arc<Node>) {
 }
 
 impl Node {
-    /// Keeps the addresses of the members beside the state, for the day when that is damaged.
-    async fn remember_peers(&self, remembered: &mut Option<MembersRecord>) {
-        let members = self.machine.members();
-        if remembered.as_ref() == Some(&members) {
-            return;
-        }
-        let (dir, record) = (self.config.data_dir.clone(), members.clone());
-        let written = self.runtime.spawn_blocking(move || super::rebuild::remember(&dir, &record)).await;
-        match written {
-            Ok(Ok(())) => *remembered = Some(members),
-            Ok(Err(error)) => tracing::warn!(%error, "keeping the addresses of the members"),
-            Err(_) => {}
-        }
-    }
-
     fn measure(&self) {
         let (meta, state) = (self.machine.applied().meta, self.machine.state());
         let (size, log) = (state.size_bytes(), self.writer.log().size_bytes());

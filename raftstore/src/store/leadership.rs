@@ -119,7 +119,7 @@ impl Node {
         self.transfer_to(target).await
     }
 
-    async fn transfer_to(&self, target: u64) -> Result<(), StoreError> {
+    pub(super) async fn transfer_to(&self, target: u64) -> Result<(), StoreError> {
         let mut metrics = self.raft.metrics();
         self.raft.trigger().transfer_leader(target).await.map_err(|e| self.fatal(e, false))?;
         let gone = metrics.wait_until(|m| m.state != ServerState::Leader || m.running_state.is_err());

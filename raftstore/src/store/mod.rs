@@ -11,7 +11,7 @@ mod membership;
 pub(crate) mod node;
 mod propose;
 mod reads;
-pub(crate) mod rebuild;
+mod rebuild;
 mod space;
 mod start;
 mod succession;

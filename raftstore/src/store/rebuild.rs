@@ -1,6 +1,6 @@
 //! A member whose state alone is damaged: it keeps its log and its vote, and takes over the state of another member.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
-use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::network::frames::FrameReader;
@@ -16,14 +15,11 @@ use crate::network::peers::{Lane, PeerError, Peers, Target};
 use crate::network::snapshots;
 use crate::network::wire::{StateMessage, path};
 use crate::storage::log::{Log, Payload};
-use crate::storage::records::MembersRecord;
 use crate::storage::snapshot::{self, SnapshotDir};
 use crate::storage::state::StateDb;
-use crate::storage::{StorageError, files, rebuild};
+use crate::storage::{StorageError, rebuild};
 use crate::types::{MemberId, StoreError};
 
-/// File with the addresses of the other members: without its state a member knows of them only what its log still says.
-const PEERS: &str = "peers";
 /// For how long only the leader's state will do. After that any member's does: the leader may need this one's vote.
 const LEADER_ONLY: Duration = Duration::from_secs(5);
 /// For how long a state is asked for before the start fails.
@@ -32,38 +28,17 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// How often it is said what is waited for.
 const SAY: Duration = Duration::from_secs(5);
 
-#[derive(Serialize, Deserialize)]
-struct PeersFile {
-    addresses: BTreeMap<MemberId, String>,
-    checksum: u32,
-}
-
-fn sum(addresses: &BTreeMap<MemberId, String>) -> u32 {
-    codec::checksum(&[&codec::encode(addresses)])
-}
-
-/// Keeps the addresses of the members where they are found without the state.
-pub(crate) fn remember(data_dir: &Path, members: &MembersRecord) -> Result<(), StorageError> {
-    let addresses = members.nodes.iter().map(|(id, info)| (*id, info.peer_address.clone())).collect();
-    let file = PeersFile { checksum: sum(&addresses), addresses };
-    let text = serde_json::to_vec_pretty(&file).map_err(|e| StorageError::Damaged(e.to_string()))?;
-    files::write_whole(data_dir, PEERS, &text)
-}
-
 /// Who else may have a state: what the file says, and what the log still has.
 fn known(data_dir: &Path, log: &Log, own: MemberId) -> Result<Vec<Target>, StorageError> {
-    let mut found = BTreeSet::new();
-    if let Some(text) = files::read_optional(&data_dir.join(PEERS))?
-        && let Ok(file) = serde_json::from_slice::<PeersFile>(&text)
-        && file.checksum == sum(&file.addresses)
-    {
-        found.extend(file.addresses);
-    }
-    for entry in log.read(0..u64::MAX, usize::MAX)? {
-        if let Payload::Members(members) = entry.payload {
-            found.extend(members.nodes.into_iter().map(|(id, info)| (id, info.peer_address)));
+    let mut found: BTreeSet<_> = rebuild::remembered(data_dir)?.into_iter().collect();
+    log.for_each(log.ends().0, |entries| {
+        for entry in entries {
+            if let Payload::Members(members) = entry.payload {
+                found.extend(members.nodes.into_iter().map(|(id, info)| (id, info.peer_address)));
+            }
         }
-    }
+        Ok(())
+    })?;
     Ok(found.into_iter().filter(|(id, _)| *id != own).map(|(id, address)| Target { id, address }).collect())
 }
 

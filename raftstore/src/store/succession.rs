@@ -23,7 +23,7 @@ use crate::network::tls::PeerTlsConfig;
 use crate::network::wire::{HelloReply, path};
 use crate::storage::files::{self, Identity};
 use crate::storage::lineage::{STARTED, Succeeding, first_state, prepare, take_over};
-use crate::storage::log::{Log, LogEntry, Payload};
+use crate::storage::log::{Log, Payload};
 use crate::storage::records::{LogPosition, MemberInfo, MembersRecord};
 use crate::storage::state::StateDb;
 use crate::storage::{StorageError, snapshot};
@@ -32,8 +32,6 @@ use crate::watch::Hub;
 
 /// How long other members may take to answer whether they live.
 const SURVEY: Duration = Duration::from_secs(3);
-/// Bytes of entries applied at a time.
-const CHUNK: usize = 4 << 20;
 /// How often a member that still has its quorum says that there are others who do not belong to it.
 const REMIND: Duration = Duration::from_secs(60);
 /// How soon it looks again whether it still has it.
@@ -201,7 +199,7 @@ fn recovered(data_dir: &Path, kept: Option<PathBuf>) -> Result<NewLineage, Stora
 /// The last change of membership that the member knows of, committed or not.
 fn newest_members(log: &Log, state: &StateDb) -> Result<MembersRecord, StorageError> {
     let mut members = state.members()?;
-    for_each_entry(log, state.applied()?.at, |entries| {
+    log.for_each(state.applied()?.at, |entries| {
         for entry in entries {
             if let Payload::Members(record) = entry.payload {
                 members = *record;
@@ -210,25 +208,6 @@ fn newest_members(log: &Log, state: &StateDb) -> Result<MembersRecord, StorageEr
         Ok(())
     })?;
     Ok(members)
-}
-
-/// Hands out the entries after a position.
-fn for_each_entry(
-    log: &Log,
-    after: Option<LogPosition>,
-    mut each: impl FnMut(Vec<LogEntry>) -> Result<(), StorageError>,
-) -> Result<(), StorageError> {
-    let mut next = after.map_or(0, |at| at.index + 1);
-    let end = log.ends().1.map_or(0, |at| at.index + 1);
-    while next < end {
-        let entries = log.read(next..end, CHUNK)?;
-        match (entries.first(), entries.last()) {
-            (Some(first), Some(last)) if first.at.index == next => next = last.at.index + 1,
-            _ => return Err(StorageError::Damaged(format!("entry {next} is missing in the log"))),
-        }
-        each(entries)?;
-    }
-    Ok(())
 }
 
 /// What the other members answered: their hellos, or why there is none.
@@ -299,7 +278,7 @@ fn recover_into(
     let (state, known) = (snapshot::open_state(&dir)?, config.feature_level);
     let machine = Machine::open(dir.clone(), state, &identity.lineage, known, hub, Metrics::default(), faults)?;
     // Everything that this member has accepted counts: what of it was acknowledged, nobody can say any more.
-    for_each_entry(&log, machine.applied().at, |entries| {
+    log.for_each(machine.applied().at, |entries| {
         machine.apply(entries).map(drop).map_err(|e| StorageError::io("applying the log", e))
     })?;
     let (applied, members) = (machine.applied(), machine.members());

@@ -65,8 +65,8 @@ impl Group {
         config.timing.heartbeat = self.heartbeat;
         config.timing.read_timeout = config.timing.read_timeout.min(self.write_timeout);
         // Machines that run tests are busy.
-        config.timing.election_min = Duration::from_millis(300);
-        config.timing.election_max = Duration::from_millis(600);
+        config.timing.election_min = Duration::from_millis(600);
+        config.timing.election_max = Duration::from_millis(1000);
         config.feature_level = self.level(i);
         config
     }
