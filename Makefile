@@ -3,7 +3,7 @@
 # make down    stops the cluster and leaves nothing behind
 # make bench, make failover, make soak    measure and judge a cluster of their own (SECONDS=n, COUNT=n, SEED=n)
 # make chaos   ten minutes of faults on the store alone, judged exactly (SECONDS=n, SEED=n); FILE=… judges a kept history
-# make bench-store    the store beside etcd (SECONDS=n for each run, RUNS=n, COUNT=n kills, KEYS=n at most, ONLY=words)
+# make bench-store    the store beside etcd (SECONDS=n for each run, RUNS=n, COUNT=n kills, KEYS=n at most, ONLY=words; CALM=n looks for elections instead)
 #
 # NAME=x chooses the cluster (default "default"); MASTERS=n and NODES=n its size; ARGS=… are more arguments of "trireme up".
 
@@ -77,7 +77,7 @@ test: deps
 # Programs of chaos-tests; settings are taken from the environment: make failover COUNT=5.
 BENCH := TRIREME_BIN=$(abspath $(BIN)) $(if $(SECONDS),SECONDS=$(SECONDS)) $(if $(COUNT),COUNT=$(COUNT)) \
 	$(if $(SEED),SEED=$(SEED)) $(if $(RUNS),RUNS=$(RUNS)) $(if $(KEYS),KEYS=$(KEYS)) \
-	$(if $(ONLY),ONLY="$(ONLY)") $(TARGET)/debug/trireme-bench
+	$(if $(ONLY),ONLY="$(ONLY)") $(if $(CALM),CALM=$(CALM)) $(TARGET)/debug/trireme-bench
 
 bench failover soak: check-root deps build
 	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests

@@ -36,6 +36,6 @@ mod storage;
 pub use backup::{BackupError, BackupFile, BackupInfo};
 pub use config::{AddOptions, Config, GrantMember, JoinGrant, Limits, NewMember, PeerTls, Timing};
 pub use machine::FEATURE_LEVEL;
-pub use store::{Backup, NewLineage, RestoreError, RestoreTarget, SaveError, Store};
+pub use store::{Backup, NewLineage, RangeStream, RestoreError, RestoreTarget, SaveError, Store};
 pub use types::*;
 pub use watch::Watch;

@@ -12,6 +12,7 @@ use crate::consensus::machine::{Machine, Progress};
 use crate::faults::Faults;
 use crate::machine::Change;
 use crate::metrics::Metrics;
+use crate::storage::StorageError;
 use crate::storage::history::Replay;
 use crate::storage::keys;
 use crate::types::{Event, KeyRange, Revision, StoreError, WatchBatch, WatchRequest};
@@ -157,8 +158,7 @@ impl Watch {
                 match self.machine.hub().from(self.next, TAKE) {
                     Fresh::Batches(batches) => return Some(Ok(self.take(&batches))),
                     Fresh::Gone => match self.replay().await {
-                        Ok(Some(batch)) => return Some(Ok(batch)),
-                        Ok(None) => continue,
+                        Ok(batch) => return Some(Ok(batch)),
                         Err(error) => return Some(self.end(error)),
                     },
                     // Applied by now, but not published yet: that comes within the same call of apply.
@@ -187,7 +187,7 @@ impl Watch {
         WatchBatch { revision, events }
     }
 
-    async fn replay(&mut self) -> Result<Option<WatchBatch>, StoreError> {
+    async fn replay(&mut self) -> Result<WatchBatch, StoreError> {
         if self.state == State::Live {
             self.state = State::Replaying;
             self.metrics.replaying_watches.inc();
@@ -196,10 +196,16 @@ impl Watch {
         let read = self.runtime.spawn_blocking(move || machine.state().replay(&range, from));
         match read.await.map_err(|_| StoreError::ShuttingDown)?.inspect_err(|e| self.machine.note(e))? {
             Replay::Compacted(compacted) => Err(StoreError::Compacted { requested: from, compacted }),
-            Replay::Events { through, .. } if through < from => Ok(None),
+            // What is told as applied is in the state: asking again would not help.
+            Replay::Events { through, .. } if through < from => {
+                let why = format!("the state ends at revision {through}, but {from} was applied");
+                let error = StorageError::Damaged(why);
+                self.machine.note(&error);
+                Err(error.into())
+            }
             Replay::Events { through, events } => {
                 self.next = through + 1;
-                Ok(Some(WatchBatch { revision: through, events }))
+                Ok(WatchBatch { revision: through, events })
             }
         }
     }

@@ -19,25 +19,43 @@ pub(crate) enum Read {
     Future(Revision),
 }
 
+/// How much of a range is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// At most this many keys; 0 is no limit.
+    pub(crate) limit: usize,
+    /// Only the beginning of the range, with values of about this size together; what follows is not counted.
+    pub(crate) piece: Option<usize>,
+    /// Without the values.
+    pub(crate) keys_only: bool,
+}
+
 /// Collects an answer within its limit.
 struct Answer {
-    limit: usize,
-    keys_only: bool,
+    wanted: Wanted,
     kvs: Vec<KeyValue>,
+    bytes: usize,
     count: u64,
 }
 
 impl Answer {
     fn wants_more(&self) -> bool {
-        self.limit == 0 || self.kvs.len() < self.limit
+        let Wanted { limit, piece, .. } = self.wanted;
+        (limit == 0 || self.kvs.len() < limit) && piece.is_none_or(|most| self.bytes < most)
+    }
+
+    /// Whether nothing is wanted of the rest, not even its number; one key more tells that there is a rest.
+    fn is_done(&self) -> bool {
+        self.wanted.piece.is_some() && self.count > self.kvs.len() as u64
     }
 
     fn add(&mut self, key: &[u8], record: impl FnOnce() -> Result<Record, StorageError>) -> Result<(), StorageError> {
         if self.wants_more() {
             let mut kv = record()?.key_value(Bytes::copy_from_slice(key));
-            if self.keys_only {
+            if self.wanted.keys_only {
                 kv.value = Bytes::new();
             }
+            self.bytes += kv.key.len() + kv.value.len();
             self.kvs.push(kv);
         }
         self.count += 1;
@@ -51,8 +69,7 @@ impl StateDb {
         &self,
         range: &KeyRange,
         revision: Option<Revision>,
-        limit: usize,
-        keys_only: bool,
+        wanted: Wanted,
     ) -> Result<Read, StorageError> {
         let snapshot = self.db().snapshot();
         let meta = self.applied_in(&snapshot)?.meta;
@@ -63,7 +80,7 @@ impl StateDb {
         if at < meta.compacted {
             return Ok(Read::Compacted(meta.compacted));
         }
-        let mut answer = Answer { limit, keys_only, kvs: Vec::new(), count: 0 };
+        let mut answer = Answer { wanted, kvs: Vec::new(), bytes: 0, count: 0 };
         match range {
             KeyRange::Key(key) if at == meta.revision => self.read_key(&snapshot, key, &mut answer)?,
             _ if at == meta.revision => self.read_latest(&snapshot, range, &mut answer)?,
@@ -82,7 +99,9 @@ impl StateDb {
 
     fn read_latest(&self, snapshot: &Snapshot<'_>, range: &KeyRange, answer: &mut Answer) -> Result<(), StorageError> {
         let mut live = self.scan(snapshot, cf::LIVE, keys::bounds(range));
-        while let Some((key, bytes)) = live.item() {
+        while !answer.is_done()
+            && let Some((key, bytes)) = live.item()
+        {
             answer.add(key, || Ok(codec::decode(bytes)?))?;
             live.next();
         }
@@ -102,7 +121,7 @@ impl StateDb {
         let old_bounds = (keys::superseded_bound(&start), end.as_deref().map(keys::superseded_bound));
         let mut live = self.scan(snapshot, cf::LIVE, (start, end));
         let mut old = self.scan(snapshot, cf::SUPERSEDED, old_bounds);
-        loop {
+        while !answer.is_done() {
             let next_live = live.key().map(<[u8]>::to_vec);
             let next_old = match old.key() {
                 Some(encoded) => Some(keys::parse_superseded(encoded).ok_or_else(|| damaged("superseded"))?.0),

@@ -14,6 +14,7 @@ mod reads;
 mod rebuild;
 mod space;
 mod start;
+mod stream;
 mod succession;
 pub(crate) mod timeline;
 mod validate;
@@ -38,6 +39,7 @@ mod tests_succession;
 pub(crate) mod tests_tls;
 
 pub use backup::{Backup, SaveError};
+pub use stream::RangeStream;
 pub use succession::{NewLineage, RestoreError, RestoreTarget};
 
 use std::path::Path;
@@ -49,7 +51,7 @@ use crate::command::{Command, Outcome};
 use crate::config::{AddOptions, Config, JoinGrant, NewMember, PeerTls};
 use crate::network::wire::{AddMemberMessage, RemoveMemberMessage};
 use crate::storage::files::Identity;
-use crate::storage::read::Read;
+use crate::storage::read::Wanted;
 use crate::types::*;
 use crate::watch::Watch;
 use node::Handle;
@@ -124,31 +126,13 @@ impl Store {
 
     /// Reads a key or range.
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        let node = &self.handle.node;
-        // What holds at an old revision never changes, so only reads of newer ones have to ask the leader.
-        let known = request.revision.is_some_and(|r| r <= node.machine.progress().revision);
-        if request.consistency == Consistency::Linearizable && !known {
-            node.linearizable_revision().await?;
-        }
-        node.check_running()?;
-        let state = node.machine.state();
-        let requested = request.revision;
-        let read = match request.range {
-            KeyRange::Key(_) => state.range(&request.range, requested, request.limit, request.keys_only),
-            _ => {
-                let read = move || state.range(&request.range, requested, request.limit, request.keys_only);
-                node.runtime.spawn_blocking(read).await.map_err(|_| StoreError::ShuttingDown)?
-            }
-        };
-        match read.inspect_err(|e| node.machine.note(e))? {
-            Read::Found(response) => Ok(response),
-            Read::Compacted(compacted) => {
-                Err(StoreError::Compacted { requested: requested.unwrap_or_default(), compacted })
-            }
-            Read::Future(current) => {
-                Err(StoreError::FutureRevision { requested: requested.unwrap_or_default(), current })
-            }
-        }
+        let wanted = Wanted { limit: request.limit, piece: None, keys_only: request.keys_only };
+        self.handle.node.range(request.range, request.revision, request.consistency, wanted).await
+    }
+
+    /// Reads a range in pieces of bounded size, however large it is, all of them at one revision.
+    pub fn stream(&self, request: RangeRequest) -> RangeStream {
+        RangeStream::new(self.handle.clone(), request)
     }
 
     /// Applies a transaction. Works on any member.

@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use super::node::Node;
 use crate::network::peers::Lane;
 use crate::network::wire::{ReadIndexReply, path};
-use crate::types::{Revision, StoreError};
+use crate::storage::read::{Read, Wanted};
+use crate::types::{Consistency, KeyRange, RangeResponse, Revision, StoreError};
 
 /// Someone who waits for a read index; told why if there is none.
 pub(crate) type ReadWaiter = oneshot::Sender<Result<u64, String>>;
@@ -46,6 +47,39 @@ pub(crate) async fn run(node: Arc<Node>, mut waiting: mpsc::Receiver<ReadWaiter>
 }
 
 impl Node {
+    /// Reads a key or a range.
+    pub(super) async fn range(
+        &self,
+        range: KeyRange,
+        requested: Option<Revision>,
+        consistency: Consistency,
+        wanted: Wanted,
+    ) -> Result<RangeResponse, StoreError> {
+        // What holds at an old revision never changes, so only reads of newer ones have to ask the leader.
+        let known = requested.is_some_and(|r| r <= self.machine.progress().revision);
+        if consistency == Consistency::Linearizable && !known {
+            self.linearizable_revision().await?;
+        }
+        self.check_running()?;
+        let state = self.machine.state();
+        let read = match range {
+            KeyRange::Key(_) => state.range(&range, requested, wanted),
+            _ => {
+                let read = move || state.range(&range, requested, wanted);
+                self.runtime.spawn_blocking(read).await.map_err(|_| StoreError::ShuttingDown)?
+            }
+        };
+        match read.inspect_err(|e| self.machine.note(e))? {
+            Read::Found(response) => Ok(response),
+            Read::Compacted(compacted) => {
+                Err(StoreError::Compacted { requested: requested.unwrap_or_default(), compacted })
+            }
+            Read::Future(current) => {
+                Err(StoreError::FutureRevision { requested: requested.unwrap_or_default(), current })
+            }
+        }
+    }
+
     /// A revision at least as new as everything acknowledged before the call; it is applied here.
     pub(crate) async fn linearizable_revision(&self) -> Result<Revision, StoreError> {
         self.check_running()?;

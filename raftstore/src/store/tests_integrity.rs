@@ -289,3 +289,26 @@ async fn a_damaged_snapshot_replaces_nothing_and_makes_the_sender_look() {
     stores.extend([back, healed]);
     stop(stores).await;
 }
+
+/// A watcher that asked again and again kept the processor busy for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_is_older_than_what_was_applied_ends_watches() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = super::tests_single::config(dir.path());
+    config.limits.watch_events = 1;
+    let store = Store::bootstrap(config).await.unwrap();
+    write(&store, "/k/a", "1").await;
+    let machine = store.handle.node.machine.clone();
+    let old = machine.applied();
+    let mut last = 0;
+    for value in ["2", "3", "4"] {
+        last = write(&store, "/k/a", value).await;
+    }
+    machine.state().write(&[], &old, None).unwrap();
+    let range = KeyRange::Prefix("/k/".into());
+    let mut watch = store.watch(WatchRequest { range, start_revision: Some(last - 1) }).await.unwrap();
+    let told = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+    assert!(matches!(told, Err(StoreError::Storage(_))), "{told:?}");
+    // Nobody else has the state: it goes on, and says so.
+    until(&store, "alarm", |s| s.alarms.iter().any(|a| a.kind == AlarmKind::StateDamaged)).await;
+}

@@ -44,6 +44,8 @@ pub struct Seen {
     pub leads: bool,
     /// Whether every member has a vote.
     pub voters: bool,
+    /// Raft's term.
+    pub term: u64,
 }
 
 fn ours(put: (Bytes, Bytes)) -> Op {
@@ -131,12 +133,12 @@ impl Connection {
                 let voters = status.members.len() == super::group::SIZE;
                 let voters = voters && status.members.iter().all(|m| m.role != Role::Learner);
                 let leader = status.leader.unwrap_or(0);
-                Ok(Seen { leader, leads: leader == status.id, voters })
+                Ok(Seen { leader, leads: leader == status.id, voters, term: status.term })
             }
             Self::Etcd(channel) => {
                 let status: etcd::StatusResponse = channel.unary(&grpc::STATUS, &etcd::StatusRequest {}).await?;
                 let own = status.header.context("no header")?.member_id;
-                Ok(Seen { leader: status.leader, leads: status.leader == own, voters: true })
+                Ok(Seen { leader: status.leader, leads: status.leader == own, voters: true, term: status.raft_term })
             }
         }
     }

@@ -116,4 +116,6 @@ pub struct StatusResponse {
     pub version: String,
     #[prost(uint64, tag = "4")]
     pub leader: u64,
+    #[prost(uint64, tag = "6")]
+    pub raft_term: u64,
 }

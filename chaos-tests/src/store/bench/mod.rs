@@ -1,6 +1,7 @@
 //! `make bench-store`: this store beside etcd, in one run, alternating, on the same disk.
 
 mod connection;
+mod elections;
 mod failover;
 mod fanout;
 mod group;
@@ -37,6 +38,8 @@ struct Plan {
     kills: u64,
     /// Most keys.
     keys: u64,
+    /// How long our group rests, and half as long works, to see whether it elects for nothing; none by default.
+    calm: Duration,
     /// Parts of names of workloads, or `name=clients`, `keys=number`; none is all.
     only: Vec<String>,
 }
@@ -49,6 +52,7 @@ impl Plan {
             runs: report::setting("RUNS", 2)?.max(1),
             kills: report::setting("COUNT", 20)?,
             keys: report::setting("KEYS", SIZES[3])?.max(SIZES[0]),
+            calm: Duration::from_secs(report::setting("CALM", 0)?),
             only: only.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect(),
         })
     }
@@ -89,6 +93,9 @@ pub async fn program() -> Result<()> {
     let machine = Machine::of(&group::store_server()?)?;
     machine.print();
     let folder = scratch()?;
+    if !plan.calm.is_zero() {
+        return elections::program(&machine, folder.path(), plan.calm).await;
+    }
     let etcd = Group::start(Side::Etcd, &folder.path().join("etcd")).await?;
     etcd.pause()?;
     let ours = Group::start(Side::Ours, &folder.path().join("ours")).await?;
