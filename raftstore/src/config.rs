@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::faults::Faults;
+use crate::storage::disk::memory::MemoryDisk;
+use crate::storage::disk::{Disk, Home};
 use crate::types::{MemberId, StoreError};
 
 /// Everything a member is configured with.
@@ -31,6 +33,9 @@ pub struct Config {
     /// What goes wrong on purpose: nothing, but in tests.
     #[doc(hidden)]
     pub faults: Faults,
+    /// A disk in memory that the directory is on, for simulations.
+    #[doc(hidden)]
+    pub memory: Option<MemoryDisk>,
     /// The newest feature level that this member says it knows; tests let a member pretend to be older or newer.
     #[doc(hidden)]
     pub feature_level: u32,
@@ -182,8 +187,19 @@ impl Config {
             timing: Timing::default(),
             limits: Limits::default(),
             faults: Faults::default(),
+            memory: None,
             feature_level: crate::machine::FEATURE_LEVEL,
         }
+    }
+
+    /// The disk that the data directory is on.
+    pub(crate) fn disk(&self) -> Disk {
+        self.memory.as_ref().map_or(Disk::Real, |memory| Disk::Memory(memory.mount()))
+    }
+
+    /// The directory of the member, on its disk.
+    pub(crate) fn home(&self) -> Home {
+        Home { disk: self.disk(), dir: self.data_dir.clone() }
     }
 
     /// Checks everything that can be checked without touching disk or network.

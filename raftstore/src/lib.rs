@@ -10,7 +10,7 @@
 //! | `watch` | change streams, from memory or from history |
 //! | `machine` | apply as a pure function |
 //! | `consensus` | openraft, wrapped |
-//! | `storage` | RocksDB: the log, the state, snapshots |
+//! | `storage` | what is on disk: the log in files, the state in RocksDB, snapshots |
 //! | `network` | what members say to each other |
 //! | `port` | for tests and benchmarks: the store behind a TLS port, and its client |
 //! | `faults` | for tests: what goes wrong on purpose |
@@ -36,6 +36,8 @@ mod storage;
 pub use backup::{BackupError, BackupFile, BackupInfo};
 pub use config::{AddOptions, Config, GrantMember, JoinGrant, Limits, NewMember, PeerTls, Timing};
 pub use machine::FEATURE_LEVEL;
+#[doc(hidden)]
+pub use storage::disk::memory::MemoryDisk;
 pub use store::{Backup, NewLineage, RangeStream, RestoreError, RestoreTarget, SaveError, Store};
 pub use types::*;
 pub use watch::Watch;

@@ -17,6 +17,7 @@ use crate::faults::{self, Faults};
 use crate::machine::{Applier, ApplyError, Change};
 use crate::metrics::Metrics;
 use crate::storage::StorageError;
+use crate::storage::disk::{Disk, Home};
 use crate::storage::log::{LogEntry, Payload};
 use crate::storage::rebuild;
 use crate::storage::records::{AppliedRecord, MembersRecord};
@@ -43,14 +44,15 @@ fn progress(applied: &AppliedRecord) -> Progress {
 }
 
 /// Keeps the addresses of the members beside the state: without it a member finds the others by this alone.
-fn remember(data_dir: &Path, members: &MembersRecord) {
-    if let Err(error) = rebuild::remember(data_dir, members) {
+fn remember(disk: &Disk, data_dir: &Path, members: &MembersRecord) {
+    if let Err(error) = rebuild::remember(disk, data_dir, members) {
         tracing::warn!(%error, "keeping the addresses of the members");
     }
 }
 
 /// The applied state.
 pub(crate) struct Machine {
+    disk: Disk,
     data_dir: PathBuf,
     lineage: String,
     state: RwLock<Arc<StateDb>>,
@@ -106,7 +108,7 @@ const MARKS: usize = 128;
 impl Machine {
     /// Takes over a state that was opened, or is new.
     pub(crate) fn open(
-        data_dir: PathBuf,
+        home: Home,
         state: Arc<StateDb>,
         lineage: &str,
         known: u32,
@@ -114,6 +116,7 @@ impl Machine {
         metrics: Metrics,
         faults: Faults,
     ) -> Result<Arc<Self>, StorageError> {
+        let Home { disk, dir: data_dir } = home;
         match state.lineage()? {
             None => state.set_lineage(lineage)?,
             Some(found) if found == lineage => {}
@@ -126,7 +129,7 @@ impl Machine {
             return Err(StorageError::TooNew(applied.meta.feature_level, known));
         }
         let (now, members) = (progress(&applied), state.members()?);
-        remember(&data_dir, &members);
+        remember(&disk, &data_dir, &members);
         Ok(Arc::new(Self {
             members: Mutex::new(members),
             state: RwLock::new(state),
@@ -137,6 +140,7 @@ impl Machine {
             applied: Mutex::new(applied),
             recent: Recent::new(RECENT_BYTES),
             lineage: lineage.to_owned(),
+            disk,
             data_dir,
             hub,
             metrics,
@@ -175,6 +179,10 @@ impl Machine {
 
     pub(crate) fn data_dir(&self) -> &std::path::Path {
         &self.data_dir
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     pub(crate) fn counts(&self) -> &Counts {
@@ -221,7 +229,7 @@ impl Machine {
             self.recent.put(change.key.clone(), change.after.clone());
         }
         if let Some(members) = members {
-            remember(&self.data_dir, &members);
+            remember(&self.disk, &self.data_dir, &members);
             *self.members.lock() = members;
         }
         let now = progress(&applied);
@@ -338,7 +346,7 @@ impl Machine {
         let old = std::mem::replace(&mut *self.state.write(), state);
         old.remove_when_unused();
         drop(old);
-        remember(&self.data_dir, &members);
+        remember(&self.disk, &self.data_dir, &members);
         *self.members.lock() = members;
         *self.applied.lock() = applied;
         *self.snapshot.lock() = None;

@@ -1,12 +1,11 @@
-//! Small files that have to be whole or absent: written beside, fsynced, renamed, directory fsynced.
+//! Who a member is, and files on the file system that have to be whole or absent.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::StorageError;
+use super::disk::Disk;
 use crate::codec;
 use crate::types::MemberId;
 
@@ -55,14 +54,13 @@ impl Identity {
     }
 
     /// Whether a directory holds a member.
-    pub(crate) fn exists(dir: &Path) -> Result<bool, StorageError> {
-        let path = dir.join(IDENTITY);
-        path.try_exists().map_err(|e| StorageError::io(path.display().to_string(), e))
+    pub(crate) fn exists(disk: &Disk, dir: &Path) -> Result<bool, StorageError> {
+        disk.exists(&dir.join(IDENTITY))
     }
 
-    pub(crate) fn read(dir: &Path) -> Result<Self, StorageError> {
+    pub(crate) fn read(disk: &Disk, dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join(IDENTITY);
-        let text = fs::read(&path).map_err(|e| StorageError::io(path.display().to_string(), e))?;
+        let text = disk.read(&path)?;
         let identity: Identity =
             serde_json::from_slice(&text).map_err(|e| StorageError::Damaged(format!("{}: {e}", path.display())))?;
         match identity.format {
@@ -72,51 +70,33 @@ impl Identity {
         }
     }
 
-    pub(crate) fn write(&self, dir: &Path) -> Result<(), StorageError> {
+    pub(crate) fn write(&self, disk: &Disk, dir: &Path) -> Result<(), StorageError> {
         let text = serde_json::to_vec_pretty(self).map_err(|e| StorageError::Damaged(e.to_string()))?;
-        write_whole(dir, IDENTITY, &text)
+        disk.write_whole(dir, IDENTITY, &text)
     }
 }
 
-/// Writes a file so that after a crash either the old or the new content is there, never something in between.
+/// Writes a file on the file system so that after a crash either the old or the new content is there.
 pub(crate) fn write_whole(dir: &Path, name: &str, content: &[u8]) -> Result<(), StorageError> {
-    let temporary = dir.join(format!("{name}.tmp"));
-    let what = |e| StorageError::io(dir.join(name).display().to_string(), e);
-    let mut file = File::create(&temporary).map_err(what)?;
-    file.write_all(content).map_err(what)?;
-    file.sync_all().map_err(what)?;
-    fs::rename(&temporary, dir.join(name)).map_err(what)?;
-    sync_dir(dir)
+    Disk::Real.write_whole(dir, name, content)
 }
 
 /// Reads a file that may be absent.
 pub(crate) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
-    match fs::read(path) {
-        Ok(content) => Ok(Some(content)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(StorageError::io(path.display().to_string(), e)),
-    }
+    Disk::Real.read_optional(path)
 }
 
 /// Makes names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), StorageError> {
-    let synced = File::open(dir).and_then(|d| d.sync_all());
-    synced.map_err(|e| StorageError::io(dir.display().to_string(), e))
+    Disk::Real.sync_dir(dir)
 }
 
 /// Creates a directory and its parents, durably.
 pub(crate) fn create_dir(dir: &Path) -> Result<(), StorageError> {
-    fs::create_dir_all(dir).map_err(|e| StorageError::io(dir.display().to_string(), e))?;
-    match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-        _ => Ok(()),
-    }
+    Disk::Real.create_dir(dir)
 }
 
 /// Removes a directory if it is there.
 pub(crate) fn remove_dir(dir: &Path) -> Result<(), StorageError> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(StorageError::io(dir.display().to_string(), e)),
-        _ => Ok(()),
-    }
+    Disk::Real.remove_dir(dir)
 }

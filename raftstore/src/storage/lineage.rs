@@ -1,11 +1,11 @@
 //! The beginning of a new lineage on disk: a log and a state that follow nothing, and their way into place.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{WriteBatch, WriteOptions};
 
 use super::StorageError;
+use super::disk::Disk;
 use super::files::{self, Identity, Origin};
 use super::log::{Log, META_CF, PURGED, VOTE};
 use super::records::{AppliedRecord, LogPosition, MemberInfo, MembersRecord, VoteRecord};
@@ -89,12 +89,12 @@ impl Succeeding {
     }
 
     /// Completes a directory in which `state-1` holds the records. The identity comes last: without it there is no member.
-    pub(crate) fn complete(&self, dir: &Path, state: &StateDb) -> Result<(), StorageError> {
+    pub(crate) fn complete(&self, disk: &Disk, dir: &Path, state: &StateDb) -> Result<(), StorageError> {
         self.write_state(state)?;
         self.write_log(&dir.join("log"))?;
-        files::write_whole(dir, STARTED, b"")?;
+        disk.write_whole(dir, STARTED, b"")?;
         point_to(dir, 1)?;
-        self.identity.write(dir)
+        self.identity.write(disk, dir)
     }
 }
 
@@ -104,10 +104,10 @@ pub(crate) fn first_state(dir: &Path) -> PathBuf {
 }
 
 /// Prepares the directory in which a recovery is made, with the state as it is now.
-pub(crate) fn prepare(data_dir: &Path, state: &StateDb) -> Result<PathBuf, StorageError> {
+pub(crate) fn prepare(disk: &Disk, data_dir: &Path, state: &StateDb) -> Result<PathBuf, StorageError> {
     let dir = data_dir.join(RECOVERING);
-    files::remove_dir(&dir)?;
-    files::create_dir(&dir)?;
+    disk.remove_dir(&dir)?;
+    disk.create_dir(&dir)?;
     // Hard links: neither time nor room is needed.
     snapshot::link(state, &first_state(&dir))?;
     point_to(&dir, 1)?;
@@ -116,59 +116,55 @@ pub(crate) fn prepare(data_dir: &Path, state: &StateDb) -> Result<PathBuf, Stora
 
 /// Puts a prepared recovery in the place of what was there before, which is kept beside it. Goes on where a crash ended
 /// it; tells where the former data is, if there was anything to do.
-pub(crate) fn take_over(data_dir: &Path) -> Result<Option<PathBuf>, StorageError> {
+pub(crate) fn take_over(disk: &Disk, data_dir: &Path) -> Result<Option<PathBuf>, StorageError> {
     let dir = data_dir.join(RECOVERING);
     // The identity is written last and moved last: with it everything else is ready.
-    if !Identity::exists(&dir)? {
+    if !Identity::exists(disk, &dir)? {
         return Ok(None);
     }
-    let lineage = Identity::read(&dir)?.lineage;
+    let lineage = Identity::read(disk, &dir)?.lineage;
     let before = data_dir.join(format!("before-{}", lineage.split('-').next().unwrap_or(&lineage)));
-    files::create_dir(&before)?;
-    let io = |path: &Path| {
-        let what = path.display().to_string();
-        move |e| StorageError::io(what, e)
-    };
-    let present = |path: &Path| path.symlink_metadata().is_ok();
+    disk.create_dir(&before)?;
     let aside = |name: &str| -> Result<(), StorageError> {
         let (from, to) = (data_dir.join(name), before.join(name));
-        if present(&from) { fs::rename(&from, &to).map_err(io(&from)) } else { Ok(()) }
+        if disk.exists(&from)? { disk.rename(&from, &to) } else { Ok(()) }
     };
     for name in ["state-1", "log", POINTER, STARTED] {
         let from = dir.join(name);
-        if !present(&from) {
+        if !disk.exists(&from)? {
             continue;
         }
         if name == "state-1" {
-            for entry in fs::read_dir(data_dir).map_err(io(data_dir))? {
-                let entry = entry.map_err(io(data_dir))?.file_name().to_string_lossy().into_owned();
-                if entry.starts_with("state-") {
-                    aside(&entry)?;
-                }
+            for state in disk.list(data_dir)?.iter().filter(|name| name.starts_with("state-")) {
+                aside(state)?;
             }
         }
         aside(name)?;
-        fs::rename(&from, data_dir.join(name)).map_err(io(&from))?;
+        disk.rename(&from, &data_dir.join(name))?;
     }
-    files::sync_dir(data_dir)?;
+    disk.sync_dir(&before)?;
+    disk.sync_dir(data_dir)?;
     // Addresses of former members, and notes of a state that was to be built anew.
     for name in ["peers", "rebuild"] {
         aside(name)?;
     }
     // Who the member was is copied, so that there is one at any time.
     let (old, new) = (data_dir.join(files::IDENTITY), dir.join(files::IDENTITY));
-    if let Some(content) = files::read_optional(&old)? {
-        files::write_whole(&before, files::IDENTITY, &content)?;
+    if let Some(content) = disk.read_optional(&old)? {
+        disk.write_whole(&before, files::IDENTITY, &content)?;
     }
-    fs::rename(&new, &old).map_err(io(&new))?;
-    files::sync_dir(data_dir)?;
-    files::remove_dir(&dir)?;
+    disk.sync_dir(&before)?;
+    disk.rename(&new, &old)?;
+    disk.sync_dir(data_dir)?;
+    disk.remove_dir(&dir)?;
     Ok(Some(before))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+
     use super::*;
 
     fn touch(dir: &Path, names: &[&str], content: &str) {
@@ -199,9 +195,9 @@ mod tests {
             let (data, dir) = (data.path(), data.path().join(RECOVERING));
             fs::create_dir_all(&dir).unwrap();
             touch(data, &["state-1", "state-7", "log", POINTER, STARTED], "old");
-            Identity::new(1, "m", "old-lineage", Origin::Bootstrap).write(data).unwrap();
+            Identity::new(1, "m", "old-lineage", Origin::Bootstrap).write(&Disk::Real, data).unwrap();
             touch(&dir, &order, "new");
-            Identity::new(4, "m", "fresh-lineage", Origin::Recovery).write(&dir).unwrap();
+            Identity::new(4, "m", "fresh-lineage", Origin::Recovery).write(&Disk::Real, &dir).unwrap();
             // A crash in between: some are moved, of the next one only the former is out of the way.
             let before = data.join("before-fresh");
             fs::create_dir_all(&before).unwrap();
@@ -215,20 +211,20 @@ mod tests {
             if done > 0 {
                 fs::rename(data.join("state-7"), before.join("state-7")).unwrap();
             }
-            assert_eq!(take_over(data).unwrap(), Some(before.clone()));
+            assert_eq!(take_over(&Disk::Real, data).unwrap(), Some(before.clone()));
             for name in order {
                 assert_eq!(content(data, name).as_deref(), Some("new"), "{name} after {done}");
                 assert_eq!(content(&before, name).as_deref(), Some("old"), "{name} after {done}");
             }
             assert!(!data.join("state-7").exists() && !dir.exists());
-            assert_eq!(Identity::read(data).unwrap().id, 4);
-            assert_eq!(Identity::read(&before).unwrap().id, 1);
-            assert_eq!(take_over(data).unwrap(), None, "once");
+            assert_eq!(Identity::read(&Disk::Real, data).unwrap().id, 4);
+            assert_eq!(Identity::read(&Disk::Real, &before).unwrap().id, 1);
+            assert_eq!(take_over(&Disk::Real, data).unwrap(), None, "once");
         }
         // What was not completed is no recovery.
         let data = tempfile::tempdir().unwrap();
         fs::create_dir_all(data.path().join(RECOVERING)).unwrap();
         touch(&data.path().join(RECOVERING), &["state-1", "log"], "new");
-        assert_eq!(take_over(data.path()).unwrap(), None);
+        assert_eq!(take_over(&Disk::Real, data.path()).unwrap(), None);
     }
 }

@@ -352,7 +352,7 @@ mod tests {
 
     fn start(dir: &std::path::Path) -> LogWriter {
         let log = Log::open(dir, false).unwrap();
-        let space = Space::open(dir, &Default::default()).unwrap();
+        let space = Space::open(&super::super::disk::Disk::Real, dir, &Default::default()).unwrap();
         LogWriter::start(log, Box::new(|_| {}), space.into(), Box::new(|_| Ok(())), Faults::default()).unwrap()
     }
 

@@ -12,6 +12,7 @@
 //! - `recovering/`: a recovery in the making; `before-…/`: what was there before one, for the operator to remove.
 
 pub(crate) mod collect;
+pub(crate) mod disk;
 pub(crate) mod export;
 pub(crate) mod files;
 pub(crate) mod history;

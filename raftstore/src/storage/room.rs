@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::StorageError;
+use super::disk::Disk;
 use crate::config::Limits;
 
 const RESERVE: &str = "reserve";
@@ -76,6 +77,7 @@ impl Gauge {
 
 /// The file system of a data directory.
 pub(crate) struct Space {
+    disk: Disk,
     dir: PathBuf,
     gauge: Mutex<Gauge>,
     room: watch::Sender<Room>,
@@ -85,30 +87,36 @@ pub(crate) struct Space {
     quorum: AtomicU8,
 }
 
-fn free(dir: &Path) -> Result<(u64, u64), StorageError> {
+fn free(disk: &Disk, dir: &Path) -> Result<(u64, u64), StorageError> {
+    if let Disk::Memory(disk) = disk {
+        return Ok(disk.room());
+    }
     let stat = statvfs(dir).map_err(|e| StorageError::io(dir.display().to_string(), e.into()))?;
     Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
 }
 
 impl Space {
     /// Looks at the file system for the first time.
-    pub(crate) fn open(dir: &Path, limits: &Limits) -> Result<Self, StorageError> {
-        let (_, total) = free(dir)?;
+    pub(crate) fn open(disk: &Disk, dir: &Path, limits: &Limits) -> Result<Self, StorageError> {
+        let (_, total) = free(disk, dir)?;
         let mut gauge = Gauge::new(total, limits);
         let reserve = dir.join(RESERVE);
-        gauge.held = fs::metadata(&reserve).is_ok_and(|m| m.len() == gauge.reserve);
-        if !gauge.held && reserve.exists() {
-            fs::remove_file(&reserve).map_err(|e| StorageError::io(RESERVE, e))?;
+        if disk.exists(&reserve)? {
+            gauge.held = disk.len(&reserve)? == gauge.reserve;
+            if !gauge.held {
+                disk.remove_file(&reserve)?;
+            }
         }
         let (gauge, room) = (Mutex::new(gauge), watch::Sender::new(Room::Enough));
-        let space = Self { dir: dir.to_owned(), gauge, room, exhausted: false.into(), quorum: 0.into() };
+        let disk = disk.clone();
+        let space = Self { disk, dir: dir.to_owned(), gauge, room, exhausted: false.into(), quorum: 0.into() };
         space.look()?;
         Ok(space)
     }
 
     /// Looks how much room there is, and gives up or takes back the reserve. One call at a time; blocks as long as the file system does.
     pub(crate) fn look(&self) -> Result<Room, StorageError> {
-        let (mut available, _) = free(&self.dir)?;
+        let (mut available, _) = free(&self.disk, &self.dir)?;
         let (act, room, reserve) = {
             let mut gauge = self.gauge.lock();
             (gauge.look(available), gauge.room, gauge.reserve)
@@ -117,9 +125,9 @@ impl Space {
         match act {
             Act::Nothing => {}
             Act::Release => {
-                fs::remove_file(self.dir.join(RESERVE)).map_err(|e| StorageError::io(RESERVE, e))?;
+                self.disk.remove_file(&self.dir.join(RESERVE))?;
                 self.gauge.lock().held = false;
-                available = free(&self.dir)?.0;
+                available = free(&self.disk, &self.dir)?.0;
             }
             Act::Reserve => {
                 let held = self.reserve(reserve);
@@ -133,6 +141,10 @@ impl Space {
     }
 
     fn reserve(&self, bytes: u64) -> bool {
+        if matches!(self.disk, Disk::Memory(_)) {
+            // Nobody else takes its room.
+            return false;
+        }
         let path = self.dir.join(RESERVE);
         let made = File::create(&path).and_then(|file| {
             fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
@@ -171,7 +183,7 @@ impl Space {
 
     /// In words, for people.
     pub(crate) fn describe(&self) -> String {
-        let (available, total) = free(&self.dir).unwrap_or_default();
+        let (available, total) = free(&self.disk, &self.dir).unwrap_or_default();
         let low = self.gauge.lock().low;
         let mib = |bytes: u64| bytes >> 20;
         format!("{} of {} MiB are free in {}, {} are needed", mib(available), mib(total), self.dir.display(), mib(low))

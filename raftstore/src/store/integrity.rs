@@ -204,8 +204,8 @@ impl Node {
             why,
             "the state of this member is damaged: it serves no more, and builds it anew at its next start"
         );
-        let (dir, marked) = (self.machine.data_dir().to_owned(), why.clone());
-        let written = self.runtime.spawn_blocking(move || rebuild::mark(&dir, &marked)).await;
+        let (disk, dir, marked) = (self.machine.disk().clone(), self.machine.data_dir().to_owned(), why.clone());
+        let written = self.runtime.spawn_blocking(move || rebuild::mark(&disk, &dir, &marked)).await;
         if let Ok(Err(error)) = written {
             tracing::error!(%error, "noting that the state is damaged");
         }

@@ -50,6 +50,7 @@ use tokio::sync::watch;
 use crate::command::{Command, Outcome};
 use crate::config::{AddOptions, Config, JoinGrant, NewMember, PeerTls};
 use crate::network::wire::{AddMemberMessage, RemoveMemberMessage};
+use crate::storage::disk::Disk;
 use crate::storage::files::Identity;
 use crate::storage::read::Wanted;
 use crate::types::*;
@@ -73,7 +74,7 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Whether the directory holds a member's data.
     pub fn has_data(dir: &Path) -> Result<bool, StoreError> {
-        Ok(Identity::exists(dir)?)
+        Ok(Identity::exists(&Disk::Real, dir)?)
     }
 
     /// Starts a new group (a new lineage) whose only member is this one. Returns once it leads.

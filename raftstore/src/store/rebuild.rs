@@ -14,6 +14,7 @@ use crate::network::frames::FrameReader;
 use crate::network::peers::{Lane, PeerError, Peers, Target};
 use crate::network::snapshots;
 use crate::network::wire::{StateMessage, path};
+use crate::storage::disk::Home;
 use crate::storage::log::{Log, Payload};
 use crate::storage::snapshot::{self, SnapshotDir};
 use crate::storage::state::StateDb;
@@ -29,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 const SAY: Duration = Duration::from_secs(5);
 
 /// Who else may have a state: what the file says, and what the log still has.
-fn known(data_dir: &Path, log: &Log, own: MemberId) -> Result<Vec<Target>, StorageError> {
-    let mut found: BTreeSet<_> = rebuild::remembered(data_dir)?.into_iter().collect();
+fn known(Home { disk, dir }: &Home, log: &Log, own: MemberId) -> Result<Vec<Target>, StorageError> {
+    let mut found: BTreeSet<_> = rebuild::remembered(disk, dir)?.into_iter().collect();
     log.for_each(log.ends().0, |entries| {
         for entry in entries {
             if let Payload::Members(members) = entry.payload {
@@ -44,23 +45,24 @@ fn known(data_dir: &Path, log: &Log, own: MemberId) -> Result<Vec<Target>, Stora
 
 /// Opens the state of a member. One that is damaged is made anew: from the log if that has all, else from another member.
 pub(crate) async fn open_state(
-    data_dir: &Path,
+    home: &Home,
     own: MemberId,
     has_run: bool,
     log: &Log,
     peers: &Peers,
 ) -> Result<(Arc<StateDb>, Option<String>), StoreError> {
+    let Home { disk, dir: data_dir } = home;
     snapshot::clear(data_dir)?;
     if !has_run && !snapshot::has_state(data_dir)? {
         snapshot::create_state(data_dir)?;
     }
-    let why = match rebuild::marked(data_dir)? {
+    let why = match rebuild::marked(disk, data_dir)? {
         Some(why) => why,
         None => match snapshot::open_state(data_dir) {
             Ok(state) => return Ok((state, None)),
             Err(error) if error.is_damage() => {
                 // From here on the start may be tried again and again.
-                rebuild::mark(data_dir, &error.to_string())?;
+                rebuild::mark(disk, data_dir, &error.to_string())?;
                 error.to_string()
             }
             Err(error) => return Err(error.into()),
@@ -69,9 +71,9 @@ pub(crate) async fn open_state(
     tracing::error!(why, "the state of this member is damaged; log and vote are not: it is built anew");
     match log.ends().0 {
         None => snapshot::create_state(data_dir)?,
-        Some(purged) => fetch(data_dir, &known(data_dir, log, own)?, purged.index, peers).await?,
+        Some(purged) => fetch(data_dir, &known(home, log, own)?, purged.index, peers).await?,
     }
-    rebuild::done(data_dir)?;
+    rebuild::done(disk, data_dir)?;
     tracing::info!("the state was built anew");
     Ok((snapshot::open_state(data_dir)?, Some(why)))
 }

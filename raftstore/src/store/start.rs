@@ -28,7 +28,8 @@ use crate::network::pulse::HEARTBEATS;
 use crate::network::server;
 use crate::network::tls::PeerTlsConfig;
 use crate::storage::StorageError;
-use crate::storage::files::{self, Identity, Origin};
+use crate::storage::disk::{Disk, Home};
+use crate::storage::files::{Identity, Origin};
 use crate::storage::lineage::{self, STARTED};
 use crate::storage::log::Log;
 use crate::storage::log_writer::LogWriter;
@@ -48,16 +49,18 @@ const THREADS: usize = 2;
 /// Founds a group.
 pub(crate) async fn bootstrap(config: Config) -> Result<Arc<Handle>, StoreError> {
     config.validate()?;
-    prepare_empty(&config.data_dir)?;
+    let Home { disk, dir } = config.home();
+    prepare_empty(&disk, &dir)?;
     let fresh = uuid::Uuid::new_v4().to_string();
-    Identity::new(1, &config.name, &fresh, Origin::Bootstrap).write(&config.data_dir)?;
+    Identity::new(1, &config.name, &fresh, Origin::Bootstrap).write(&disk, &dir)?;
     open(config).await
 }
 
 /// Starts as a member that was admitted.
 pub(crate) async fn join(config: Config, grant: JoinGrant) -> Result<Arc<Handle>, StoreError> {
     config.validate()?;
-    prepare_empty(&config.data_dir)?;
+    let Home { disk, dir } = config.home();
+    prepare_empty(&disk, &dir)?;
     let own = grant.members.iter().find(|m| m.id == grant.id);
     let Some(own) = own.filter(|m| m.name == config.name && m.peer_address == config.advertise) else {
         let (name, address) = (&config.name, &config.advertise);
@@ -69,24 +72,21 @@ pub(crate) async fn join(config: Config, grant: JoinGrant) -> Result<Arc<Handle>
         return Err(StoreError::Version(why));
     }
     let identity = Identity::new(grant.id, &own.name, &grant.lineage, Origin::Join);
-    identity.write(&config.data_dir)?;
+    identity.write(&disk, &dir)?;
     open(config).await
 }
 
-pub(super) fn prepare_empty(dir: &Path) -> Result<(), StoreError> {
-    if Identity::exists(dir)? {
+pub(super) fn prepare_empty(disk: &Disk, dir: &Path) -> Result<(), StoreError> {
+    if Identity::exists(disk, dir)? {
         return Err(StoreError::Invalid(format!("{} already holds a member", dir.display())));
     }
-    files::create_dir(dir)?;
+    disk.create_dir(dir)?;
     // Without an identity these are left from a start that did not come far.
     for leftover in ["log", "state-1", "snapshots", "recovering"] {
-        files::remove_dir(&dir.join(leftover))?;
+        disk.remove_dir(&dir.join(leftover))?;
     }
     for leftover in ["state", "rebuild", "peers", STARTED] {
-        match std::fs::remove_file(dir.join(leftover)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StorageError::io(leftover, e).into()),
-            _ => {}
-        }
+        disk.remove_file(&dir.join(leftover))?;
     }
     Ok(())
 }
@@ -95,8 +95,9 @@ pub(super) fn prepare_empty(dir: &Path) -> Result<(), StoreError> {
 pub(crate) async fn open(config: Config) -> Result<Arc<Handle>, StoreError> {
     config.validate()?;
     // A recovery that a crash ended half-way through.
-    lineage::take_over(&config.data_dir)?;
-    let identity = Identity::read(&config.data_dir).map_err(|error| match error.is_damage() {
+    let Home { disk, dir } = config.home();
+    lineage::take_over(&disk, &dir)?;
+    let identity = Identity::read(&disk, &dir).map_err(|error| match error.is_damage() {
         true => StoreError::Damaged { name: config.name.clone(), reason: format!("its identity is damaged: {error}") },
         false => error.into(),
     })?;
@@ -145,10 +146,10 @@ pub(super) fn open_log(config: &Config, identity: &Identity, has_run: bool) -> R
 }
 
 /// Waits until there is room for what a start writes: to start, fail and start again would help nobody.
-async fn wait_for_room(dir: &Path, limits: &Limits) -> Result<Space, StorageError> {
+async fn wait_for_room(Home { disk, dir }: &Home, limits: &Limits) -> Result<Space, StorageError> {
     let mut turns = 0;
     loop {
-        let space = Space::open(dir, limits)?;
+        let space = Space::open(disk, dir, limits)?;
         if !space.exhausted() {
             return Ok(space);
         }
@@ -169,7 +170,7 @@ fn cannot_return(name: &str, error: StorageError) -> StoreError {
 }
 
 /// What of a member is on disk, opened.
-struct Disk {
+struct Opened {
     space: Arc<Space>,
     machine: Arc<Machine>,
     writer: Arc<LogWriter>,
@@ -182,21 +183,21 @@ async fn open_disk(
     metrics: &Metrics,
     peers: &Peers,
     has_run: bool,
-) -> Result<Disk, StoreError> {
-    let (dir, limits, faults) = (&config.data_dir, &config.limits, &config.faults);
-    let space = Arc::new(wait_for_room(dir, limits).await?);
+) -> Result<Opened, StoreError> {
+    let (home, limits, faults) = (config.home(), &config.limits, &config.faults);
+    let space = Arc::new(wait_for_room(&home, limits).await?);
     let log = open_log(config, identity, has_run).map_err(|error| cannot_return(&identity.name, error))?;
-    let (state, rebuilt) = rebuild::open_state(dir, identity.id, has_run, &log, peers).await?;
+    let (state, rebuilt) = rebuild::open_state(&home, identity.id, has_run, &log, peers).await?;
     metrics.rebuilt.inc_by(rebuilt.iter().len() as u64);
     let hub = Hub::new(limits.watch_events, limits.watch_bytes, faults.clone());
     let (lineage, known) = (&identity.lineage, config.feature_level);
-    let machine = Machine::open(dir.clone(), state, lineage, known, hub, metrics.clone(), faults.clone())?;
+    let machine = Machine::open(home, state, lineage, known, hub, metrics.clone(), faults.clone())?;
     let (counted, durable) = (metrics.clone(), machine.clone());
     let observe = Box::new(move |seconds| counted.synced(seconds));
     let durable = Box::new(move |index| durable.ensure_durable(index));
     let writer = LogWriter::start(log, observe, space.clone(), durable, faults.clone());
     let writer = Arc::new(writer.map_err(|e| StorageError::io("log writer", e))?);
-    Ok(Disk { space, machine, writer })
+    Ok(Opened { space, machine, writer })
 }
 
 async fn bind(config: &Config) -> Result<TcpListener, StorageError> {
@@ -204,10 +205,10 @@ async fn bind(config: &Config) -> Result<TcpListener, StorageError> {
     listener.map_err(|e| StorageError::io(format!("listening on {}", config.listen), e))
 }
 
-fn note_started(dir: &Path) -> Result<(), StorageError> {
-    match files::read_optional(&dir.join(STARTED))? {
-        Some(_) => Ok(()),
-        None => files::write_whole(dir, STARTED, b""),
+fn note_started(Home { disk, dir }: &Home) -> Result<(), StorageError> {
+    match disk.exists(&dir.join(STARTED))? {
+        true => Ok(()),
+        false => disk.write_whole(dir, STARTED, b""),
     }
 }
 
@@ -246,13 +247,13 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     let metrics = Metrics::default();
     let tls = PeerTlsConfig::new(&config.tls)?;
     let listener = bind(&config).await?;
-    let data_dir = config.data_dir.clone();
+    let home = config.home();
     // The state is made after the log, so where there is one there has to be the other.
-    let has_run = files::read_optional(&data_dir.join(STARTED))?.is_some() || snapshot::has_state(&data_dir)?;
+    let has_run = home.disk.exists(&home.dir.join(STARTED))? || snapshot::has_state(&home.dir)?;
     let runtime = tokio::runtime::Handle::current();
     let (timing, client) = (&config.timing, tls.client.clone());
     let peers = Peers::new(identity.id, &identity.lineage, client, timing.election_max * 3, runtime.clone());
-    let Disk { space, machine, writer } = open_disk(&config, &identity, &metrics, &peers, has_run).await?;
+    let Opened { space, machine, writer } = open_disk(&config, &identity, &metrics, &peers, has_run).await?;
     let suspect = Arc::new(Notify::new());
     let transport = transport(&config, &peers, &metrics, &suspect);
     let timeline = Arc::new(Timeline::default());
@@ -300,7 +301,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     node.raft.run();
     node.spawn(server::serve(node.clone(), listener, tls.server));
     found(&node).await?;
-    note_started(&data_dir)?;
+    note_started(&home)?;
     stand_alone(&node).await?;
     run_chores(&node);
     node.spawn(election::run(node.clone(), losses));

@@ -21,7 +21,8 @@ use crate::metrics::Metrics;
 use crate::network::peers::{Lane, PeerError, Peers, Superseded, Target};
 use crate::network::tls::PeerTlsConfig;
 use crate::network::wire::{HelloReply, path};
-use crate::storage::files::{self, Identity};
+use crate::storage::disk::{Disk, Home};
+use crate::storage::files::Identity;
 use crate::storage::lineage::{STARTED, Succeeding, first_state, prepare, take_over};
 use crate::storage::log::{Log, Payload};
 use crate::storage::records::{LogPosition, MemberInfo, MembersRecord};
@@ -94,11 +95,11 @@ impl Store {
         check_name(&target.name)?;
         check_address("peer address", &target.peer_address)?;
         let header = backup::verify(file)?.header;
-        prepare_empty(&target.data_dir)?;
+        prepare_empty(&Disk::Real, &target.data_dir)?;
         restore_into(file, target, &header).inspect_err(|_| {
             // Nothing of it is a member yet.
             for left in ["log", "state-1"] {
-                let _ = files::remove_dir(&target.data_dir.join(left));
+                let _ = Disk::Real.remove_dir(&target.data_dir.join(left));
             }
         })
     }
@@ -111,15 +112,16 @@ impl Store {
     /// When it is refused, the data is damaged, or the disk fails.
     pub async fn recover(config: Config, force: bool) -> Result<NewLineage, StoreError> {
         config.validate()?;
-        if let Some(kept) = take_over(&config.data_dir)? {
-            return Ok(recovered(&config.data_dir, Some(kept))?);
+        let Home { disk, dir } = config.home();
+        if let Some(kept) = take_over(&disk, &dir)? {
+            return Ok(recovered(&disk, &dir, Some(kept))?);
         }
-        let identity = Identity::read(&config.data_dir)?;
+        let identity = Identity::read(&disk, &dir)?;
         if identity.name != config.name {
             let (is, wanted) = (&identity.name, &config.name);
             return Err(StoreError::Invalid(format!("the data belongs to member {is:?}, not to {wanted:?}")));
         }
-        let has_run = files::read_optional(&config.data_dir.join(STARTED))?.is_some();
+        let has_run = disk.exists(&dir.join(STARTED))?;
         let log = open_log(&config, &identity, has_run)?;
         let (opened, log_of_state) = (config.data_dir.clone(), log.clone());
         let opening = move || -> Result<_, StorageError> {
@@ -175,14 +177,14 @@ fn restore_into(
     };
     let succeeding =
         Succeeding::new(&header.lineage, header.ancestors.clone(), last, &meta, Succession::Restore, info)?;
-    succeeding.complete(&target.data_dir, &state)?;
+    succeeding.complete(&Disk::Real, &target.data_dir, &state)?;
     drop(state);
-    Ok(recovered(&target.data_dir, None)?)
+    Ok(recovered(&Disk::Real, &target.data_dir, None)?)
 }
 
 /// What the new identity and the state in a directory tell of the lineage.
-fn recovered(data_dir: &Path, kept: Option<PathBuf>) -> Result<NewLineage, StorageError> {
-    let identity = Identity::read(data_dir)?;
+fn recovered(disk: &Disk, data_dir: &Path, kept: Option<PathBuf>) -> Result<NewLineage, StorageError> {
+    let identity = Identity::read(disk, data_dir)?;
     let state = snapshot::open_state(data_dir)?;
     let former = state.ancestors()?.pop();
     let former = former.ok_or_else(|| StorageError::Damaged("the new lineage has no ancestor".into()))?;
@@ -271,12 +273,21 @@ fn recover_into(
     log: Arc<Log>,
     state: Arc<StateDb>,
 ) -> Result<NewLineage, StorageError> {
-    let dir = prepare(&config.data_dir, &state)?;
+    let Home { disk, dir: data_dir } = config.home();
+    let dir = prepare(&disk, &data_dir, &state)?;
     drop(state);
     let faults = config.faults.clone();
     let hub = Hub::new(1, 1, faults.clone());
     let (state, known) = (snapshot::open_state(&dir)?, config.feature_level);
-    let machine = Machine::open(dir.clone(), state, &identity.lineage, known, hub, Metrics::default(), faults)?;
+    let machine = Machine::open(
+        Home { disk: disk.clone(), dir: dir.clone() },
+        state,
+        &identity.lineage,
+        known,
+        hub,
+        Metrics::default(),
+        faults,
+    )?;
     // Everything that this member has accepted counts: what of it was acknowledged, nobody can say any more.
     log.for_each(machine.applied().at, |entries| {
         machine.apply(entries).map(drop).map_err(|e| StorageError::io("applying the log", e))
@@ -295,11 +306,11 @@ fn recover_into(
     let last = LogPosition { term: last.term.max(vote), ..last };
     let ancestors = state.ancestors()?;
     let succeeding = Succeeding::new(&identity.lineage, ancestors, last, &applied.meta, Succession::Recovery, info)?;
-    succeeding.complete(&dir, &state)?;
+    succeeding.complete(&disk, &dir, &state)?;
     // Databases are closed before their files move.
     drop((state, machine, log));
-    let kept = take_over(&config.data_dir)?;
-    recovered(&config.data_dir, kept)
+    let kept = take_over(&disk, &data_dir)?;
+    recovered(&disk, &data_dir, kept)
 }
 
 impl Node {
