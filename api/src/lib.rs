@@ -1,6 +1,7 @@
 //! The Kubernetes vocabulary: kinds and their schemas, decoding, defaults, validation, patches, selectors, tables, errors,
 //! discovery and OpenAPI documents. Pure functions over JSON values; no I/O, no clock and no randomness.
 
+pub mod apply;
 pub mod catalogue;
 pub mod convert;
 pub mod decode;

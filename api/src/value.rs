@@ -30,6 +30,11 @@ pub fn map<'a>(value: &'a Value, key: &str) -> &'a Map<String, Value> {
     value.get(key).and_then(Value::as_object).unwrap_or(&EMPTY)
 }
 
+/// An object's map, or an empty one.
+pub fn object(value: &Value) -> &Map<String, Value> {
+    value.as_object().unwrap_or(&EMPTY)
+}
+
 /// Whether a key has a value other than null.
 pub fn has(value: &Value, key: &str) -> bool {
     value.get(key).is_some_and(|v| !v.is_null())
