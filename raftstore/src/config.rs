@@ -116,6 +116,8 @@ pub struct Limits {
     pub snapshot_entries: u64,
     /// Entries kept in the log behind the last flush, so that a member that was away briefly needs no snapshot.
     pub keep_log_entries: u64,
+    /// Bytes after which the log goes on in another file; it is shortened by whole files.
+    pub log_segment_bytes: u64,
     /// For how long former states can be read and watches can resume: the leader compacts what is older.
     pub keep_history: Duration,
     /// How often the leader compares the hashes of all members' states.
@@ -153,6 +155,7 @@ impl Default for Limits {
             watch_max_lag: 1_000_000,
             snapshot_entries: 20_000,
             keep_log_entries: 10_000,
+            log_segment_bytes: 16 << 20,
             keep_history: Duration::from_secs(300),
             compare_states: Duration::from_secs(10),
             verify_state: Duration::from_secs(3600),
@@ -230,6 +233,9 @@ impl Config {
         let waits = l.compare_states.is_zero();
         if smallest.contains(&0) || l.watch_max_lag == 0 || l.snapshot_entries == 0 || waits {
             return refuse("limits must not be 0".into());
+        }
+        if !(1..=1 << 30).contains(&l.log_segment_bytes) {
+            return refuse("limits: log_segment_bytes must be between 1 and 1 GiB".into());
         }
         if l.max_txn_bytes < l.max_value_bytes + l.max_key_bytes {
             return refuse("limits: max_txn_bytes must hold at least one key and value".into());

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::WriteBatch;
 
 use super::StorageError;
 use super::disk::Disk;
 use super::files::{self, Identity, Origin};
-use super::log::{Log, META_CF, PURGED, VOTE};
+use super::log::Log;
+use super::log_record::LogState;
 use super::records::{AppliedRecord, LogPosition, MemberInfo, MembersRecord, VoteRecord};
 use super::snapshot::{self, POINTER, point_to};
 use super::state::{ANCESTORS, APPLIED, LINEAGE, MEMBERS, StateDb, cf};
@@ -76,22 +77,17 @@ impl Succeeding {
     }
 
     /// Writes a log without entries, in which everything up to the position counts as applied and removed.
-    fn write_log(&self, path: &Path) -> Result<(), StorageError> {
-        let log = Log::open(path, false)?;
-        log.set_lineage(&self.lineage)?;
-        let mut batch = WriteBatch::default();
+    fn write_log(&self, disk: &Disk, path: &Path) -> Result<(), StorageError> {
         let vote = VoteRecord { term: self.at.term, node: self.at.node, committed: false };
-        batch.put_cf(log.cf(META_CF), PURGED, codec::encode(&self.at));
-        batch.put_cf(log.cf(META_CF), VOTE, codec::encode(&vote));
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        Ok(log.db.write_opt(batch, &options)?)
+        let at = Some(self.at);
+        let state = LogState { vote: Some(vote), purged: at, last: at, committed: None };
+        Log::open(disk, path, u64::MAX, false)?.begin(&self.lineage, state)
     }
 
     /// Completes a directory in which `state-1` holds the records. The identity comes last: without it there is no member.
     pub(crate) fn complete(&self, disk: &Disk, dir: &Path, state: &StateDb) -> Result<(), StorageError> {
         self.write_state(state)?;
-        self.write_log(&dir.join("log"))?;
+        self.write_log(disk, &dir.join("log"))?;
         disk.write_whole(dir, STARTED, b"")?;
         point_to(dir, 1)?;
         self.identity.write(disk, dir)

@@ -1,9 +1,9 @@
-//! Everything on disk. The only place that knows RocksDB.
+//! Everything on disk. The only place that knows RocksDB, which holds the state.
 //!
 //! A member's directory holds:
 //!
 //! - `member`: who this member is and which lineage its data belongs to;
-//! - `log/`: the Raft log, the vote and the commit index, in a database whose write-ahead log is fsynced;
+//! - `log/`: the Raft log, the vote and the commit index, in files of their own that are only ever appended to;
 //! - `reserve`, room that is given up when the disk is full;
 //! - `rebuild`, if the state is damaged and has to be replaced, and `peers`, where to get another one;
 //! - `state-<n>/` and `state`, a pointer file that names the current one: the applied state. It has no write-ahead log
@@ -19,6 +19,14 @@ pub(crate) mod history;
 pub(crate) mod keys;
 pub(crate) mod lineage;
 pub(crate) mod log;
+mod log_entry;
+mod log_file;
+#[cfg(test)]
+mod log_model;
+mod log_places;
+mod log_queue;
+pub(crate) mod log_record;
+mod log_replay;
 pub(crate) mod log_writer;
 pub(crate) mod read;
 pub(crate) mod rebuild;
@@ -28,7 +36,6 @@ pub(crate) mod snapshot;
 pub(crate) mod space;
 pub(crate) mod state;
 pub(crate) mod verify;
-mod wal;
 
 /// What goes wrong on disk.
 #[derive(Debug, thiserror::Error)]

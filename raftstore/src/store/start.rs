@@ -32,6 +32,7 @@ use crate::storage::disk::{Disk, Home};
 use crate::storage::files::{Identity, Origin};
 use crate::storage::lineage::{self, STARTED};
 use crate::storage::log::Log;
+use crate::storage::log_record::LogState;
 use crate::storage::log_writer::LogWriter;
 use crate::storage::records::MemberInfo;
 use crate::storage::room::Space;
@@ -129,13 +130,10 @@ fn runtime(identity: &Identity) -> Result<Runtime, StoreError> {
 
 /// Opens the log and checks that it is whole and belongs to the member.
 pub(super) fn open_log(config: &Config, identity: &Identity, has_run: bool) -> Result<Arc<Log>, StorageError> {
-    let log = Log::open(&config.data_dir.join("log"), has_run && !config.faults.accept_lost_log)?;
-    match log.lineage()? {
-        // With the log, its vote and what it has acknowledged are forgotten: under its old id it could split a quorum.
-        None if has_run && !config.faults.accept_lost_log => {
-            return Err(StorageError::Damaged("the log is gone".into()));
-        }
-        None => log.set_lineage(&identity.lineage)?,
+    let (must_exist, segment) = (has_run && !config.faults.accept_lost_log, config.limits.log_segment_bytes);
+    let log = Log::open(&config.disk(), &config.data_dir.join("log"), segment, must_exist)?;
+    match log.lineage() {
+        None => log.begin(&identity.lineage, LogState::default())?,
         Some(found) if found == identity.lineage => {}
         Some(found) => {
             let wanted = &identity.lineage;
@@ -196,7 +194,7 @@ async fn open_disk(
     let observe = Box::new(move |seconds| counted.synced(seconds));
     let durable = Box::new(move |index| durable.ensure_durable(index));
     let writer = LogWriter::start(log, observe, space.clone(), durable, faults.clone());
-    let writer = Arc::new(writer.map_err(|e| StorageError::io("log writer", e))?);
+    let writer = Arc::new(writer?);
     Ok(Opened { space, machine, writer })
 }
 

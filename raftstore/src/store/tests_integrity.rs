@@ -35,26 +35,32 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
 
 /// Flips a bit in the middle of the largest file of a kind.
 fn flip(dir: &Path, extension: &str) {
-    let path = files(dir, extension).pop().unwrap();
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 4;
+    flip_at(&files(dir, extension).pop().unwrap(), 2);
+}
+
+/// Flips a bit after such a part of a file.
+fn flip_at(path: &Path, part: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = bytes.len() / part;
+    bytes[at] ^= 4;
     fs::write(path, bytes).unwrap();
 }
 
-/// Flips a bit in every block of all files of a kind: some blocks hold nothing that is still needed.
-fn flip_all(dir: &Path, extension: &str) {
-    for path in files(dir, extension) {
-        let mut bytes = fs::read(&path).unwrap();
-        bytes.iter_mut().skip(100).step_by(500).for_each(|byte| *byte ^= 4);
-        fs::write(path, bytes).unwrap();
-    }
+fn cut(dir: &Path, extension: &str, by: usize) {
+    shorten(&files(dir, extension).pop().unwrap(), by);
 }
 
-fn cut(dir: &Path, extension: &str, by: usize) {
-    let path = files(dir, extension).pop().unwrap();
-    let bytes = fs::read(&path).unwrap();
+fn shorten(path: &Path, by: usize) {
+    let bytes = fs::read(path).unwrap();
     fs::write(path, &bytes[..bytes.len() - by]).unwrap();
+}
+
+/// The segments of the log, in order.
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut found = files(&dir.join("log"), ".segment");
+    found.sort();
+    assert!(found.len() > 2, "{found:?}");
+    found
 }
 
 fn remove(path: PathBuf) {
@@ -70,13 +76,14 @@ fn state(dir: &Path) -> PathBuf {
 type Injury = (&'static str, fn(&Path), Then);
 
 /// All that is injured, one after the other.
-const INJURIES: [Injury; 17] = [
+const INJURIES: [Injury; 18] = [
     ("nothing", |_| {}, Then::Starts),
-    ("log: a bit in the middle of the write-ahead log", |d| flip(&d.join("log"), ".log"), Then::Refuses),
-    ("log: the last write is torn", |d| cut(&d.join("log"), ".log", 3), Then::Starts),
-    ("log: bits in its tables", |d| flip_all(&d.join("log"), ".sst"), Then::Refuses),
-    ("log: a bit in the manifest", |d| flip(&d.join("log"), "MANIFEST"), Then::Refuses),
-    ("log: no CURRENT", |d| remove(d.join("log/CURRENT")), Then::Refuses),
+    ("log: a bit in the newest segment", |d| flip_at(&segments(d).pop().unwrap(), 2), Then::Refuses),
+    ("log: the last write is torn", |d| shorten(&segments(d).pop().unwrap(), 3), Then::Starts),
+    ("log: a bit in an older segment", |d| flip_at(&segments(d)[1], 2), Then::Refuses),
+    ("log: a bit at the beginning of a segment", |d| flip_at(&segments(d)[1], 200), Then::Refuses),
+    ("log: the oldest segment is gone", |d| remove(segments(d).remove(0)), Then::Refuses),
+    ("log: the newest segment is gone", |d| remove(segments(d).pop().unwrap()), Then::Refuses),
     ("log: gone", |d| remove(d.join("log")), Then::Refuses),
     (
         "log: gone with the note that there was one",
@@ -132,6 +139,7 @@ async fn start(config: Config, then: Then) -> Option<Store> {
 async fn every_injury_to_the_disk_is_found_and_healed_or_refused() {
     let mut group = Group::new(3);
     (group.limits.snapshot_entries, group.limits.keep_log_entries) = (40, 10);
+    group.limits.log_segment_bytes = 10_000;
     let (group, mut stores) = Group::start_with(group).await;
     let filling = "x".repeat(3000);
     for i in 0..90 {
