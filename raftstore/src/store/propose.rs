@@ -100,7 +100,15 @@ impl Node {
     /// Waits until it is worth trying again.
     pub(crate) async fn leader_may_have_changed(&self) {
         let mut metrics = self.raft.server_metrics();
-        let _ = tokio::time::timeout(LOOK_AGAIN, metrics.changed()).await;
+        // What is known now has led to nothing; a fresh receiver would take it for news.
+        drop(metrics.borrow_and_update());
+        let changed = async {
+            if metrics.changed().await.is_err() {
+                // The engine has ended, and whoever asks again and again should not do so without a pause.
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
     }
 
     async fn attempt(&self, proposal: &Proposal) -> Attempt {
