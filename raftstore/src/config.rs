@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::faults::Faults;
+use crate::simulation::Environment;
 use crate::storage::disk::memory::MemoryDisk;
 use crate::storage::disk::{Disk, Home};
+use crate::storage::files::Identity;
 use crate::types::{MemberId, StoreError};
 
 /// Everything a member is configured with.
@@ -39,6 +41,9 @@ pub struct Config {
     /// The newest feature level that this member says it knows; tests let a member pretend to be older or newer.
     #[doc(hidden)]
     pub feature_level: u32,
+    /// What is around the member: the machine, but in simulations.
+    #[doc(hidden)]
+    pub environment: Environment,
 }
 
 /// TLS material for the traffic between members. The CA must sign members only: whoever holds a certificate of it is
@@ -192,12 +197,19 @@ impl Config {
             faults: Faults::default(),
             memory: None,
             feature_level: crate::machine::FEATURE_LEVEL,
+            environment: Environment::default(),
         }
     }
 
     /// The disk that the data directory is on.
     pub(crate) fn disk(&self) -> Disk {
         self.memory.as_ref().map_or(Disk::Real, |memory| Disk::Memory(memory.mount()))
+    }
+
+    /// Whether the directory holds a member.
+    #[doc(hidden)]
+    pub fn has_data(&self) -> Result<bool, StoreError> {
+        Ok(Identity::exists(&self.disk(), &self.data_dir)?)
     }
 
     /// The directory of the member, on its disk.

@@ -14,6 +14,7 @@
 //! | `network` | what members say to each other |
 //! | `port` | for tests and benchmarks: the store behind a TLS port, and its client |
 //! | `faults` | for tests: what goes wrong on purpose |
+//! | `simulation` | for tests: another disk, network, clock and chance than the machine's |
 //! | `codec`, `command` | how commands are encoded |
 
 pub mod backup;
@@ -21,6 +22,8 @@ pub mod config;
 #[doc(hidden)]
 pub mod faults;
 pub mod port;
+#[doc(hidden)]
+pub mod simulation;
 pub mod store;
 pub mod types;
 pub mod watch;

@@ -12,6 +12,7 @@ use crate::consensus::machine::{Machine, Progress};
 use crate::faults::Faults;
 use crate::machine::Change;
 use crate::metrics::Metrics;
+use crate::simulation::blocking_on;
 use crate::storage::StorageError;
 use crate::storage::history::Replay;
 use crate::storage::keys;
@@ -193,7 +194,7 @@ impl Watch {
             self.metrics.replaying_watches.inc();
         }
         let (machine, range, from) = (self.machine.clone(), self.range.clone(), self.next);
-        let read = self.runtime.spawn_blocking(move || machine.state().replay(&range, from));
+        let read = blocking_on(&self.runtime, move || machine.state().replay(&range, from));
         match read.await.map_err(|_| StoreError::ShuttingDown)?.inspect_err(|e| self.machine.note(e))? {
             Replay::Compacted(compacted) => Err(StoreError::Compacted { requested: from, compacted }),
             // What is told as applied is in the state: asking again would not help.

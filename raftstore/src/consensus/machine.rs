@@ -177,7 +177,7 @@ impl Machine {
         self.members.lock().clone()
     }
 
-    pub(crate) fn data_dir(&self) -> &std::path::Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
@@ -302,7 +302,7 @@ impl Machine {
 
     /// Makes a checkpoint for a member that lost its state.
     pub(crate) fn checkpoint(&self) -> Result<StateSnapshot, StorageError> {
-        snapshot::checkpoint(&self.data_dir, &self.state())
+        snapshot::checkpoint(&self.disk, &self.data_dir, &self.state())
     }
 
     /// As if what was written lately were written long ago: apply reads it from disk again.
@@ -315,9 +315,9 @@ impl Machine {
     pub(crate) fn build_snapshot(&self) -> Result<StateSnapshot, StorageError> {
         let state = self.state();
         let built = match self.faults.purge_unflushed {
-            false => snapshot::checkpoint(&self.data_dir, &state).inspect_err(|e| self.note(e))?,
+            false => snapshot::checkpoint(&self.disk, &self.data_dir, &state).inspect_err(|e| self.note(e))?,
             true => {
-                let dir = snapshot::fresh_dir(&self.data_dir);
+                let dir = snapshot::fresh_dir(&self.disk, &self.data_dir);
                 StateSnapshot { dir, applied: self.applied(), members: self.members() }
             }
         };

@@ -13,6 +13,7 @@ use super::machine::Machine;
 use super::{TypeConfig, convert};
 use crate::command::Outcome;
 use crate::metrics::Metrics;
+use crate::simulation;
 use crate::storage::StorageError;
 use crate::storage::log::LogEntry;
 use crate::storage::snapshot::{SnapshotDir, StateSnapshot};
@@ -87,7 +88,7 @@ fn raft_snapshot(snapshot: StateSnapshot) -> SnapshotOf<TypeConfig, Arc<Snapshot
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    simulation::blocking(work).await.map_err(io::Error::other)?
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {

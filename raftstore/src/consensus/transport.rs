@@ -36,6 +36,7 @@ use crate::network::snapshots;
 use crate::network::wire::{
     AppendHead, AppendReply, SnapshotHave, SnapshotHead, SnapshotOffer, TransferReply, VoteReply, encode_append, path,
 };
+use crate::simulation;
 use crate::storage::records::{MemberInfo, VoteRecord};
 use crate::storage::snapshot::SnapshotDir;
 
@@ -148,7 +149,7 @@ impl PeerLink {
         let asked = self.peers.call(&self.target, Lane::Snapshot, path::SNAPSHOT_OFFER, &offer, OFFER_TIMEOUT);
         let have: SnapshotHave = asked.await.map_err(|e| StreamingError::from(rpc_error(e)))?;
         let compared = dir.clone();
-        let compared = tokio::task::spawn_blocking(move || snapshots::missing(&compared, files, &have)).await;
+        let compared = simulation::blocking(move || snapshots::missing(&compared, files, &have)).await;
         let files = compared.map_err(network)?.map_err(network)?;
         let bytes = |kept: bool| files.iter().filter(|f| f.kept == kept).map(|f| f.size).sum::<u64>();
         let (to_send, kept) = (bytes(false), bytes(true));

@@ -1,19 +1,20 @@
 //! A snapshot on its way in. Files that have come whole stay if the transfer breaks off, also over a restart, and need not
 //! be sent again.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::Body;
-use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 
 use super::frames::FrameReader;
 use super::wire::{SnapshotHave, SnapshotHead};
+use crate::simulation;
+use crate::storage::disk::{Disk, DiskFile};
 use crate::storage::snapshot::{self, SnapshotDir};
 
 /// What is not whole yet ends in this.
@@ -22,28 +23,33 @@ const PART: &str = ".part";
 const FORGET: Duration = Duration::from_secs(600);
 const BUFFER: usize = 1 << 20;
 
+/// Size and CRC-32 of whole files.
+type Whole = BTreeMap<String, (u64, u32)>;
+
 /// What has come so far. One snapshot comes at a time.
 pub(crate) struct Incoming {
+    disk: Disk,
     data_dir: PathBuf,
-    /// Size and CRC-32 of each whole file; none before the first look at the disk.
-    whole: Option<HashMap<String, (u64, u32)>>,
+    /// The whole files; none before the first look at the disk.
+    whole: Option<Whole>,
     used: Instant,
 }
 
 /// CRC-32 of the content of a file.
-pub(crate) fn checksum(path: &Path) -> io::Result<u32> {
-    let (mut file, mut buffer) = (File::open(path)?, vec![0; BUFFER]);
-    let mut hasher = crc32fast::Hasher::new();
+pub(crate) fn checksum(disk: &Disk, path: &Path) -> io::Result<u32> {
+    let (file, mut at, mut hasher) = (disk.open(path)?, 0, crc32fast::Hasher::new());
     loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize()),
-            count => hasher.update(&buffer[..count]),
+        let piece = file.read_at(at, BUFFER)?;
+        if piece.is_empty() {
+            return Ok(hasher.finalize());
         }
+        at += piece.len() as u64;
+        hasher.update(&piece);
     }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    simulation::blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Names that may be those of files in a snapshot.
@@ -53,8 +59,8 @@ fn check_name(name: &str) -> io::Result<()> {
 }
 
 impl Incoming {
-    pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned(), whole: None, used: Instant::now() }
+    pub(crate) fn new(disk: &Disk, data_dir: &Path) -> Self {
+        Self { disk: disk.clone(), data_dir: data_dir.to_owned(), whole: None, used: Instant::now() }
     }
 
     fn dir(&self) -> PathBuf {
@@ -62,19 +68,17 @@ impl Incoming {
     }
 
     /// Looks what an earlier run has left.
-    async fn look(&mut self) -> io::Result<&mut HashMap<String, (u64, u32)>> {
+    async fn look(&mut self) -> io::Result<&mut Whole> {
         if self.whole.is_none() {
-            let dir = self.dir();
+            let (disk, dir) = (self.disk.clone(), self.dir());
             let found = blocking(move || {
-                fs::create_dir_all(&dir)?;
-                let mut found = HashMap::new();
-                for entry in fs::read_dir(&dir)? {
-                    let entry = entry?;
-                    match entry.file_name().into_string() {
-                        Ok(name) if check_name(&name).is_ok() => {
-                            found.insert(name, (entry.metadata()?.len(), checksum(&entry.path())?));
-                        }
-                        _ => fs::remove_file(entry.path())?,
+                disk.create_dir(&dir)?;
+                let mut found = Whole::new();
+                for name in disk.list(&dir)? {
+                    let path = dir.join(&name);
+                    match check_name(&name) {
+                        Ok(()) => drop(found.insert(name, (disk.len(&path)?, checksum(&disk, &path)?))),
+                        Err(_) => disk.remove_file(&path)?,
                     }
                 }
                 Ok(found)
@@ -117,21 +121,21 @@ impl Incoming {
                 }
             }
             whole.remove(&file.name);
-            let sum = receive_file(reader, &dir, &file.name, file.size).await?;
+            let sum = receive_file(reader, &self.disk, &dir, &file.name, file.size).await?;
             self.look().await?.insert(file.name.clone(), (file.size, sum));
             self.used = Instant::now();
         }
-        let (wanted, target) = (head.files.clone(), snapshot::fresh_dir(&self.data_dir));
+        let (wanted, target) = (head.files.clone(), snapshot::fresh_dir(&self.disk, &self.data_dir));
         self.whole = None;
         let place = target.clone();
         blocking(move || {
-            for entry in fs::read_dir(&dir)? {
-                let entry = entry?;
-                if !wanted.iter().any(|file| entry.file_name() == *file.name) {
-                    fs::remove_file(entry.path())?;
+            let disk = place.disk();
+            for name in disk.list(&dir)? {
+                if !wanted.iter().any(|file| file.name == name) {
+                    disk.remove_file(&dir.join(name))?;
                 }
             }
-            fs::rename(&dir, place.path())
+            Ok(disk.rename(&dir, place.path())?)
         })
         .await?;
         Ok(target)
@@ -142,7 +146,7 @@ impl Incoming {
         if self.whole.as_ref().is_some_and(|whole| !whole.is_empty()) && self.used.elapsed() >= FORGET {
             tracing::info!("a snapshot that broke off is given up");
             self.whole = None;
-            let _ = fs::remove_dir_all(self.dir());
+            let _ = self.disk.remove_dir(&self.dir());
         }
     }
 }
@@ -157,30 +161,50 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    tokio::fs::create_dir(dir.path()).await?;
+    dir.disk().create_dir(dir.path())?;
     for file in &head.files {
         check_name(&file.name)?;
-        receive_file(reader, dir.path(), &file.name, file.size).await?;
+        receive_file(reader, dir.disk(), dir.path(), &file.name, file.size).await?;
     }
     Ok(())
 }
 
-async fn receive_file<B>(reader: &mut FrameReader<B>, dir: &Path, name: &str, size: u64) -> io::Result<u32>
+/// A file on its way in: what came is gathered and written in large pieces.
+struct Part {
+    file: Arc<DiskFile>,
+    written: u64,
+    gathered: BytesMut,
+}
+
+impl Part {
+    async fn add(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.gathered.extend_from_slice(piece);
+        if self.gathered.len() < BUFFER { Ok(()) } else { self.flush().await }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let (file, bytes, at) = (self.file.clone(), self.gathered.split(), self.written);
+        self.written += bytes.len() as u64;
+        blocking(move || Ok(file.write_at(at, &bytes)?)).await
+    }
+}
+
+async fn receive_file<B>(reader: &mut FrameReader<B>, disk: &Disk, dir: &Path, name: &str, size: u64) -> io::Result<u32>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    let part = dir.join(format!("{name}{PART}"));
-    let mut file = tokio::io::BufWriter::with_capacity(BUFFER, tokio::fs::File::create(&part).await?);
+    let path = dir.join(format!("{name}{PART}"));
+    let mut part = Part { file: Arc::new(disk.create(&path)?), written: 0, gathered: BytesMut::new() };
     let (mut left, mut hasher) = (size, crc32fast::Hasher::new());
     while left > 0 {
         let piece = reader.piece(left).await?;
         left -= piece.len() as u64;
         hasher.update(&piece);
-        file.write_all(&piece).await?;
+        part.add(&piece).await?;
     }
-    file.flush().await?;
-    drop(file);
+    part.flush().await?;
+    drop(part);
     let mut sum = [0; 4];
     for byte in &mut sum {
         *byte = reader.piece(1).await?[0];
@@ -189,6 +213,6 @@ where
     if found != u32::from_be_bytes(sum) {
         return Err(io::Error::other(format!("{name} came damaged")));
     }
-    tokio::fs::rename(&part, dir.join(name)).await?;
+    disk.rename(&path, &dir.join(name))?;
     Ok(found)
 }

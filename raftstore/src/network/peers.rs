@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -16,11 +16,14 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::time::Instant;
 
 use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, SUCCESSION_HEADER, TO_HEADER};
 use crate::codec;
+use crate::simulation::Network;
 use crate::types::MemberId;
 
 /// Body of a request.
@@ -89,6 +92,15 @@ pub(crate) struct Superseded {
     pub(crate) at_ms: u64,
 }
 
+/// How connections come about.
+#[derive(Clone)]
+pub(crate) enum Road {
+    /// TLS over TCP.
+    Tls(Arc<ClientConfig>),
+    /// What a simulation connects.
+    Simulated(Arc<dyn Network>),
+}
+
 /// All connections of this member to others.
 #[derive(Clone)]
 pub(crate) struct Peers {
@@ -98,7 +110,7 @@ pub(crate) struct Peers {
 struct Inner {
     id: MemberId,
     lineage: String,
-    tls: Arc<ClientConfig>,
+    road: Road,
     connect_timeout: Duration,
     runtime: tokio::runtime::Handle,
     slots: Mutex<HashMap<(String, Lane), Slot>>,
@@ -117,13 +129,13 @@ impl Peers {
     pub(crate) fn new(
         id: MemberId,
         lineage: &str,
-        tls: Arc<ClientConfig>,
+        road: Road,
         connect_timeout: Duration,
         runtime: tokio::runtime::Handle,
     ) -> Self {
         let (lineage, slots) = (lineage.to_owned(), Mutex::default());
         let superseded = watch::Sender::new(None);
-        Self { inner: Arc::new(Inner { id, lineage, tls, connect_timeout, runtime, slots, superseded }) }
+        Self { inner: Arc::new(Inner { id, lineage, road, connect_timeout, runtime, slots, superseded }) }
     }
 
     /// Sends a message and waits for its answer.
@@ -154,10 +166,10 @@ impl Peers {
         // The kernel closes a dying process's files one after another, so the first answer may come too early.
         for pause in [0, 2, 5, 15, 40] {
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            let connecting = TcpStream::connect(&target.address);
+            let connecting = self.knock(&target.address);
             match tokio::time::timeout(Duration::from_millis(100), connecting).await {
                 Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => return true,
-                Ok(Ok(_)) => {}
+                Ok(Ok(())) => {}
                 _ => return false,
             }
         }
@@ -253,12 +265,33 @@ impl Peers {
         connected
     }
 
+    /// Whether anybody listens.
+    async fn knock(&self, address: &str) -> std::io::Result<()> {
+        match &self.inner.road {
+            Road::Tls(_) => TcpStream::connect(address).await.map(drop),
+            Road::Simulated(network) => network.connect(address.to_owned()).await.map(drop),
+        }
+    }
+
     async fn connect(&self, address: &str) -> std::io::Result<SendRequest<Body>> {
+        let tls = match &self.inner.road {
+            Road::Tls(tls) => tls.clone(),
+            Road::Simulated(network) => return self.speak(network.connect(address.to_owned()).await?, address).await,
+        };
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
         let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
-        let tls = tokio_rustls::TlsConnector::from(self.inner.tls.clone()).connect(name, tcp).await?;
+        let tls = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await?;
+        self.speak(tls, address).await
+    }
+
+    /// Begins HTTP on a connection.
+    async fn speak(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: &str,
+    ) -> std::io::Result<SendRequest<Body>> {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW)
@@ -268,7 +301,7 @@ impl Peers {
             .keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(2))
             .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(tls))
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(std::io::Error::other)?;
         let address = address.to_owned();
@@ -313,7 +346,7 @@ mod tests {
             }
         });
         let client = PeerTlsConfig::new(&Ca::new().member("a")).unwrap().client;
-        let peers = Peers::new(1, "l", client, Duration::from_secs(1), tokio::runtime::Handle::current());
+        let peers = Peers::new(1, "l", Road::Tls(client), Duration::from_secs(1), tokio::runtime::Handle::current());
         let ask = |patience: Duration| {
             let (peers, target) = (peers.clone(), target.clone());
             async move { peers.call::<_, HelloReply>(&target, Lane::Control, path::HELLO, &(), patience).await }

@@ -21,6 +21,7 @@ use openraft::raft::{AppendEntriesRequest, VoteResponse};
 use openraft::{Snapshot, SnapshotMeta};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -31,6 +32,7 @@ use super::wire::*;
 use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, SUCCESSION_HEADER, TO_HEADER, snapshots};
 use crate::codec;
 use crate::consensus::{TypeConfig, convert};
+use crate::simulation::{AnyConnection, Environment, Listener, blocking};
 use crate::storage::records::VoteRecord;
 use crate::storage::snapshot;
 use crate::store::node::Node;
@@ -72,24 +74,57 @@ async fn message<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
     codec::decode(&body).map_err(|e| Refusal(StatusCode::BAD_REQUEST, e.to_string()))
 }
 
-/// Listens on an address.
-pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// Where peers come in.
+pub(crate) enum Door {
+    /// TLS over TCP.
+    Tls(TcpListener, TlsAcceptor),
+    /// What a simulation lets in.
+    Simulated(Box<dyn Listener>),
+}
+
+/// Somebody at the door.
+enum Guest {
+    Tls(TcpStream, TlsAcceptor),
+    Simulated(AnyConnection),
+}
+
+impl Door {
+    /// Listens on an address.
+    pub(crate) async fn open(
+        address: SocketAddr,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        environment: &Environment,
+    ) -> std::io::Result<Self> {
+        match (environment.network(), tls) {
+            (Some(network), _) => Ok(Self::Simulated(network.listen(address).await?)),
+            (None, Some(tls)) => Ok(Self::Tls(TcpListener::bind(address).await?, TlsAcceptor::from(tls))),
+            (None, None) => Err(std::io::Error::other("no certificate")),
+        }
+    }
+
+    async fn accept(&mut self) -> std::io::Result<Guest> {
+        match self {
+            Self::Tls(listener, acceptor) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Guest::Tls(stream, acceptor.clone()))
+            }
+            Self::Simulated(listener) => listener.accept().await.map(Guest::Simulated),
+        }
+    }
 }
 
 /// Serves peers until the member stops.
-pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
-    let acceptor = TlsAcceptor::from(tls);
+pub(crate) async fn serve(node: Arc<Node>, mut door: Door) {
     let router = router(node.clone());
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, from)) => {
-                let (acceptor, router) = (acceptor.clone(), router.clone());
+        match door.accept().await {
+            Ok(guest) => {
+                let router = router.clone();
                 node.spawn(async move {
-                    if let Err(error) = connection(stream, acceptor, router).await {
-                        tracing::debug!(%from, %error, "peer connection ended");
+                    if let Err(error) = connection(guest, router).await {
+                        tracing::debug!(%error, "peer connection ended");
                     }
                     drop(slot);
                 });
@@ -102,9 +137,17 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, tls: Arc<rustl
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+async fn connection(guest: Guest, router: Router) -> std::io::Result<()> {
+    match guest {
+        Guest::Tls(stream, acceptor) => {
+            stream.set_nodelay(true)?;
+            speak(tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??, router).await
+        }
+        Guest::Simulated(stream) => speak(stream, router).await,
+    }
+}
+
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) -> std::io::Result<()> {
     http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW)
@@ -112,7 +155,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) ->
         .max_frame_size(1 << 20)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
-        .serve_connection(TokioIo::new(tls), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .await
         .map_err(std::io::Error::other)
 }
@@ -273,7 +316,7 @@ async fn install(State(node): Shared, request: Request) -> Answer {
         incoming.receive(&mut reader, &head).await.map_err(broken)?
     };
     let received = dir.clone();
-    let checked = tokio::task::spawn_blocking(move || snapshot::check_received(&received)).await.map_err(broken)?;
+    let checked = blocking(move || snapshot::check_received(&received)).await.map_err(broken)?;
     if let Err(error) = checked {
         tracing::error!(%error, "refusing a snapshot");
         return Err(Refusal(DAMAGED, error.to_string()));
@@ -306,7 +349,7 @@ async fn state(State(node): Shared, request: Request) -> Answer {
         return Err(broken(format!("this member has only applied up to entry {applied}")));
     }
     let machine = node.machine.clone();
-    let built = tokio::task::spawn_blocking(move || machine.checkpoint()).await.map_err(broken)?.map_err(broken)?;
+    let built = blocking(move || machine.checkpoint()).await.map_err(broken)?.map_err(broken)?;
     let vote = VoteRecord { term: 0, node: 0, committed: false };
     let files = built.dir.files().map_err(broken)?;
     let files = snapshots::all(files);

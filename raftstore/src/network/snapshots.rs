@@ -1,16 +1,15 @@
 //! Sending snapshots: the receiver is asked what it has from an earlier attempt; then a frame that says what comes, and the
 //! files that are missing, each followed by its CRC-32. No faster than is good for everybody else.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::frames::{FrameReader, frame};
@@ -20,6 +19,7 @@ use super::peers;
 use super::wire::{SnapshotFile, SnapshotHave, SnapshotHead};
 use crate::codec;
 use crate::metrics::Metrics;
+use crate::simulation::blocking;
 use crate::storage::snapshot::SnapshotDir;
 
 const CHUNK: usize = 256 << 10;
@@ -56,7 +56,7 @@ pub(crate) fn missing(
     for (name, size) in files {
         let claimed = have.files.iter().find(|(n, s, _)| *n == name && *s == size);
         let kept = match claimed {
-            Some((_, _, sum)) => checksum(&dir.path().join(&name))? == *sum,
+            Some((_, _, sum)) => checksum(dir.disk(), &dir.path().join(&name))? == *sum,
             None => false,
         };
         list.push(SnapshotFile { name, size, kept });
@@ -68,15 +68,14 @@ pub(crate) fn missing(
 pub(crate) fn body(head: &SnapshotHead, dir: Arc<SnapshotDir>, rate: u64, metrics: Metrics) -> peers::Body {
     let (chunks, receiver) = mpsc::channel(AHEAD);
     let (first, files) = (frame(&codec::encode(head)), head.files.clone());
-    tokio::task::spawn_blocking(move || {
-        if chunks.blocking_send(Ok(first)).is_err() {
+    tokio::spawn(async move {
+        if chunks.send(Ok(first)).await.is_err() {
             return;
         }
         let mut pace = Pace { begun: Instant::now(), sent: 0, rate };
         for file in files.iter().filter(|file| !file.kept) {
-            let sent = read_file(&dir.path().join(&file.name), file.size, &chunks, &mut pace, &metrics);
-            if let Err(error) = sent {
-                let _ = chunks.blocking_send(Err(error));
+            if let Err(error) = send_file(&dir, &file.name, file.size, &chunks, &mut pace, &metrics).await {
+                let _ = chunks.send(Err(error)).await;
                 return;
             }
         }
@@ -85,30 +84,34 @@ pub(crate) fn body(head: &SnapshotHead, dir: Arc<SnapshotDir>, rate: u64, metric
     StreamBody::new(chunks).boxed_unsync()
 }
 
-fn read_file(
-    path: &Path,
+async fn send_file(
+    dir: &Arc<SnapshotDir>,
+    name: &str,
     size: u64,
     chunks: &mpsc::Sender<io::Result<Bytes>>,
     pace: &mut Pace,
     metrics: &Metrics,
 ) -> io::Result<()> {
-    let mut file = File::open(path)?.take(size);
-    let (mut left, mut hasher) = (size, crc32fast::Hasher::new());
-    while left > 0 {
-        let mut chunk = vec![0; CHUNK.min(left as usize)];
-        file.read_exact(&mut chunk)?;
+    let file = Arc::new(dir.disk().open(&dir.path().join(name))?);
+    let (mut at, mut hasher) = (0, crc32fast::Hasher::new());
+    while at < size {
+        let (source, most) = (file.clone(), CHUNK.min((size - at) as usize));
+        let chunk = blocking(move || source.read_at(at, most)).await.map_err(io::Error::other)??;
+        if chunk.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         hasher.update(&chunk);
-        left -= chunk.len() as u64;
+        at += chunk.len() as u64;
         pace.sent += chunk.len() as u64;
         metrics.snapshot_sent_bytes.inc_by(chunk.len() as u64);
-        chunks.blocking_send(Ok(chunk.into())).map_err(io::Error::other)?;
+        chunks.send(Ok(chunk.into())).await.map_err(io::Error::other)?;
         let wait = pace.wait(Instant::now());
         if !wait.is_zero() {
-            std::thread::sleep(wait);
+            tokio::time::sleep(wait).await;
         }
     }
     let sum = hasher.finalize().to_be_bytes();
-    chunks.blocking_send(Ok(Bytes::copy_from_slice(&sum))).map_err(io::Error::other)
+    chunks.send(Ok(Bytes::copy_from_slice(&sum))).await.map_err(io::Error::other)
 }
 
 /// Reads the head of a snapshot.
@@ -128,6 +131,7 @@ mod tests {
 
     use super::super::incoming::Incoming;
     use super::*;
+    use crate::storage::disk::Disk;
     use crate::storage::records::{MembersRecord, VoteRecord};
     use crate::storage::snapshot::fresh_dir;
 
@@ -149,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn what_has_come_is_not_sent_again() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let source = fresh_dir(from.path());
+        let source = fresh_dir(&Disk::Real, from.path());
         fs::create_dir_all(source.path()).unwrap();
         for (name, byte) in [("000001.sst", 1u8), ("000002.sst", 2), ("000003.sst", 3), ("CURRENT", 4)] {
             fs::write(source.path().join(name), vec![byte; 600 << 10]).unwrap();
@@ -161,12 +165,12 @@ mod tests {
         let whole = body(&all, source.clone(), u64::MAX, metrics.clone()).collect().await.unwrap().to_bytes();
         // Two files and a half arrive.
         let cut = whole.slice(..whole.len() - (900 << 10));
-        let mut incoming = Incoming::new(to.path());
+        let mut incoming = Incoming::new(&Disk::Real, to.path());
         let mut reader = FrameReader::new(http_body_util::Full::new(cut));
         let received = receive_head(&mut reader).await.unwrap();
         assert!(incoming.receive(&mut reader, &received).await.is_err());
         drop(incoming);
-        let mut incoming = Incoming::new(to.path());
+        let mut incoming = Incoming::new(&Disk::Real, to.path());
         let have = incoming.have(&files).await.unwrap();
         let names: Vec<_> = have.files.iter().map(|(name, ..)| name.as_str()).collect();
         assert_eq!(names, ["000001.sst", "000002.sst"]);

@@ -1,9 +1,8 @@
 //! Physical removal of compacted history. Each member does it for itself, in small batches beside the writes: what
 //! the group agrees on is only from where on history may be asked for.
 
-use rocksdb::WriteBatch;
-
-use super::state::{EventRecord, StateDb, cf, damaged, finish};
+use super::engine::Reading;
+use super::state::{EventRecord, StateDb, cf, damaged};
 use super::{StorageError, keys};
 use crate::codec;
 use crate::types::Revision;
@@ -27,10 +26,10 @@ impl StateDb {
         if from >= compacted {
             return Ok(Collected::default());
         }
-        let snapshot = self.db().snapshot();
+        let view = self.view();
         let bounds = (from.to_be_bytes().to_vec(), Some(compacted.to_be_bytes().to_vec()));
-        let mut it = self.scan(&snapshot, cf::EVENTS, bounds);
-        let mut batch = WriteBatch::default();
+        let mut it = view.scan(cf::EVENTS, bounds, Reading::Some);
+        let mut batch = self.batch();
         let mut removed: usize = 0;
         let mut next = compacted;
         while let Some((encoded, bytes)) = it.item() {
@@ -40,15 +39,15 @@ impl StateDb {
                 break;
             }
             let event: EventRecord = codec::decode(bytes)?;
-            batch.delete_cf(self.cf(cf::SUPERSEDED), keys::superseded(&event.key, revision));
+            batch.delete(cf::SUPERSEDED, keys::superseded(&event.key, revision));
             if let Some(bucket) = keys::bucket(&event.key) {
-                batch.delete_cf(self.cf(cf::BUCKETS), keys::bucket_key(bucket, revision));
+                batch.delete(cf::BUCKETS, keys::bucket_key(bucket, revision));
             }
             removed += 1;
             it.next();
         }
-        finish(&it)?;
-        batch.delete_range_cf(self.cf(cf::EVENTS), from.to_be_bytes(), next.to_be_bytes());
+        it.finish()?;
+        batch.delete_range(cf::EVENTS, from.to_be_bytes(), next.to_be_bytes());
         self.put_collected(&mut batch, next);
         self.write_batch(batch)?;
         Ok(Collected { revisions: removed as u64, more: next < compacted })

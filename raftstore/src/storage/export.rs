@@ -3,11 +3,10 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use rocksdb::{ReadOptions, Snapshot, WriteBatch};
-use serde::de::DeserializeOwned;
 
+use super::engine::Reading;
 use super::records::{AppliedRecord, MembersRecord};
-use super::state::{ANCESTORS, LINEAGE, MEMBERS, StateDb, cf, finish};
+use super::state::{ANCESTORS, LINEAGE, MEMBERS, StateDb, cf};
 use super::{StorageError, keys};
 use crate::backup::{Ancestor, BackupRecord};
 use crate::codec;
@@ -31,32 +30,20 @@ pub(crate) trait Export {
 }
 
 impl StateDb {
-    fn meta_in<T: DeserializeOwned>(&self, snapshot: &Snapshot<'_>, key: &[u8]) -> Result<Option<T>, StorageError> {
-        match snapshot.get_pinned_cf(self.cf(cf::META), key)? {
-            Some(bytes) => Ok(Some(codec::decode(&bytes)?)),
-            None => Ok(None),
-        }
-    }
-
     /// Shows everything that holds at one moment, records in the order of their keys; tells whether it came to the end.
     /// Writes go on meanwhile.
     pub(crate) fn export(&self, to: &mut impl Export) -> Result<bool, StorageError> {
-        let snapshot = self.db().snapshot();
+        let view = self.view();
         let exported = Exported {
-            applied: self.applied_in(&snapshot)?,
-            members: self.meta_in(&snapshot, MEMBERS)?.unwrap_or_default(),
-            lineage: self.meta_in(&snapshot, LINEAGE)?.unwrap_or_default(),
-            ancestors: self.meta_in(&snapshot, ANCESTORS)?.unwrap_or_default(),
+            applied: view.applied()?,
+            members: view.meta(MEMBERS)?.unwrap_or_default(),
+            lineage: view.meta(LINEAGE)?.unwrap_or_default(),
+            ancestors: view.meta(ANCESTORS)?.unwrap_or_default(),
         };
         if to.begin(exported).is_break() {
             return Ok(false);
         }
-        let mut options = ReadOptions::default();
-        // What is read once must not push out what is read often.
-        options.fill_cache(false);
-        options.set_readahead_size(2 << 20);
-        let mut it = snapshot.raw_iterator_cf_opt(self.cf(cf::LIVE), options);
-        it.seek_to_first();
+        let mut it = view.all(cf::LIVE, Reading::Ahead);
         while let Some((key, bytes)) = it.item() {
             let record: Record = codec::decode(bytes)?;
             let record = BackupRecord {
@@ -72,13 +59,13 @@ impl StateDb {
             }
             it.next();
         }
-        finish(&it)?;
+        it.finish()?;
         Ok(true)
     }
 
     /// Writes records of a backup into a new database; tells the sum of their hashes.
     pub(crate) fn import(&self, records: Vec<BackupRecord>) -> Result<u128, StorageError> {
-        let (mut batch, mut sum) = (WriteBatch::default(), 0u128);
+        let (mut batch, mut sum) = (self.batch(), 0u128);
         for found in records {
             let record = Record {
                 create_revision: found.create_revision,
@@ -89,10 +76,10 @@ impl StateDb {
             };
             if let Some(at) = record.expires_at_ms {
                 let seen = codec::encode(&record.mod_revision);
-                batch.put_cf(self.cf(cf::EXPIRY), keys::expiry_key(at, &found.key), seen);
+                batch.put(cf::EXPIRY, keys::expiry_key(at, &found.key), seen);
             }
             sum = sum.wrapping_add(Digest::of(&found.key, &record));
-            batch.put_cf(self.cf(cf::LIVE), &found.key, codec::encode(&record));
+            batch.put(cf::LIVE, &found.key, codec::encode(&record));
         }
         self.write_batch(batch)?;
         Ok(sum)
@@ -100,6 +87,6 @@ impl StateDb {
 
     /// The lineages before this one, oldest first.
     pub(crate) fn ancestors(&self) -> Result<Vec<Ancestor>, StorageError> {
-        self.meta_in(&self.db().snapshot(), ANCESTORS).map(Option::unwrap_or_default)
+        self.view().meta(ANCESTORS).map(Option::unwrap_or_default)
     }
 }

@@ -1,4 +1,4 @@
-//! Who a member is, and files on the file system that have to be whole or absent.
+//! Who a member is.
 
 use std::path::Path;
 
@@ -74,29 +74,4 @@ impl Identity {
         let text = serde_json::to_vec_pretty(self).map_err(|e| StorageError::Damaged(e.to_string()))?;
         disk.write_whole(dir, IDENTITY, &text)
     }
-}
-
-/// Writes a file on the file system so that after a crash either the old or the new content is there.
-pub(crate) fn write_whole(dir: &Path, name: &str, content: &[u8]) -> Result<(), StorageError> {
-    Disk::Real.write_whole(dir, name, content)
-}
-
-/// Reads a file that may be absent.
-pub(crate) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
-    Disk::Real.read_optional(path)
-}
-
-/// Makes names in a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), StorageError> {
-    Disk::Real.sync_dir(dir)
-}
-
-/// Creates a directory and its parents, durably.
-pub(crate) fn create_dir(dir: &Path) -> Result<(), StorageError> {
-    Disk::Real.create_dir(dir)
-}
-
-/// Removes a directory if it is there.
-pub(crate) fn remove_dir(dir: &Path) -> Result<(), StorageError> {
-    Disk::Real.remove_dir(dir)
 }

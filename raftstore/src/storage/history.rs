@@ -1,9 +1,9 @@
 //! Replaying history for watches that are not at the newest revision.
 
 use bytes::Bytes;
-use rocksdb::Snapshot;
 
-use super::state::{EventRecord, StateDb, cf, damaged, finish};
+use super::engine::{Reading, View};
+use super::state::{EventRecord, StateDb, cf, damaged};
 use super::{StorageError, keys};
 use crate::codec;
 use crate::machine::tombstone;
@@ -42,19 +42,19 @@ impl Piece {
 impl StateDb {
     /// Events of a range from a revision on.
     pub(crate) fn replay(&self, range: &KeyRange, from: Revision) -> Result<Replay, StorageError> {
-        let snapshot = self.db().snapshot();
-        let meta = self.applied_in(&snapshot)?.meta;
+        let view = self.view();
+        let meta = view.applied()?.meta;
         if from < meta.compacted {
             return Ok(Replay::Compacted(meta.compacted));
         }
         let mut piece = Piece { events: Vec::new(), bytes: 0, scanned: 0 };
         let stopped = match keys::range_bucket(range) {
-            Some(bucket) => self.replay_bucket(&snapshot, range, bucket, from, &mut piece)?,
-            None => self.replay_all(&snapshot, range, from, &mut piece)?,
+            Some(bucket) => self.replay_bucket(&view, range, bucket, from, &mut piece)?,
+            None => self.replay_all(&view, range, from, &mut piece)?,
         };
         // A piece that ran full may have stopped inside a transaction: finish that.
         let through = match stopped {
-            Some(last) => self.finish_transaction(&snapshot, range, last, &mut piece)?,
+            Some(last) => self.finish_transaction(&view, range, last, &mut piece)?,
             None => meta.revision,
         };
         Ok(Replay::Events { through, events: piece.events })
@@ -63,66 +63,66 @@ impl StateDb {
     /// Returns the revision at which the piece ran full, if it did.
     fn replay_bucket(
         &self,
-        snapshot: &Snapshot<'_>,
+        view: &View<'_>,
         range: &KeyRange,
         bucket: &[u8],
         from: Revision,
         piece: &mut Piece,
     ) -> Result<Option<Revision>, StorageError> {
         let bounds = (keys::bucket_key(bucket, from), Some(keys::bucket_key(bucket, Revision::MAX)));
-        let mut it = self.scan(snapshot, cf::BUCKETS, bounds);
+        let mut it = view.scan(cf::BUCKETS, bounds, Reading::Some);
         while let Some(encoded) = it.key() {
             let revision = keys::trailing_revision(encoded).ok_or_else(|| damaged("buckets"))?;
-            let Some(bytes) = snapshot.get_pinned_cf(self.cf(cf::EVENTS), revision.to_be_bytes())? else {
+            let Some(bytes) = view.get(cf::EVENTS, &revision.to_be_bytes())? else {
                 return Err(StorageError::Damaged(format!("no event for revision {revision}")));
             };
             let event: EventRecord = codec::decode(&bytes)?;
-            self.replay_event(snapshot, range, revision, event, piece)?;
+            self.replay_event(view, range, revision, event, piece)?;
             if piece.full() {
                 return Ok(Some(revision));
             }
             it.next();
         }
-        finish(&it)?;
+        it.finish()?;
         Ok(None)
     }
 
     fn replay_all(
         &self,
-        snapshot: &Snapshot<'_>,
+        view: &View<'_>,
         range: &KeyRange,
         from: Revision,
         piece: &mut Piece,
     ) -> Result<Option<Revision>, StorageError> {
-        let mut it = self.scan(snapshot, cf::EVENTS, (from.to_be_bytes().to_vec(), None));
+        let mut it = view.scan(cf::EVENTS, (from.to_be_bytes().to_vec(), None), Reading::Some);
         while let Some((encoded, bytes)) = it.item() {
             let revision = keys::trailing_revision(encoded).ok_or_else(|| damaged("events"))?;
             let event: EventRecord = codec::decode(bytes)?;
-            self.replay_event(snapshot, range, revision, event, piece)?;
+            self.replay_event(view, range, revision, event, piece)?;
             if piece.full() {
                 return Ok(Some(revision));
             }
             it.next();
         }
-        finish(&it)?;
+        it.finish()?;
         Ok(None)
     }
 
     fn finish_transaction(
         &self,
-        snapshot: &Snapshot<'_>,
+        view: &View<'_>,
         range: &KeyRange,
         last: Revision,
         piece: &mut Piece,
     ) -> Result<Revision, StorageError> {
         let mut through = last;
-        let mut it = self.scan(snapshot, cf::EVENTS, (last.to_be_bytes().to_vec(), None));
+        let mut it = view.scan(cf::EVENTS, (last.to_be_bytes().to_vec(), None), Reading::Some);
         while let Some((encoded, bytes)) = it.item() {
             let revision = keys::trailing_revision(encoded).ok_or_else(|| damaged("events"))?;
             let event: EventRecord = codec::decode(bytes)?;
             let more = event.more;
             if revision > last {
-                self.replay_event(snapshot, range, revision, event, piece)?;
+                self.replay_event(view, range, revision, event, piece)?;
             }
             through = revision;
             if !more {
@@ -130,13 +130,13 @@ impl StateDb {
             }
             it.next();
         }
-        finish(&it)?;
+        it.finish()?;
         Ok(through)
     }
 
     fn replay_event(
         &self,
-        snapshot: &Snapshot<'_>,
+        view: &View<'_>,
         range: &KeyRange,
         revision: Revision,
         event: EventRecord,
@@ -146,14 +146,14 @@ impl StateDb {
         if !keys::contains(range, &event.key) {
             return Ok(());
         }
-        let previous = match snapshot.get_pinned_cf(self.cf(cf::SUPERSEDED), keys::superseded(&event.key, revision))? {
+        let previous = match view.get(cf::SUPERSEDED, &keys::superseded(&event.key, revision))? {
             Some(bytes) => Some(codec::decode::<crate::machine::Record>(&bytes)?),
             None => None,
         };
         let now = match event.deleted {
             true => None,
             // What the key held from this revision on is what ended at the next change, or what it holds still.
-            false => match self.record_before(snapshot, &event.key, revision + 1)? {
+            false => match self.record_before(view, &event.key, revision + 1)? {
                 Some(record) if record.mod_revision == revision => Some(record),
                 _ => return Err(StorageError::Damaged(format!("no record for revision {revision}"))),
             },

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rocksdb::WriteBatch;
-
 use super::StorageError;
 use super::disk::Disk;
 use super::files::{self, Identity, Origin};
@@ -65,13 +63,12 @@ impl Succeeding {
 
     /// Writes what the state says of itself.
     fn write_state(&self, state: &StateDb) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
-        let meta = state.cf(cf::META);
+        let mut batch = state.batch();
         let applied = AppliedRecord { at: Some(self.at), meta: self.meta.clone() };
-        batch.put_cf(meta, LINEAGE, codec::encode(&self.lineage));
-        batch.put_cf(meta, ANCESTORS, codec::encode(&self.ancestors));
-        batch.put_cf(meta, APPLIED, codec::encode(&applied));
-        batch.put_cf(meta, MEMBERS, codec::encode(&self.members));
+        batch.put(cf::META, LINEAGE, codec::encode(&self.lineage));
+        batch.put(cf::META, ANCESTORS, codec::encode(&self.ancestors));
+        batch.put(cf::META, APPLIED, codec::encode(&applied));
+        batch.put(cf::META, MEMBERS, codec::encode(&self.members));
         state.write_batch(batch)?;
         state.flush()
     }
@@ -89,7 +86,7 @@ impl Succeeding {
         self.write_state(state)?;
         self.write_log(disk, &dir.join("log"))?;
         disk.write_whole(dir, STARTED, b"")?;
-        point_to(dir, 1)?;
+        point_to(disk, dir, 1)?;
         self.identity.write(disk, dir)
     }
 }
@@ -106,7 +103,7 @@ pub(crate) fn prepare(disk: &Disk, data_dir: &Path, state: &StateDb) -> Result<P
     disk.create_dir(&dir)?;
     // Hard links: neither time nor room is needed.
     snapshot::link(state, &first_state(&dir))?;
-    point_to(&dir, 1)?;
+    point_to(disk, &dir, 1)?;
     Ok(dir)
 }
 

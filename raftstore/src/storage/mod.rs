@@ -13,6 +13,7 @@
 
 pub(crate) mod collect;
 pub(crate) mod disk;
+pub(crate) mod engine;
 pub(crate) mod export;
 pub(crate) mod files;
 pub(crate) mod history;

@@ -1,9 +1,9 @@
-//! Reading ranges, at the newest or an older revision. A read sees one snapshot of the database throughout.
+//! Reading ranges, at the newest or an older revision. A read sees one moment throughout.
 
 use bytes::Bytes;
-use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
 
-use super::state::{StateDb, cf, damaged, finish};
+use super::engine::{Cursor, Reading, View};
+use super::state::{StateDb, cf, damaged};
 use super::{StorageError, keys};
 use crate::codec;
 use crate::machine::Record;
@@ -71,8 +71,8 @@ impl StateDb {
         revision: Option<Revision>,
         wanted: Wanted,
     ) -> Result<Read, StorageError> {
-        let snapshot = self.db().snapshot();
-        let meta = self.applied_in(&snapshot)?.meta;
+        let view = self.view();
+        let meta = view.applied()?.meta;
         let at = revision.unwrap_or(meta.revision);
         if at > meta.revision {
             return Ok(Read::Future(meta.revision));
@@ -82,45 +82,45 @@ impl StateDb {
         }
         let mut answer = Answer { wanted, kvs: Vec::new(), bytes: 0, count: 0 };
         match range {
-            KeyRange::Key(key) if at == meta.revision => self.read_key(&snapshot, key, &mut answer)?,
-            _ if at == meta.revision => self.read_latest(&snapshot, range, &mut answer)?,
-            _ => self.read_old(&snapshot, range, at, &mut answer)?,
+            KeyRange::Key(key) if at == meta.revision => self.read_key(&view, key, &mut answer)?,
+            _ if at == meta.revision => self.read_latest(&view, range, &mut answer)?,
+            _ => self.read_old(&view, range, at, &mut answer)?,
         }
         let more = answer.count > answer.kvs.len() as u64;
         Ok(Read::Found(RangeResponse { revision: at, kvs: answer.kvs, more, count: answer.count }))
     }
 
-    fn read_key(&self, snapshot: &Snapshot<'_>, key: &[u8], answer: &mut Answer) -> Result<(), StorageError> {
-        match snapshot.get_pinned_cf(self.cf(cf::LIVE), key)? {
+    fn read_key(&self, view: &View<'_>, key: &[u8], answer: &mut Answer) -> Result<(), StorageError> {
+        match view.get(cf::LIVE, key)? {
             Some(bytes) => answer.add(key, || Ok(codec::decode(&bytes)?)),
             None => Ok(()),
         }
     }
 
-    fn read_latest(&self, snapshot: &Snapshot<'_>, range: &KeyRange, answer: &mut Answer) -> Result<(), StorageError> {
-        let mut live = self.scan(snapshot, cf::LIVE, keys::bounds(range));
+    fn read_latest(&self, view: &View<'_>, range: &KeyRange, answer: &mut Answer) -> Result<(), StorageError> {
+        let mut live = view.scan(cf::LIVE, keys::bounds(range), Reading::Some);
         while !answer.is_done()
             && let Some((key, bytes)) = live.item()
         {
             answer.add(key, || Ok(codec::decode(bytes)?))?;
             live.next();
         }
-        finish(&live)
+        live.finish()
     }
 
     /// Merges live keys with those that were superseded after the revision. Of a key's former records, the one that
     /// held at the revision is the first that ended after it.
     fn read_old(
         &self,
-        snapshot: &Snapshot<'_>,
+        view: &View<'_>,
         range: &KeyRange,
         at: Revision,
         answer: &mut Answer,
     ) -> Result<(), StorageError> {
         let (start, end) = keys::bounds(range);
         let old_bounds = (keys::superseded_bound(&start), end.as_deref().map(keys::superseded_bound));
-        let mut live = self.scan(snapshot, cf::LIVE, (start, end));
-        let mut old = self.scan(snapshot, cf::SUPERSEDED, old_bounds);
+        let mut live = view.scan(cf::LIVE, (start, end), Reading::Some);
+        let mut old = view.scan(cf::SUPERSEDED, old_bounds, Reading::Some);
         while !answer.is_done() {
             let next_live = live.key().map(<[u8]>::to_vec);
             let next_old = match old.key() {
@@ -143,37 +143,22 @@ impl StateDb {
                 answer.add(&key, || Ok(record))?;
             }
         }
-        finish(&live)?;
-        finish(&old)
-    }
-
-    pub(super) fn scan<'a>(
-        &'a self,
-        snapshot: &'a Snapshot<'_>,
-        family: &str,
-        (start, end): (Vec<u8>, Option<Vec<u8>>),
-    ) -> DBRawIterator<'a> {
-        let mut options = ReadOptions::default();
-        if let Some(end) = end {
-            options.set_iterate_upper_bound(end);
-        }
-        let mut it = snapshot.raw_iterator_cf_opt(self.cf(family), options);
-        it.seek(start);
-        it
+        live.finish()?;
+        old.finish()
     }
 
     /// The record that a key had right before `ended` or, if it did not change since, has now.
     pub(super) fn record_before(
         &self,
-        snapshot: &Snapshot<'_>,
+        view: &View<'_>,
         key: &[u8],
         ended: Revision,
     ) -> Result<Option<Record>, StorageError> {
-        let mut old = self.scan(snapshot, cf::SUPERSEDED, (keys::superseded_prefix(key), None));
+        let mut old = view.scan(cf::SUPERSEDED, (keys::superseded_prefix(key), None), Reading::Some);
         if let Some(record) = skip_former(&mut old, key, ended - 1)? {
             return Ok(Some(record));
         }
-        match snapshot.get_pinned_cf(self.cf(cf::LIVE), key)? {
+        match view.get(cf::LIVE, key)? {
             Some(bytes) => Ok(Some(codec::decode::<Record>(&bytes)?).filter(|r| r.mod_revision < ended)),
             None => Ok(None),
         }
@@ -181,7 +166,7 @@ impl StateDb {
 }
 
 /// Finds the key's former record that held at the revision, and leaves the iterator at the next key.
-fn skip_former(old: &mut DBRawIterator<'_>, key: &[u8], at: Revision) -> Result<Option<Record>, StorageError> {
+fn skip_former(old: &mut Cursor<'_>, key: &[u8], at: Revision) -> Result<Option<Record>, StorageError> {
     let prefix = keys::superseded_prefix(key);
     if !old.key().is_some_and(|encoded| encoded.starts_with(&prefix)) {
         return Ok(None);

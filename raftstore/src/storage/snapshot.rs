@@ -1,14 +1,13 @@
 //! Snapshots: checkpoints of the state, and taking over a state that came from another member.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rocksdb::checkpoint::Checkpoint;
-
+use super::StorageError;
+use super::disk::Disk;
 use super::records::{AppliedRecord, MembersRecord};
 use super::state::StateDb;
-use super::{StorageError, files};
 use crate::codec;
 
 /// Name of the file that names the current state.
@@ -21,35 +20,32 @@ const NOT_SENT: [&str; 3] = ["LOCK", "LOG", "LOG.old"];
 /// A directory under `snapshots/` that disappears with its last user.
 #[derive(Debug)]
 pub(crate) struct SnapshotDir {
+    disk: Disk,
     path: PathBuf,
-    keep: std::sync::atomic::AtomicBool,
+    keep: AtomicBool,
 }
 
 impl SnapshotDir {
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Names and sizes of its files.
     pub(crate) fn files(&self) -> Result<Vec<(String, u64)>, StorageError> {
-        let what = |e| StorageError::io(self.path.display().to_string(), e);
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(what)? {
-            let entry = entry.map_err(what)?;
-            let name = entry.file_name().into_string().map_err(|n| StorageError::Damaged(format!("file {n:?}")))?;
-            if !NOT_SENT.contains(&&*name) && !name.starts_with("LOG.old") {
-                found.push((name, entry.metadata().map_err(what)?.len()));
-            }
-        }
-        found.sort();
-        Ok(found)
+        let sent = |name: &String| !NOT_SENT.contains(&&**name) && !name.starts_with("LOG.old");
+        let names = self.disk.list(&self.path)?.into_iter().filter(sent);
+        names.map(|name| self.disk.len(&self.path.join(&name)).map(|len| (name, len))).collect()
     }
 }
 
 impl Drop for SnapshotDir {
     fn drop(&mut self) {
-        if !self.keep.load(std::sync::atomic::Ordering::Acquire) {
-            let _ = fs::remove_dir_all(&self.path);
+        if !self.keep.load(Ordering::Acquire) {
+            let _ = self.disk.remove_dir(&self.path);
         }
     }
 }
@@ -63,16 +59,12 @@ pub(crate) struct StateSnapshot {
 }
 
 /// Removes what earlier runs left under `snapshots/`.
-pub(crate) fn clear(data_dir: &Path) -> Result<(), StorageError> {
+pub(crate) fn clear(disk: &Disk, data_dir: &Path) -> Result<(), StorageError> {
     let dir = data_dir.join(SNAPSHOTS);
-    files::create_dir(&dir)?;
-    let what = |e| StorageError::io(dir.display().to_string(), e);
-    for entry in fs::read_dir(&dir).map_err(what)? {
-        let entry = entry.map_err(what)?;
-        // What has come of a snapshot need not come again.
-        if entry.file_name() != INCOMING {
-            files::remove_dir(&entry.path())?;
-        }
+    disk.create_dir(&dir)?;
+    // What has come of a snapshot need not come again.
+    for name in disk.list(&dir)?.into_iter().filter(|name| name != INCOMING) {
+        disk.remove_dir(&dir.join(name))?;
     }
     Ok(())
 }
@@ -82,15 +74,16 @@ pub(crate) fn incoming(data_dir: &Path) -> PathBuf {
     data_dir.join(SNAPSHOTS).join(INCOMING)
 }
 
-/// A fresh directory under `snapshots/`; it is not created yet.
-pub(crate) fn fresh_dir(data_dir: &Path) -> Arc<SnapshotDir> {
-    let path = data_dir.join(SNAPSHOTS).join(uuid::Uuid::new_v4().simple().to_string());
-    Arc::new(SnapshotDir { path, keep: false.into() })
+/// A fresh directory under `snapshots/`; it is not created yet. What former runs have left there is gone.
+pub(crate) fn fresh_dir(disk: &Disk, data_dir: &Path) -> Arc<SnapshotDir> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let path = data_dir.join(SNAPSHOTS).join(format!("{:012}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    Arc::new(SnapshotDir { disk: disk.clone(), path, keep: false.into() })
 }
 
 /// Makes a checkpoint. How far it goes is read from the checkpoint itself, since entries are applied meanwhile.
-pub(crate) fn checkpoint(data_dir: &Path, state: &StateDb) -> Result<StateSnapshot, StorageError> {
-    let dir = fresh_dir(data_dir);
+pub(crate) fn checkpoint(disk: &Disk, data_dir: &Path, state: &StateDb) -> Result<StateSnapshot, StorageError> {
+    let dir = fresh_dir(disk, data_dir);
     link(state, dir.path())?;
     describe(dir)
 }
@@ -99,12 +92,12 @@ pub(crate) fn checkpoint(data_dir: &Path, state: &StateDb) -> Result<StateSnapsh
 pub(super) fn link(state: &StateDb, path: &Path) -> Result<(), StorageError> {
     // The checkpoint's own flush would do, but only this one is waited for with all column families.
     state.flush()?;
-    Ok(Checkpoint::new(state.db())?.create_checkpoint(path)?)
+    state.engine().checkpoint(path)
 }
 
 /// Reads how far the state in a directory goes.
 pub(crate) fn describe(dir: Arc<SnapshotDir>) -> Result<StateSnapshot, StorageError> {
-    let state = StateDb::open(dir.path(), false)?;
+    let state = StateDb::open(&dir.disk, dir.path(), false)?;
     let (applied, members) = (state.applied()?, state.members()?);
     drop(state);
     Ok(StateSnapshot { dir, applied, members })
@@ -114,8 +107,8 @@ fn state_dir(data_dir: &Path, number: u64) -> PathBuf {
     data_dir.join(format!("state-{number}"))
 }
 
-fn current_number(data_dir: &Path) -> Result<Option<u64>, StorageError> {
-    let Some(content) = files::read_optional(&data_dir.join(POINTER))? else { return Ok(None) };
+fn current_number(disk: &Disk, data_dir: &Path) -> Result<Option<u64>, StorageError> {
+    let Some(content) = disk.read_optional(&data_dir.join(POINTER))? else { return Ok(None) };
     let text = String::from_utf8_lossy(&content);
     let number = || {
         let (name, sum) = text.trim().rsplit_once(' ')?;
@@ -129,80 +122,73 @@ fn checksum(name: &str) -> String {
     format!("{:08x}", codec::checksum(&[name.as_bytes()]))
 }
 
-pub(super) fn point_to(data_dir: &Path, number: u64) -> Result<(), StorageError> {
+pub(super) fn point_to(disk: &Disk, data_dir: &Path, number: u64) -> Result<(), StorageError> {
     let name = format!("state-{number}");
-    files::write_whole(data_dir, POINTER, format!("{name} {}\n", checksum(&name)).as_bytes())
+    disk.write_whole(data_dir, POINTER, format!("{name} {}\n", checksum(&name)).as_bytes())
 }
 
 /// A number that no state in the directory has.
-fn next_number(data_dir: &Path) -> Result<u64, StorageError> {
-    let what = |e| StorageError::io(data_dir.display().to_string(), e);
-    let mut highest = 0;
-    for entry in fs::read_dir(data_dir).map_err(what)? {
-        let name = entry.map_err(what)?.file_name();
-        let number = name.to_str().and_then(|n| n.strip_prefix("state-")?.parse().ok());
-        highest = highest.max(number.unwrap_or(0));
-    }
-    Ok(highest + 1)
+fn next_number(disk: &Disk, data_dir: &Path) -> Result<u64, StorageError> {
+    let names = disk.list(data_dir)?;
+    let numbers = names.iter().filter_map(|name| name.strip_prefix("state-")?.parse::<u64>().ok());
+    Ok(numbers.max().unwrap_or(0) + 1)
 }
 
 /// Whether a state was ever there.
-pub(crate) fn has_state(data_dir: &Path) -> Result<bool, StorageError> {
-    Ok(files::read_optional(&data_dir.join(POINTER))?.is_some())
+pub(crate) fn has_state(disk: &Disk, data_dir: &Path) -> Result<bool, StorageError> {
+    disk.exists(&data_dir.join(POINTER))
 }
 
 /// Makes a new, empty state the current one.
-pub(crate) fn create_state(data_dir: &Path) -> Result<(), StorageError> {
-    let number = next_number(data_dir)?;
-    StateDb::open(&state_dir(data_dir, number), true)?.flush()?;
-    point_to(data_dir, number)
+pub(crate) fn create_state(disk: &Disk, data_dir: &Path) -> Result<(), StorageError> {
+    let number = next_number(disk, data_dir)?;
+    StateDb::open(disk, &state_dir(data_dir, number), true)?.flush()?;
+    point_to(disk, data_dir, number)
 }
 
 /// Opens the current state of a member, and removes states that are not current.
-pub(crate) fn open_state(data_dir: &Path) -> Result<Arc<StateDb>, StorageError> {
-    let number = current_number(data_dir)?;
+pub(crate) fn open_state(disk: &Disk, data_dir: &Path) -> Result<Arc<StateDb>, StorageError> {
+    let number = current_number(disk, data_dir)?;
     let number = number.ok_or_else(|| StorageError::Damaged("the pointer file of the state is missing".into()))?;
     let current = state_dir(data_dir, number);
-    let what = |e| StorageError::io(data_dir.display().to_string(), e);
-    for entry in fs::read_dir(data_dir).map_err(what)? {
-        let path = entry.map_err(what)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && name.starts_with("state-") && path != current {
-            files::remove_dir(&path)?;
+    for name in disk.list(data_dir)?.into_iter().filter(|name| name.starts_with("state-")) {
+        let path = data_dir.join(name);
+        if path != current && disk.is_dir(&path) {
+            disk.remove_dir(&path)?;
         }
     }
-    if !current.is_dir() {
+    if !disk.is_dir(&current) {
         return Err(StorageError::Damaged(format!("{} is missing", current.display())));
     }
-    Ok(Arc::new(StateDb::open(&current, false)?))
+    Ok(Arc::new(StateDb::open(disk, &current, false)?))
 }
 
 /// Reads all of a received snapshot: one that is damaged must not replace a state.
 pub(crate) fn check_received(received: &SnapshotDir) -> Result<(), StorageError> {
-    let checked = StateDb::open(received.path(), false).and_then(|state| state.verify(&mut |_| true));
+    let state = StateDb::open(received.disk(), received.path(), false);
+    let checked = state.and_then(|state| state.verify(&mut |_| true));
     checked.map(drop).map_err(|e| StorageError::Received(Box::new(e)))
 }
 
 /// Makes a received snapshot the state of this member: fsyncs it, moves it into place, switches the pointer.
 pub(crate) fn install(data_dir: &Path, received: &SnapshotDir, lineage: &str) -> Result<Arc<StateDb>, StorageError> {
+    let disk = received.disk();
     for (name, _) in received.files()? {
-        let path = received.path().join(name);
-        let synced = File::open(&path).and_then(|f| f.sync_all());
-        synced.map_err(|e| StorageError::io(path.display().to_string(), e))?;
+        disk.open(&received.path().join(name))?.sync_all()?;
     }
-    files::sync_dir(received.path())?;
-    let number = next_number(data_dir)?;
+    disk.sync_dir(received.path())?;
+    let number = next_number(disk, data_dir)?;
     let place = state_dir(data_dir, number);
-    files::remove_dir(&place)?;
-    received.keep.store(true, std::sync::atomic::Ordering::Release);
-    fs::rename(received.path(), &place).map_err(|e| StorageError::io(place.display().to_string(), e))?;
-    files::sync_dir(data_dir)?;
-    let state = Arc::new(StateDb::open(&place, false)?);
+    disk.remove_dir(&place)?;
+    received.keep.store(true, Ordering::Release);
+    disk.rename(received.path(), &place)?;
+    disk.sync_dir(data_dir)?;
+    let state = Arc::new(StateDb::open(disk, &place, false)?);
     let found = state.lineage()?;
     if found.as_deref() != Some(lineage) {
         state.remove_when_unused();
         return Err(StorageError::Damaged(format!("received a state of lineage {found:?}")));
     }
-    point_to(data_dir, number)?;
+    point_to(disk, data_dir, number)?;
     Ok(state)
 }

@@ -1,12 +1,11 @@
 //! How much room the state takes, and giving back what nothing needs any more.
 
-use rocksdb::{BottommostLevelCompaction, CompactOptions};
-
 use super::StorageError;
+use super::engine::{Family, Measure};
 use super::state::{StateDb, cf};
 
 /// What history is kept in.
-const HISTORY: [&str; 3] = [cf::EVENTS, cf::SUPERSEDED, cf::BUCKETS];
+const HISTORY: [Family; 3] = [cf::EVENTS, cf::SUPERSEDED, cf::BUCKETS];
 /// Removals below this number are not worth the work.
 const WORTH: u64 = 20_000;
 
@@ -28,32 +27,20 @@ impl Removed {
 }
 
 impl StateDb {
-    fn total(&self, families: &[&str], property: &str) -> u64 {
-        let of = |name: &&str| self.db().property_int_value_cf(self.cf(name), property).ok().flatten().unwrap_or(0);
-        families.iter().map(of).sum()
-    }
-
     /// Bytes that hold something, as far as the database knows without looking.
     pub(crate) fn in_use_bytes(&self) -> u64 {
-        self.total(&cf::ALL, "rocksdb.estimate-live-data-size")
-            + self.total(&cf::ALL, "rocksdb.cur-size-all-mem-tables")
+        self.engine().measure(&cf::ALL, Measure::InUse)
     }
 
     /// Number of live keys, roughly.
     pub(crate) fn keys(&self) -> u64 {
-        self.total(&[cf::LIVE], "rocksdb.estimate-num-keys")
+        self.engine().measure(&[cf::LIVE], Measure::Keys)
     }
 
     /// Gives the room of what was removed back to the file system. Reads and writes go on meanwhile.
     pub(crate) fn reclaim(&self, history: bool, live: bool) -> Result<(), StorageError> {
-        let mut options = CompactOptions::default();
-        // The database's own work goes on beside it, or writes would have to wait for it.
-        options.set_exclusive_manual_compaction(false);
-        options.set_bottommost_level_compaction(BottommostLevelCompaction::IfHaveCompactionFilter);
         let families = HISTORY.iter().filter(|_| history).chain([cf::LIVE, cf::EXPIRY].iter().filter(|_| live));
-        for name in families {
-            self.db().compact_range_cf_opt(self.cf(name), None::<&[u8]>, None::<&[u8]>, &options);
-        }
+        self.engine().compact(families.copied());
         Ok(())
     }
 }

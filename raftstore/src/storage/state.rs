@@ -3,35 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions, Options, WriteBatch, WriteOptions,
-};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::disk::Disk;
+use super::engine::{Batch, Engine, Measure, Reading, View};
 use super::records::{AppliedRecord, MembersRecord};
 use super::{StorageError, keys};
 use crate::codec;
 use crate::machine::{Base, Change, Record};
 use crate::types::Revision;
 
-/// Column families.
-pub(crate) mod cf {
-    /// Single records: how far applied, members, lineage.
-    pub(crate) const META: &str = "meta";
-    /// Latest record of each key.
-    pub(crate) const LIVE: &str = "live";
-    /// Former records, by key and the revision that ended them.
-    pub(crate) const SUPERSEDED: &str = "superseded";
-    /// Which key each revision changed.
-    pub(crate) const EVENTS: &str = "events";
-    /// Revisions by bucket of keys.
-    pub(crate) const BUCKETS: &str = "buckets";
-    /// Records that expire, by time.
-    pub(crate) const EXPIRY: &str = "expiry";
-    /// All of them.
-    pub(crate) const ALL: [&str; 6] = [META, LIVE, SUPERSEDED, EVENTS, BUCKETS, EXPIRY];
-}
+pub(crate) use super::engine::cf;
 
 pub(super) const APPLIED: &[u8] = b"applied";
 pub(super) const MEMBERS: &[u8] = b"members";
@@ -51,39 +34,15 @@ pub(super) struct EventRecord {
 
 /// A database of applied state.
 pub(crate) struct StateDb {
-    db: DB,
+    engine: Engine,
     path: PathBuf,
     remove: AtomicBool,
 }
 
-fn options(create: bool) -> Options {
-    let mut options = Options::default();
-    // A database that should be there and is not must not be taken for an empty one.
-    options.create_if_missing(create);
-    options.create_missing_column_families(create);
-    options.set_paranoid_checks(true);
-    // Without a write-ahead log, a crash must not leave one column family newer than another.
-    options.set_atomic_flush(true);
-    options.set_max_background_jobs(2);
-    // RocksDB's own measure of memory: what is not flushed yet is in it.
-    options.set_db_write_buffer_size(24 << 20);
-    options.set_max_open_files(256);
-    options.set_keep_log_file_num(2);
-    options.set_stats_dump_period_sec(0);
-    options
-}
-
-fn column_family(name: &str) -> ColumnFamilyDescriptor {
-    let mut options = Options::default();
-    options.set_write_buffer_size(12 << 20);
-    ColumnFamilyDescriptor::new(name, options)
-}
-
 impl StateDb {
     /// Opens a database, or creates it.
-    pub(crate) fn open(path: &Path, create: bool) -> Result<Self, StorageError> {
-        let db = DB::open_cf_descriptors(&options(create), path, cf::ALL.map(column_family))?;
-        Ok(Self { db, path: path.to_owned(), remove: AtomicBool::new(false) })
+    pub(crate) fn open(disk: &Disk, path: &Path, create: bool) -> Result<Self, StorageError> {
+        Ok(Self { engine: Engine::open(disk, path, create)?, path: path.to_owned(), remove: AtomicBool::new(false) })
     }
 
     /// Removes the directory once nobody uses the database any more.
@@ -91,16 +50,22 @@ impl StateDb {
         self.remove.store(true, Ordering::Release);
     }
 
-    pub(super) fn db(&self) -> &DB {
-        &self.db
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
-    pub(super) fn cf(&self, name: &str) -> &ColumnFamily {
-        self.db.cf_handle(name).expect("column families are opened together")
+    /// Everything as it is now.
+    pub(super) fn view(&self) -> View<'_> {
+        self.engine.view()
+    }
+
+    /// An empty batch.
+    pub(super) fn batch(&self) -> Batch<'_> {
+        self.engine.batch()
     }
 
     fn meta<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StorageError> {
-        match self.db.get_pinned_cf(self.cf(cf::META), key)? {
+        match self.engine.get(cf::META, key)? {
             Some(bytes) => Ok(Some(codec::decode(&bytes)?)),
             None => Ok(None),
         }
@@ -109,14 +74,6 @@ impl StateDb {
     /// How far the state is applied.
     pub(crate) fn applied(&self) -> Result<AppliedRecord, StorageError> {
         Ok(self.meta(APPLIED)?.unwrap_or_default())
-    }
-
-    /// How far the state is applied, as a snapshot of the database sees it.
-    pub(super) fn applied_in(&self, snapshot: &rocksdb::Snapshot<'_>) -> Result<AppliedRecord, StorageError> {
-        match snapshot.get_pinned_cf(self.cf(cf::META), APPLIED)? {
-            Some(bytes) => Ok(codec::decode(&bytes)?),
-            None => Ok(AppliedRecord::default()),
-        }
     }
 
     /// The last applied membership.
@@ -131,8 +88,8 @@ impl StateDb {
 
     /// Sets the lineage of a new database.
     pub(crate) fn set_lineage(&self, lineage: &str) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
-        batch.put_cf(self.cf(cf::META), LINEAGE, codec::encode(lineage));
+        let mut batch = self.batch();
+        batch.put(cf::META, LINEAGE, codec::encode(lineage));
         self.write_batch(batch)?;
         self.flush()
     }
@@ -142,14 +99,12 @@ impl StateDb {
         Ok(self.meta(COLLECTED)?.unwrap_or(0))
     }
 
-    pub(super) fn put_collected(&self, batch: &mut WriteBatch, revision: Revision) {
-        batch.put_cf(self.cf(cf::META), COLLECTED, codec::encode(&revision));
+    pub(super) fn put_collected(&self, batch: &mut Batch<'_>, revision: Revision) {
+        batch.put(cf::META, COLLECTED, codec::encode(&revision));
     }
 
-    pub(super) fn write_batch(&self, batch: WriteBatch) -> Result<(), StorageError> {
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        Ok(self.db.write_opt(batch, &options)?)
+    pub(super) fn write_batch(&self, batch: Batch<'_>) -> Result<(), StorageError> {
+        self.engine.write(batch)
     }
 
     /// Writes what a batch of entries changed, together with how far it is applied now.
@@ -159,55 +114,52 @@ impl StateDb {
         applied: &AppliedRecord,
         members: Option<&MembersRecord>,
     ) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
+        let mut batch = self.batch();
         for change in changes {
             self.write_change(&mut batch, change);
         }
-        batch.put_cf(self.cf(cf::META), APPLIED, codec::encode(applied));
+        batch.put(cf::META, APPLIED, codec::encode(applied));
         if let Some(members) = members {
-            batch.put_cf(self.cf(cf::META), MEMBERS, codec::encode(members));
+            batch.put(cf::META, MEMBERS, codec::encode(members));
         }
         self.write_batch(batch)
     }
 
-    fn write_change(&self, batch: &mut WriteBatch, change: &Change) {
+    fn write_change(&self, batch: &mut Batch<'_>, change: &Change) {
         let key = &change.key;
         if let Some(before) = &change.before {
-            batch.put_cf(self.cf(cf::SUPERSEDED), keys::superseded(key, change.revision), codec::encode(before));
+            batch.put(cf::SUPERSEDED, keys::superseded(key, change.revision), codec::encode(before));
             if let Some(at) = before.expires_at_ms {
-                batch.delete_cf(self.cf(cf::EXPIRY), keys::expiry_key(at, key));
+                batch.delete(cf::EXPIRY, keys::expiry_key(at, key));
             }
         }
         match &change.after {
             Some(after) => {
-                batch.put_cf(self.cf(cf::LIVE), key, codec::encode(after));
+                batch.put(cf::LIVE, key, codec::encode(after));
                 if let Some(at) = after.expires_at_ms {
                     let seen = codec::encode(&after.mod_revision);
-                    batch.put_cf(self.cf(cf::EXPIRY), keys::expiry_key(at, key), seen);
+                    batch.put(cf::EXPIRY, keys::expiry_key(at, key), seen);
                 }
             }
-            None => batch.delete_cf(self.cf(cf::LIVE), key),
+            None => batch.delete(cf::LIVE, key),
         }
         let event = EventRecord { key: key.to_vec(), deleted: change.after.is_none(), more: change.more };
-        batch.put_cf(self.cf(cf::EVENTS), change.revision.to_be_bytes(), codec::encode(&event));
+        batch.put(cf::EVENTS, change.revision.to_be_bytes(), codec::encode(&event));
         if let Some(bucket) = keys::bucket(key) {
-            batch.put_cf(self.cf(cf::BUCKETS), keys::bucket_key(bucket, change.revision), b"");
+            batch.put(cf::BUCKETS, keys::bucket_key(bucket, change.revision), b"");
         }
     }
 
     /// Makes everything written so far durable; tells up to which log index the state is durable now.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
-        let mut options = FlushOptions::default();
-        options.set_wait(true);
-        let families: Vec<&ColumnFamily> = cf::ALL.iter().map(|name| self.cf(name)).collect();
-        Ok(self.db.flush_cfs_opt(&families, &options)?)
+        self.engine.flush()
     }
 
     /// Keys with a time of expiry not after `now_ms`, with the revision that set it.
     pub(crate) fn expired(&self, now_ms: u64, limit: usize) -> Result<Vec<(bytes::Bytes, Revision)>, StorageError> {
         let mut found = Vec::new();
-        let mut it = self.db.raw_iterator_cf(self.cf(cf::EXPIRY));
-        it.seek_to_first();
+        let view = self.view();
+        let mut it = view.all(cf::EXPIRY, Reading::Some);
         while let Some((encoded, seen)) = it.item() {
             let (at, key) = keys::parse_expiry(encoded).ok_or_else(|| damaged("expiry"))?;
             if at > now_ms || found.len() >= limit {
@@ -216,7 +168,7 @@ impl StateDb {
             found.push((key, codec::decode(seen)?));
             it.next();
         }
-        it.status()?;
+        it.finish()?;
         Ok(found)
     }
 
@@ -225,17 +177,29 @@ impl StateDb {
     pub(crate) fn tamper(&self, key: &[u8]) {
         let mut record = self.record(key).expect("readable").expect("there");
         record.value = bytes::Bytes::from_static(b"tampered");
-        let mut batch = WriteBatch::default();
-        batch.put_cf(self.cf(cf::LIVE), key, codec::encode(&record));
+        let mut batch = self.batch();
+        batch.put(cf::LIVE, key, codec::encode(&record));
         self.write_batch(batch).expect("writable");
     }
 
     /// Bytes of all files of the database and its memory tables.
     pub(crate) fn size_bytes(&self) -> u64 {
-        let of =
-            |name: &str, what: &str| self.db.property_int_value_cf(self.cf(name), what).ok().flatten().unwrap_or(0);
-        let each = |name: &&str| of(name, "rocksdb.total-sst-files-size") + of(name, "rocksdb.cur-size-all-mem-tables");
-        cf::ALL.iter().map(each).sum()
+        self.engine.measure(&cf::ALL, Measure::Bytes)
+    }
+}
+
+impl View<'_> {
+    /// A single record.
+    pub(super) fn meta<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StorageError> {
+        match self.get(cf::META, key)? {
+            Some(bytes) => Ok(Some(codec::decode(&bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// How far the state is applied, as this view sees it.
+    pub(super) fn applied(&self) -> Result<AppliedRecord, StorageError> {
+        Ok(self.meta(APPLIED)?.unwrap_or_default())
     }
 }
 
@@ -243,7 +207,7 @@ impl Base for StateDb {
     type Error = StorageError;
 
     fn record(&self, key: &[u8]) -> Result<Option<Record>, StorageError> {
-        match self.db.get_pinned_cf(self.cf(cf::LIVE), key)? {
+        match self.engine.get(cf::LIVE, key)? {
             Some(bytes) => Ok(Some(codec::decode(&bytes)?)),
             None => Ok(None),
         }
@@ -253,18 +217,11 @@ impl Base for StateDb {
 impl Drop for StateDb {
     fn drop(&mut self) {
         if self.remove.load(Ordering::Acquire) {
-            self.db.cancel_all_background_work(true);
-            // The database still has the files open, which is no obstacle to unlinking them.
-            let _ = std::fs::remove_dir_all(&self.path);
+            self.engine.remove(&self.path);
         }
     }
 }
 
 pub(super) fn damaged(what: &str) -> StorageError {
     StorageError::Damaged(format!("malformed key in {what}"))
-}
-
-/// Ends an iteration with the iterator's error, if it had one.
-pub(super) fn finish(it: &DBRawIterator<'_>) -> Result<(), StorageError> {
-    Ok(it.status()?)
 }

@@ -1,10 +1,9 @@
 //! Reading the whole state and comparing it with what apply noted. RocksDB compares the checksum of every block that is
 //! read; the hash of the live records tells whether they are the ones that apply wrote.
 
-use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
-
+use super::engine::{Reading, View};
 use super::records::AppliedRecord;
-use super::state::{EventRecord, StateDb, cf, damaged, finish};
+use super::state::{EventRecord, StateDb, cf, damaged};
 use super::{StorageError, keys};
 use crate::codec;
 use crate::machine::Record;
@@ -16,20 +15,20 @@ pub(crate) type Pace<'a> = &'a mut dyn FnMut(usize) -> bool;
 impl StateDb {
     /// Reads everything; answers how far the state was applied that was read, or nothing if it was told to end early.
     pub(crate) fn verify(&self, pace: Pace<'_>) -> Result<Option<AppliedRecord>, StorageError> {
-        let snapshot = self.db().snapshot();
-        let applied = self.applied_in(&snapshot)?;
-        let Some(live) = self.sum_live(&snapshot, pace)? else { return Ok(None) };
+        let view = self.view();
+        let applied = view.applied()?;
+        let Some(live) = self.sum_live(&view, pace)? else { return Ok(None) };
         if live != applied.meta.digest.live {
             let (index, noted) = (applied.index(), applied.meta.digest.live);
             return Err(StorageError::Damaged(format!(
                 "the records on disk do not have the hash that was noted at log index {index}: {live:032x}, not {noted:032x}"
             )));
         }
-        if !self.verify_events(&snapshot, &applied, pace)? {
+        if !self.verify_events(&view, &applied, pace)? {
             return Ok(None);
         }
         for family in [cf::META, cf::SUPERSEDED, cf::BUCKETS, cf::EXPIRY] {
-            let mut it = self.all(&snapshot, family);
+            let mut it = view.all(family, Reading::All);
             while let Some((key, value)) = it.item() {
                 if family == cf::SUPERSEDED {
                     keys::parse_superseded(key).ok_or_else(|| damaged("superseded"))?;
@@ -40,7 +39,7 @@ impl StateDb {
                 }
                 it.next();
             }
-            finish(&it)?;
+            it.finish()?;
         }
         Ok(Some(applied))
     }
@@ -48,12 +47,12 @@ impl StateDb {
     /// The hash of the live records, computed from them.
     #[cfg(test)]
     pub(crate) fn live_hash(&self) -> Result<u128, StorageError> {
-        Ok(self.sum_live(&self.db().snapshot(), &mut |_| true)?.unwrap_or_default())
+        Ok(self.sum_live(&self.view(), &mut |_| true)?.unwrap_or_default())
     }
 
-    fn sum_live(&self, snapshot: &Snapshot<'_>, pace: Pace<'_>) -> Result<Option<u128>, StorageError> {
+    fn sum_live(&self, view: &View<'_>, pace: Pace<'_>) -> Result<Option<u128>, StorageError> {
         let mut sum = 0u128;
-        let mut it = self.all(snapshot, cf::LIVE);
+        let mut it = view.all(cf::LIVE, Reading::All);
         while let Some((key, value)) = it.item() {
             sum = sum.wrapping_add(Digest::of(key, &codec::decode::<Record>(value)?));
             if !pace(key.len() + value.len()) {
@@ -61,21 +60,16 @@ impl StateDb {
             }
             it.next();
         }
-        finish(&it)?;
+        it.finish()?;
         Ok(Some(sum))
     }
 
     /// What can be asked for has one event for each revision.
-    fn verify_events(
-        &self,
-        snapshot: &Snapshot<'_>,
-        applied: &AppliedRecord,
-        pace: Pace<'_>,
-    ) -> Result<bool, StorageError> {
+    fn verify_events(&self, view: &View<'_>, applied: &AppliedRecord, pace: Pace<'_>) -> Result<bool, StorageError> {
         let meta = &applied.meta;
         // Nothing happened at revision 1, and what is compacted may or may not be gone.
         let mut next = meta.compacted.max(1) + 1;
-        let mut it = self.scan(snapshot, cf::EVENTS, (next.to_be_bytes().to_vec(), None));
+        let mut it = view.scan(cf::EVENTS, (next.to_be_bytes().to_vec(), None), Reading::Some);
         while let Some((key, value)) = it.item() {
             codec::decode::<EventRecord>(value)?;
             let revision = keys::trailing_revision(key).ok_or_else(|| damaged("events"))?;
@@ -88,19 +82,10 @@ impl StateDb {
             }
             it.next();
         }
-        finish(&it)?;
+        it.finish()?;
         if next <= meta.revision {
             return Err(StorageError::Damaged(format!("the events end before revision {next}")));
         }
         Ok(true)
-    }
-
-    fn all<'a>(&'a self, snapshot: &'a Snapshot<'_>, family: &str) -> DBRawIterator<'a> {
-        let mut options = ReadOptions::default();
-        // What is only verified should not displace what is used.
-        options.fill_cache(false);
-        let mut it = snapshot.raw_iterator_cf_opt(self.cf(family), options);
-        it.seek_to_first();
-        it
     }
 }

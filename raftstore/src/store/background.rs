@@ -4,15 +4,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::levels::Agreed;
 use super::membership::Absences;
 use super::node::Node;
 use crate::command::Command;
 use crate::metrics::Peer;
+use crate::simulation::blocking_on;
 use crate::storage::space::Removed;
 use crate::types::{AlarmKind, Leadership, Op, Revision, Role, StoreError, Txn};
 
@@ -167,7 +168,7 @@ impl Node {
         let mut revisions = 0;
         loop {
             let machine = self.machine.clone();
-            let collected = self.runtime.spawn_blocking(move || machine.state().collect()).await;
+            let collected = blocking_on(&self.runtime, move || machine.state().collect()).await;
             match collected {
                 Ok(Ok(step)) => {
                     revisions += step.revisions;
@@ -194,7 +195,7 @@ impl Node {
             return;
         }
         let (machine, begun) = (self.machine.clone(), Instant::now());
-        let done = self.runtime.spawn_blocking(move || {
+        let done = blocking_on(&self.runtime, move || {
             let state = machine.state();
             let before = state.size_bytes();
             state.reclaim(history, live).map(|()| (before, state.size_bytes()))
@@ -219,11 +220,10 @@ impl Node {
     }
 
     async fn expire(&self) -> Result<(), StoreError> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = self.config.environment.wall_ms();
         loop {
             let machine = self.machine.clone();
-            let found = self.runtime.spawn_blocking(move || machine.state().expired(now_ms, EXPIRY_BATCH)).await;
+            let found = blocking_on(&self.runtime, move || machine.state().expired(now_ms, EXPIRY_BATCH)).await;
             let found = found.map_err(|_| StoreError::ShuttingDown)?.inspect_err(|e| self.machine.note(e))?;
             let count = found.len();
             if count == 0 {

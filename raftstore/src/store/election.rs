@@ -5,17 +5,17 @@
 //! others keep to is over then. Silence alone never ends it early.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
-use rand::Rng;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::node::Node;
 use crate::consensus::convert;
+use crate::simulation::Environment;
 use crate::storage::records::VoteRecord;
 use crate::types::MemberId;
 
@@ -34,6 +34,8 @@ const HURRY: [Duration; 5] = [
 struct Silence {
     min: Duration,
     max: Duration,
+    /// Where the length comes from.
+    chance: Environment,
     /// When a leader, or a candidate that got this member's vote, was last heard of.
     since: Instant,
     /// How long the silence may last from then on.
@@ -43,14 +45,14 @@ struct Silence {
 }
 
 impl Silence {
-    fn new(min: Duration, max: Duration, now: Instant) -> Self {
-        let mut silence = Self { min, max, since: now, patience: max, hurry: None };
+    fn new(min: Duration, max: Duration, chance: Environment, now: Instant) -> Self {
+        let mut silence = Self { min, max, chance, since: now, patience: max, hurry: None };
         silence.broken(now);
         silence
     }
 
     fn draw(&self) -> Duration {
-        rand::rng().random_range(self.min..self.max)
+        self.chance.draw(self.min..self.max)
     }
 
     /// A leader or a candidate was heard of.
@@ -94,7 +96,8 @@ impl Silence {
 /// Keeps the clocks; runs until the member stops.
 pub(crate) async fn run(node: Arc<Node>, mut lost: mpsc::Receiver<VoteRecord>) {
     let timing = &node.config.timing;
-    let mut silence = Silence::new(timing.election_min, timing.election_max, Instant::now());
+    let mut silence =
+        Silence::new(timing.election_min, timing.election_max, node.config.environment.clone(), Instant::now());
     let mut server = node.raft.server_metrics();
     let mut beats = tokio::time::interval(timing.heartbeat);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -117,7 +120,7 @@ pub(crate) async fn run(node: Arc<Node>, mut lost: mpsc::Receiver<VoteRecord>) {
                     return;
                 }
             }
-            () = tokio::time::sleep_until(silence.due().into()), if !leads => {
+            () = tokio::time::sleep_until(silence.due()), if !leads => {
                 silence.heard(node.heard.at());
                 if silence.due() <= Instant::now() {
                     silence.stood(Instant::now());
@@ -191,7 +194,7 @@ mod tests {
 
     fn silence() -> (Silence, Instant) {
         let begin = Instant::now();
-        (Silence::new(500 * MS, 900 * MS, begin), begin)
+        (Silence::new(500 * MS, 900 * MS, Environment::default(), begin), begin)
     }
 
     #[test]

@@ -3,16 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::node::Node;
 use crate::consensus::machine::Mark;
 use crate::network::peers::Lane;
 use crate::network::wire::{DiffersMessage, HashesReply, path};
+use crate::simulation::blocking_on;
 use crate::storage::rebuild;
 use crate::types::{Alarm, AlarmKind, Leadership, MemberId};
 
@@ -79,7 +80,7 @@ pub(crate) async fn scrub(node: Arc<Node>) {
     loop {
         let found = async { damage.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()) };
         let found = tokio::select! {
-            () = tokio::time::sleep_until(next.into()) => None,
+            () = tokio::time::sleep_until(next) => None,
             () = node.suspect.notified() => None,
             found = found => found,
         };
@@ -95,7 +96,7 @@ impl Node {
     /// Reads the state of this member from disk.
     async fn verify_here(&self) {
         let (machine, stop, begin) = (self.machine.clone(), self.stop.clone(), Instant::now());
-        let verified = self.runtime.spawn_blocking(move || {
+        let verified = blocking_on(&self.runtime, move || {
             let mut read = 0;
             machine.verify(&mut |bytes| {
                 read += bytes;
@@ -205,7 +206,7 @@ impl Node {
             "the state of this member is damaged: it serves no more, and builds it anew at its next start"
         );
         let (disk, dir, marked) = (self.machine.disk().clone(), self.machine.data_dir().to_owned(), why.clone());
-        let written = self.runtime.spawn_blocking(move || rebuild::mark(&disk, &dir, &marked)).await;
+        let written = blocking_on(&self.runtime, move || rebuild::mark(&disk, &dir, &marked)).await;
         if let Ok(Err(error)) = written {
             tracing::error!(%error, "noting that the state is damaged");
         }

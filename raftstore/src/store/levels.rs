@@ -2,9 +2,10 @@
 //! used only once the group has committed that level. It is raised when all members have known it for a while, so that an
 //! upgrade can be taken back until then; or at once, when somebody asks for it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
+use tokio::time::Instant;
 
 use super::node::Node;
 use crate::command::{Command, Proposal};

@@ -1,13 +1,12 @@
 //! Who belongs to the group, as asked on any member.
 
-use std::time::Instant;
-
 use http::StatusCode;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Instant as _, RaftMetrics, ServerState};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::node::Node;
 use crate::config::JoinGrant;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _, Membership};
+use tokio::time::Instant;
 
 use super::node::Node;
 use crate::command::{Command, Outcome};
@@ -63,13 +64,13 @@ fn loss(standings: &BTreeMap<MemberId, Standing>, id: MemberId) -> Option<String
 
 /// Since when members are silent. Knows no clock.
 #[derive(Default)]
-pub(crate) struct Absences(BTreeMap<MemberId, std::time::Instant>);
+pub(crate) struct Absences(BTreeMap<MemberId, Instant>);
 
 impl Absences {
     /// Members that have been silent for as long, each look counted from the first at which they were.
     fn due(
         &mut self,
-        now: std::time::Instant,
+        now: Instant,
         healthy: &BTreeMap<MemberId, bool>,
         patience: std::time::Duration,
     ) -> Vec<MemberId> {
@@ -266,7 +267,7 @@ impl Node {
     pub(crate) async fn remove_dead(&self, absences: &mut Absences) {
         let Some(patience) = self.config.limits.remove_dead_after else { return };
         let healthy = self.standings().into_iter().map(|(id, standing)| (id, standing.healthy)).collect();
-        for id in absences.due(std::time::Instant::now(), &healthy, patience) {
+        for id in absences.due(Instant::now(), &healthy, patience) {
             match self.remove_member_here(RemoveMemberMessage { id, only_dead: true }).await {
                 Ok(()) => {
                     tracing::warn!(id, ?patience, "a member that was silent for too long is removed from the group")
@@ -319,7 +320,7 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
 

@@ -214,6 +214,12 @@ impl Store {
         self.handle.node.status()
     }
 
+    /// The newest applied log index, and the hash of the state there: equal on all members.
+    #[doc(hidden)]
+    pub fn state_mark(&self) -> (u64, u128) {
+        self.handle.node.machine.marks().pop().unwrap_or_default()
+    }
+
     /// Registers this member's metrics.
     pub fn register_metrics(&self, registry: &mut prometheus_client::registry::Registry) {
         self.handle.node.metrics.register(registry);
@@ -221,7 +227,7 @@ impl Store {
 
     /// Shows another certificate to the peers from now on; connections that are open stay.
     pub fn replace_certificate(&self, tls: &PeerTls) -> Result<(), StoreError> {
-        self.handle.node.certificate.replace(tls)
+        self.handle.node.certificate.as_ref().map_or(Ok(()), |own| own.replace(tls))
     }
 
     /// Makes the group use the newest feature level that all members know, and answers it. From then on no member can go

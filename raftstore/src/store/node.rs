@@ -9,6 +9,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle as RuntimeHandle, Runtime};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +25,7 @@ use crate::network::incoming::Incoming;
 use crate::network::peers::{Peers, Target};
 use crate::network::tls::OwnCertificate;
 use crate::network::wire::Report;
+use crate::simulation::blocking;
 use crate::storage::files::Identity;
 use crate::storage::log_writer::LogWriter;
 use crate::storage::records::VoteRecord;
@@ -60,12 +62,12 @@ pub(crate) struct Node {
     pub(crate) reads: mpsc::Sender<ReadWaiter>,
     pub(crate) forwards: mpsc::Sender<Forward>,
     pub(crate) peers: Peers,
-    /// What this member shows to its peers.
-    pub(crate) certificate: Arc<OwnCertificate>,
+    /// What this member shows to its peers; nothing in a simulation.
+    pub(crate) certificate: Option<Arc<OwnCertificate>>,
     /// Changes of membership are made one at a time.
     pub(crate) membership: tokio::sync::Mutex<()>,
     /// What the leader last told of the members.
-    pub(crate) seen_members: Mutex<Option<(std::time::Instant, Vec<Member>)>>,
+    pub(crate) seen_members: Mutex<Option<(Instant, Vec<Member>)>>,
     /// Set once the leader says that this member does not belong to the group any more.
     pub(crate) removed: CancellationToken,
     /// Why, if that is not all there is to say.
@@ -85,7 +87,7 @@ pub(crate) struct Node {
     /// Room on the disk.
     pub(crate) space: Arc<Space>,
     /// What the other members reported, and when.
-    pub(crate) reports: Mutex<HashMap<MemberId, (std::time::Instant, Report)>>,
+    pub(crate) reports: Mutex<HashMap<MemberId, (Instant, Report)>>,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -193,12 +195,13 @@ impl Node {
 /// Owns what runs for a member; dropping it stops the member.
 pub(crate) struct Handle {
     pub(crate) node: Arc<Node>,
+    /// None in a simulation, which has one of its own.
     runtime: Mutex<Option<Runtime>>,
 }
 
 impl Handle {
-    pub(crate) fn new(node: Arc<Node>, runtime: Runtime) -> Arc<Self> {
-        Arc::new(Self { node, runtime: Mutex::new(Some(runtime)) })
+    pub(crate) fn new(node: Arc<Node>, runtime: Option<Runtime>) -> Arc<Self> {
+        Arc::new(Self { node, runtime: Mutex::new(runtime) })
     }
 
     /// The friendly way to stop.
@@ -218,7 +221,7 @@ impl Handle {
         let _ = node.raft.shutdown().await;
         node.writer.stop().await;
         let machine = node.machine.clone();
-        let flushed = tokio::task::spawn_blocking(move || machine.flush()).await;
+        let flushed = blocking(move || machine.flush()).await;
         let runtime = self.runtime.lock().take();
         if let Some(runtime) = runtime {
             let ended = move || runtime.shutdown_timeout(Duration::from_secs(5));

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::node::Node;
 use crate::network::peers::Lane;
 use crate::network::wire::{ReadIndexReply, path};
+use crate::simulation::blocking_on;
 use crate::storage::read::{Read, Wanted};
 use crate::types::{Consistency, KeyRange, RangeResponse, Revision, StoreError};
 
@@ -66,7 +67,7 @@ impl Node {
             KeyRange::Key(_) => state.range(&range, requested, wanted),
             _ => {
                 let read = move || state.range(&range, requested, wanted);
-                self.runtime.spawn_blocking(read).await.map_err(|_| StoreError::ShuttingDown)?
+                blocking_on(&self.runtime, read).await.map_err(|_| StoreError::ShuttingDown)?
             }
         };
         match read.inspect_err(|e| self.machine.note(e))? {

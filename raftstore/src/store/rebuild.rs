@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
+use tokio::time::Instant;
 
 use crate::codec;
 use crate::network::frames::FrameReader;
 use crate::network::peers::{Lane, PeerError, Peers, Target};
 use crate::network::snapshots;
 use crate::network::wire::{StateMessage, path};
-use crate::storage::disk::Home;
+use crate::simulation::blocking;
+use crate::storage::disk::{Disk, Home};
 use crate::storage::log::{Log, Payload};
 use crate::storage::snapshot::{self, SnapshotDir};
 use crate::storage::state::StateDb;
@@ -52,13 +54,13 @@ pub(crate) async fn open_state(
     peers: &Peers,
 ) -> Result<(Arc<StateDb>, Option<String>), StoreError> {
     let Home { disk, dir: data_dir } = home;
-    snapshot::clear(data_dir)?;
-    if !has_run && !snapshot::has_state(data_dir)? {
-        snapshot::create_state(data_dir)?;
+    snapshot::clear(disk, data_dir)?;
+    if !has_run && !snapshot::has_state(disk, data_dir)? {
+        snapshot::create_state(disk, data_dir)?;
     }
     let why = match rebuild::marked(disk, data_dir)? {
         Some(why) => why,
-        None => match snapshot::open_state(data_dir) {
+        None => match snapshot::open_state(disk, data_dir) {
             Ok(state) => return Ok((state, None)),
             Err(error) if error.is_damage() => {
                 // From here on the start may be tried again and again.
@@ -70,16 +72,17 @@ pub(crate) async fn open_state(
     };
     tracing::error!(why, "the state of this member is damaged; log and vote are not: it is built anew");
     match log.ends().0 {
-        None => snapshot::create_state(data_dir)?,
-        Some(purged) => fetch(data_dir, &known(home, log, own)?, purged.index, peers).await?,
+        None => snapshot::create_state(disk, data_dir)?,
+        Some(purged) => fetch(home, &known(home, log, own)?, purged.index, peers).await?,
     }
     rebuild::done(disk, data_dir)?;
     tracing::info!("the state was built anew");
-    Ok((snapshot::open_state(data_dir)?, Some(why)))
+    Ok((snapshot::open_state(disk, data_dir)?, Some(why)))
 }
 
 /// Gets the state of another member that goes at least as far as the log is purged.
-async fn fetch(data_dir: &Path, from: &[Target], at_least: u64, peers: &Peers) -> Result<(), StoreError> {
+async fn fetch(home: &Home, from: &[Target], at_least: u64, peers: &Peers) -> Result<(), StoreError> {
+    let Home { disk, dir: data_dir } = home;
     if from.is_empty() {
         let why = "the state is damaged, the log does not have all of it, and no other member is known to have one";
         return Err(StorageError::Damaged(why.to_owned()).into());
@@ -89,11 +92,11 @@ async fn fetch(data_dir: &Path, from: &[Target], at_least: u64, peers: &Peers) -
     while begin.elapsed() < PATIENCE {
         let leader_only = begin.elapsed() < LEADER_ONLY;
         for target in from {
-            match receive(data_dir, target, StateMessage { at_least, leader_only }, peers).await {
+            match receive(disk, data_dir, target, StateMessage { at_least, leader_only }, peers).await {
                 Ok(received) => {
                     let (dir, lineage) = (data_dir.to_owned(), peers.lineage().to_owned());
                     let install = move || snapshot::install(&dir, &received, &lineage).map(drop);
-                    let installed = tokio::task::spawn_blocking(install);
+                    let installed = blocking(install);
                     installed.await.map_err(|_| StoreError::ShuttingDown)??;
                     return Ok(());
                 }
@@ -117,6 +120,7 @@ enum Failure {
 }
 
 async fn receive(
+    disk: &Disk,
     data_dir: &Path,
     target: &Target,
     message: StateMessage,
@@ -131,10 +135,10 @@ async fn receive(
     let mut reader = FrameReader::new(answered.into_body());
     let head = snapshots::receive_head(&mut reader).await.map_err(|e| other(e.to_string()))?;
     tracing::info!(from = target.id, at = ?head.at, files = head.files.len(), "receiving a state");
-    let dir = snapshot::fresh_dir(data_dir);
+    let dir = snapshot::fresh_dir(disk, data_dir);
     snapshots::receive_files(&mut reader, &head, &dir).await.map_err(|e| other(e.to_string()))?;
     let received = dir.clone();
-    let checked = tokio::task::spawn_blocking(move || snapshot::check_received(&received)).await;
+    let checked = blocking(move || snapshot::check_received(&received)).await;
     checked.map_err(|e| other(e.to_string()))?.map_err(|e| other(e.to_string()))?;
     Ok(dir)
 }

@@ -2,15 +2,16 @@
 //! and as the leader takes only what makes room or keeps the cluster alive, until a quorum has room again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::node::Node;
 use crate::command::{Command, Proposal};
 use crate::machine::Base as _;
 use crate::network::wire::Report;
+use crate::simulation::blocking;
 use crate::storage::room::Room;
 use crate::types::{AlarmKind, MemberId, Op, StoreError};
 
@@ -36,11 +37,12 @@ pub(crate) async fn run(node: Arc<Node>) {
         // A disk that hangs must not hang this task.
         if looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
             let space = node.space.clone();
-            looking = Some(node.runtime.spawn_blocking(move || {
+            let look = blocking(move || {
                 if let Err(error) = space.look() {
                     tracing::warn!(%error, "looking at the disk");
                 }
-            }));
+            });
+            looking = Some(tokio::spawn(async move { drop(look.await) }));
         }
         let now = node.report();
         node.space.set_quorum(node.room_of_quorum());

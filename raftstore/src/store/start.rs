@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,9 +22,9 @@ use crate::consensus::transport::Transport;
 use crate::consensus::{Raft, raft_config};
 use crate::metrics::Metrics;
 use crate::network::incoming::Incoming;
-use crate::network::peers::Peers;
+use crate::network::peers::{Peers, Road};
 use crate::network::pulse::HEARTBEATS;
-use crate::network::server;
+use crate::network::server::{self, Door};
 use crate::network::tls::PeerTlsConfig;
 use crate::storage::StorageError;
 use crate::storage::disk::{Disk, Home};
@@ -52,7 +51,7 @@ pub(crate) async fn bootstrap(config: Config) -> Result<Arc<Handle>, StoreError>
     config.validate()?;
     let Home { disk, dir } = config.home();
     prepare_empty(&disk, &dir)?;
-    let fresh = uuid::Uuid::new_v4().to_string();
+    let fresh = config.environment.uuid();
     Identity::new(1, &config.name, &fresh, Origin::Bootstrap).write(&disk, &dir)?;
     open(config).await
 }
@@ -106,17 +105,24 @@ pub(crate) async fn open(config: Config) -> Result<Arc<Handle>, StoreError> {
         let (is, wanted) = (&identity.name, &config.name);
         return Err(StoreError::Invalid(format!("the data belongs to member {is:?}, not to {wanted:?}")));
     }
-    let runtime = runtime(&identity)?;
-    let started = runtime.spawn(start(config, identity)).await;
-    let started = started.map_err(|e| StoreError::Storage(Box::new(e)));
-    match started.and_then(|r| r) {
+    let runtime = if config.environment.is_simulated() { None } else { Some(runtime(&identity)?) };
+    let started = match &runtime {
+        Some(runtime) => {
+            let started = runtime.spawn(start(config, identity)).await;
+            started.map_err(|e| StoreError::Storage(Box::new(e))).and_then(|r| r)
+        }
+        None => start(config, identity).await,
+    };
+    match started {
         Ok(node) => {
             let handle = Handle::new(node, runtime);
             settle(&handle.node).await?;
             Ok(handle)
         }
         Err(error) => {
-            runtime.shutdown_background();
+            if let Some(runtime) = runtime {
+                runtime.shutdown_background();
+            }
             Err(error)
         }
     }
@@ -198,9 +204,18 @@ async fn open_disk(
     Ok(Opened { space, machine, writer })
 }
 
-async fn bind(config: &Config) -> Result<TcpListener, StorageError> {
-    let listener = server::bind(config.listen).await;
-    listener.map_err(|e| StorageError::io(format!("listening on {}", config.listen), e))
+async fn bind(config: &Config, tls: Option<&PeerTlsConfig>) -> Result<Door, StorageError> {
+    let door = Door::open(config.listen, tls.map(|tls| tls.server.clone()), &config.environment).await;
+    door.map_err(|e| StorageError::io(format!("listening on {}", config.listen), e))
+}
+
+/// The way to other members.
+fn road(config: &Config, tls: Option<&PeerTlsConfig>) -> Result<Road, StoreError> {
+    match (config.environment.network(), tls) {
+        (Some(network), _) => Ok(Road::Simulated(network.clone())),
+        (None, Some(tls)) => Ok(Road::Tls(tls.client.clone())),
+        (None, None) => Err(StoreError::Invalid("no certificate".into())),
+    }
 }
 
 fn note_started(Home { disk, dir }: &Home) -> Result<(), StorageError> {
@@ -243,14 +258,14 @@ async fn engine(
 
 async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreError> {
     let metrics = Metrics::default();
-    let tls = PeerTlsConfig::new(&config.tls)?;
-    let listener = bind(&config).await?;
+    let tls = if config.environment.is_simulated() { None } else { Some(PeerTlsConfig::new(&config.tls)?) };
+    let door = bind(&config, tls.as_ref()).await?;
     let home = config.home();
     // The state is made after the log, so where there is one there has to be the other.
-    let has_run = home.disk.exists(&home.dir.join(STARTED))? || snapshot::has_state(&home.dir)?;
+    let has_run = home.disk.exists(&home.dir.join(STARTED))? || snapshot::has_state(&home.disk, &home.dir)?;
     let runtime = tokio::runtime::Handle::current();
-    let (timing, client) = (&config.timing, tls.client.clone());
-    let peers = Peers::new(identity.id, &identity.lineage, client, timing.election_max * 3, runtime.clone());
+    let (patience, road) = (config.timing.election_max * 3, road(&config, tls.as_ref())?);
+    let peers = Peers::new(identity.id, &identity.lineage, road, patience, runtime.clone());
     let Opened { space, machine, writer } = open_disk(&config, &identity, &metrics, &peers, has_run).await?;
     let suspect = Arc::new(Notify::new());
     let transport = transport(&config, &peers, &metrics, &suspect);
@@ -278,13 +293,13 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         reads,
         forwards,
         peers,
-        certificate: tls.own.clone(),
+        certificate: tls.map(|tls| tls.own),
         membership: tokio::sync::Mutex::new(()),
         seen_members: parking_lot::Mutex::new(None),
         removed: CancellationToken::new(),
         left: parking_lot::Mutex::new(None),
         backups: Arc::new(Semaphore::new(backup::CONCURRENT)),
-        incoming: tokio::sync::Mutex::new(Incoming::new(&config.data_dir)),
+        incoming: tokio::sync::Mutex::new(Incoming::new(&home.disk, &home.dir)),
         serving: stop.child_token(),
         stop,
         taken_out: watch::Sender::new(None),
@@ -297,7 +312,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         identity,
     });
     node.raft.run();
-    node.spawn(server::serve(node.clone(), listener, tls.server));
+    node.spawn(server::serve(node.clone(), door));
     found(&node).await?;
     note_started(&home)?;
     stand_alone(&node).await?;

@@ -4,10 +4,11 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::Store;
 use super::node::Node;
@@ -18,7 +19,7 @@ use crate::consensus::machine::Machine;
 use crate::machine::Meta;
 use crate::machine::digest::Digest;
 use crate::metrics::Metrics;
-use crate::network::peers::{Lane, PeerError, Peers, Superseded, Target};
+use crate::network::peers::{Lane, PeerError, Peers, Road, Superseded, Target};
 use crate::network::tls::PeerTlsConfig;
 use crate::network::wire::{HelloReply, path};
 use crate::storage::disk::{Disk, Home};
@@ -123,9 +124,9 @@ impl Store {
         }
         let has_run = disk.exists(&dir.join(STARTED))?;
         let log = open_log(&config, &identity, has_run)?;
-        let (opened, log_of_state) = (config.data_dir.clone(), log.clone());
+        let (opened, log_of_state) = (config.home(), log.clone());
         let opening = move || -> Result<_, StorageError> {
-            let state = snapshot::open_state(&opened)?;
+            let state = snapshot::open_state(&opened.disk, &opened.dir)?;
             let members = newest_members(&log_of_state, &state)?;
             Ok((state, members))
         };
@@ -154,7 +155,7 @@ fn restore_into(
     target: &RestoreTarget,
     header: &backup::BackupHeader,
 ) -> Result<NewLineage, RestoreError> {
-    let state = StateDb::open(&first_state(&target.data_dir), true)?;
+    let state = StateDb::open(&Disk::Real, &first_state(&target.data_dir), true)?;
     let (mut reader, _) = backup::open(file)?;
     let mut digest = Digest::default();
     while let Some(records) = reader.next_part()? {
@@ -185,7 +186,7 @@ fn restore_into(
 /// What the new identity and the state in a directory tell of the lineage.
 fn recovered(disk: &Disk, data_dir: &Path, kept: Option<PathBuf>) -> Result<NewLineage, StorageError> {
     let identity = Identity::read(disk, data_dir)?;
-    let state = snapshot::open_state(data_dir)?;
+    let state = snapshot::open_state(disk, data_dir)?;
     let former = state.ancestors()?.pop();
     let former = former.ok_or_else(|| StorageError::Damaged("the new lineage has no ancestor".into()))?;
     Ok(NewLineage {
@@ -218,7 +219,7 @@ type Survey = Vec<(MemberId, MemberInfo, Result<HelloReply, PeerError>)>;
 async fn survey(config: &Config, identity: &Identity, members: &MembersRecord) -> Result<Survey, StoreError> {
     let tls = PeerTlsConfig::new(&config.tls)?;
     let runtime = tokio::runtime::Handle::current();
-    let peers = Peers::new(identity.id, &identity.lineage, tls.client, SURVEY, runtime);
+    let peers = Peers::new(identity.id, &identity.lineage, Road::Tls(tls.client), SURVEY, runtime);
     let others = members.nodes.iter().filter(|(id, _)| **id != identity.id);
     let asked = others.map(async |(id, info)| {
         let target = Target { id: *id, address: info.peer_address.clone() };
@@ -278,7 +279,7 @@ fn recover_into(
     drop(state);
     let faults = config.faults.clone();
     let hub = Hub::new(1, 1, faults.clone());
-    let (state, known) = (snapshot::open_state(&dir)?, config.feature_level);
+    let (state, known) = (snapshot::open_state(&disk, &dir)?, config.feature_level);
     let machine = Machine::open(
         Home { disk: disk.clone(), dir: dir.clone() },
         state,

@@ -226,6 +226,7 @@ impl DiskFile {
     }
 
     /// Its length.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> Result<u64, StorageError> {
         self.told(match &self.form {
             Form::Real(file) => file.metadata().map(|m| m.len()),
