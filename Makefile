@@ -3,6 +3,7 @@
 # make down    stops the cluster and leaves nothing behind
 # make bench, make failover, make soak    measure and judge a cluster of their own (SECONDS=n, COUNT=n, SEED=n)
 # make chaos   ten minutes of faults on the store alone, judged exactly (SECONDS=n, SEED=n); FILE=… judges a kept history
+# make sim     the store simulated, thousands of seeds (COUNT=n, SEED=n is the first); with SEED=n alone that one again
 # make bench-store    the store beside etcd (SECONDS=n for each run, RUNS=n, COUNT=n kills, KEYS=n at most, ONLY=words; CALM=n looks for elections instead)
 #
 # NAME=x chooses the cluster (default "default"); MASTERS=n and NODES=n its size; ARGS=… are more arguments of "trireme up".
@@ -23,7 +24,7 @@ export ROCKSDB_STATIC := 1
 endif
 endif
 
-.PHONY: up down status deps build test lint bench failover soak chaos bench-store check-root help
+.PHONY: up down status deps build test lint bench failover soak chaos sim bench-store check-root help
 
 help:
 	@sed -n '/^# /s/^# //p;/^$$/q' Makefile
@@ -93,3 +94,8 @@ chaos: check-root deps
 	@$(CARGO) build --locked -p trireme-raftstore --example store-server
 	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
 	@$(BENCH) $@ $(FILE) $(if $(PROOFS),proofs)
+	@$(if $(FILE)$(PROOFS),,COUNT=$(or $(COUNT),3000) $(BENCH) sim)
+
+sim: deps
+	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
+	@$(BENCH) $@

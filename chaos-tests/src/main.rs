@@ -1,6 +1,6 @@
 //! `trireme-bench bench|failover|soak`: programs that boot a cluster of the built program, measure it and judge it.
 //! `trireme-bench bench-store`: the store alone, beside etcd. `trireme-bench chaos [FILE | proofs [WORD]]`: the store alone,
-//! under faults; a file is a history that was kept, and proofs are that known bugs are seen.
+//! under faults; `sim`: the same, simulated; a file is a history that was kept, and proofs are that known bugs are seen.
 //!
 //! Settings come from the environment: `COUNT`, `SECONDS`, `SEED`, `RUNS`; `TRIREME_BIN` chooses another binary.
 
@@ -27,7 +27,8 @@ fn run(chosen: &str) -> Result<()> {
         "failover" => runtime.block_on(failover::program()),
         "soak" => runtime.block_on(soak::program()),
         "chaos" => runtime.block_on(store::run::program(&std::env::args().skip(2).collect::<Vec<_>>())),
+        "sim" => store::sim::program(),
         "bench-store" => runtime.block_on(store::bench::program()),
-        other => bail!("{other:?} is none of bench, failover, soak, chaos, bench-store"),
+        other => bail!("{other:?} is none of bench, failover, soak, chaos, sim, bench-store"),
     }
 }

@@ -340,13 +340,22 @@ enum Line {
 }
 
 impl History {
-    /// Writes it as JSON lines.
+    /// Writes it into a file as JSON lines.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let file = File::create(path).with_context(|| path.display().to_string())?;
         let mut out = BufWriter::new(file);
+        self.write(&mut out)?;
+        Ok(out.flush()?)
+    }
+
+    /// Writes it as JSON lines.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(&self, mut out: impl Write) -> Result<()> {
         let mut line = |line: &Line| -> Result<()> {
             serde_json::to_writer(&mut out, line)?;
             Ok(out.write_all(b"\n")?)
@@ -355,8 +364,7 @@ impl History {
         self.marks.iter().try_for_each(|mark| line(&Line::Mark(mark.clone())))?;
         self.reigns.iter().try_for_each(|reign| line(&Line::Reign(reign.clone())))?;
         self.operations.iter().try_for_each(|operation| line(&Line::Op(operation.clone())))?;
-        self.sessions.iter().try_for_each(|session| line(&Line::Watch(session.clone())))?;
-        Ok(out.flush()?)
+        self.sessions.iter().try_for_each(|session| line(&Line::Watch(session.clone())))
     }
 
     /// Reads what `save` wrote.

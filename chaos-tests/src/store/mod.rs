@@ -9,6 +9,7 @@
 //! | `watched` | the watch checker |
 //! | `general` | a general checker of linearizability, which confirms the exact one on short windows |
 //! | `run` | groups of processes, clients, watchers, faults, the verdict |
+//! | `sim` | the whole group in one thread, simulated: hundreds of seeds, each of which does the same again |
 //! | `html` | the report of a run |
 
 pub mod bench;
@@ -19,6 +20,7 @@ pub mod history;
 pub mod html;
 pub mod model;
 pub mod run;
+pub mod sim;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]
