@@ -206,6 +206,14 @@ impl Status {
         Self::new(409, Reason::Conflict, message, Details::of(group, plural, name))
     }
 
+    /// The conflict of what is applied with the fields of others, as messages and fields.
+    pub fn apply_conflict(message: impl Into<String>, causes: impl Iterator<Item = (String, String)>) -> Self {
+        let reason = "FieldManagerConflict";
+        let causes = causes.map(|(message, field)| Cause { reason: reason.into(), message, field }).collect();
+        let details = Details { causes, ..Details::default() };
+        Self::new(409, Reason::Conflict, message, Some(Box::new(details)))
+    }
+
     /// The conflict of a stale resourceVersion.
     pub fn modified(group: &str, plural: &str, name: &str) -> Self {
         let why = "the object has been modified; please apply your changes to the latest version and try again";

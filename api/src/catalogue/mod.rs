@@ -113,6 +113,12 @@ impl Catalogue {
         self.by_kind.get(&key).map(|i| self.resources[*i].clone())
     }
 
+    /// The resource of an object, by its `apiVersion` and `kind`.
+    pub fn by_kind_of(&self, object: &serde_json::Value) -> Option<Arc<Resource>> {
+        let (group, version, kind) = crate::names::type_of(object)?;
+        self.by_kind(group, version, kind)
+    }
+
     /// All resources, in the order in which discovery lists them.
     pub fn resources(&self) -> &[Arc<Resource>] {
         &self.resources

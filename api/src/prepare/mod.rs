@@ -13,7 +13,7 @@ const SYSTEM: &[&str] =
 pub(crate) fn create(resource: &Resource, object: &mut Value, new: &NewObject<'_>) {
     crate::decode::with_type(resource, object);
     if let Some(metadata) = value::object_mut(object, "metadata") {
-        for key in SYSTEM.iter().chain(&["resourceVersion", "managedFields"]) {
+        for key in SYSTEM.iter().chain(&["resourceVersion"]) {
             value::remove(metadata, key);
         }
         let base = value::text(metadata, "generateName").to_owned();
@@ -47,7 +47,6 @@ pub(crate) fn update(resource: &Resource, object: &mut Value, old: &Value, of: U
                 value::copy(metadata, &old_metadata, key);
             }
         }
-        value::copy(metadata, &old_metadata, "managedFields");
         for key in ["name", "namespace", "generateName"] {
             if value::text(metadata, key).is_empty() {
                 value::copy(metadata, &old_metadata, key);

@@ -26,6 +26,15 @@ pub(crate) async fn create(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
     check_namespace(ctx, &mut object)?;
+    if let Some(metadata) = object.get_mut("metadata") {
+        // Nobody owns fields before the object is applied.
+        trireme_api::value::remove(metadata, "managedFields");
+    }
+    store(ctx, object).await
+}
+
+/// Stores a new object; owners of its fields that it brings along are kept.
+pub(super) async fn store(ctx: &Ctx, object: Value) -> ApiResult<Response<Body>> {
     let dry_run = ctx.dry_run();
     for attempt in 1.. {
         let mut candidate = object.clone();

@@ -2,6 +2,7 @@
 
 mod access_review;
 mod admission;
+mod apply;
 mod create;
 pub(crate) mod ctx;
 mod delete;
@@ -113,6 +114,7 @@ async fn act(ctx: &Ctx, bytes: &bytes::Bytes) -> ApiResult<Response<Body>> {
         ("", "list") => read::list(ctx).await,
         ("", "create") => create::create(ctx, bytes).await,
         ("" | "status" | "finalize", "update") => update::update(ctx, bytes).await,
+        ("" | "status", "patch") if apply::is_apply(ctx) => apply::apply(ctx, bytes).await,
         ("" | "status", "patch") => update::patch(ctx, bytes).await,
         ("", "delete") => delete::delete(ctx, bytes).await,
         ("", "deletecollection") => delete::delete_collection(ctx, bytes).await,

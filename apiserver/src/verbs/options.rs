@@ -10,7 +10,7 @@ use crate::error::ApiResult;
 use crate::request::accept;
 
 /// Longest name of a field manager.
-const MANAGER: usize = 128;
+pub(super) const MANAGER: usize = 128;
 const MATCHES: [&str; 3] = ["Exact", "NotOlderThan", ""];
 
 /// Checks what the verb takes, before anything is decoded or done.
@@ -38,7 +38,6 @@ pub(crate) fn dry_run(values: &[&str]) -> Option<FieldError> {
 
 fn write(ctx: &Ctx, kind: &str) -> ApiResult<()> {
     let mut errors = Vec::new();
-    // What is an apply is refused for its type, with or without `force`.
     let applies = accept::content_type(&ctx.headers).starts_with("application/apply-patch");
     if kind == "PatchOptions" && !applies && ctx.query.option_flag("force").is_some() {
         errors.push(FieldError::forbidden(&Path::new("force"), "may not be specified for non-apply patch"));

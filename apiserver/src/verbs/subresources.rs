@@ -40,7 +40,7 @@ pub(crate) async fn scale(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>>
                 let mut scale = subresource::scale(current);
                 let plain =
                     if kind.starts_with("application/strategic") { "application/merge-patch+json" } else { kind };
-                update::apply(ctx, plain, &mut scale, &change)?;
+                update::patched_by(ctx, plain, &mut scale, &change)?;
                 let mut new = current.clone();
                 subresource::apply_scale(&ctx.resource, &mut new, scale)?;
                 Ok(new)

@@ -11,7 +11,7 @@ use trireme_raftstore::Op;
 
 use super::ctx::{Ctx, text_at};
 use super::store::{self, Change, Guard, Outcome};
-use super::{admission, create, delete, encode, services};
+use super::{admission, apply, create, delete, encode, services};
 use crate::error::ApiResult;
 use crate::request::accept;
 use crate::storage::keys;
@@ -21,6 +21,8 @@ use crate::storage::object::Object;
 const ATTEMPTS: usize = 8;
 const PATCH_TYPES: [&str; 3] =
     ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+/// All that objects take, as upstream lists it.
+const ALL_PATCH_TYPES: [&str; 4] = [PATCH_TYPES[0], PATCH_TYPES[1], PATCH_TYPES[2], apply::APPLY];
 /// Kinds that upstream does not let be updated without a resourceVersion.
 const CONDITIONAL_ONLY: [&str; 3] = ["leases", "endpointslices", "certificatesigningrequests"];
 
@@ -45,7 +47,7 @@ pub(crate) async fn patch(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>>
     let decoded = decode::from_json(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
     write(ctx, |current| {
         let mut patched = current.clone();
-        apply(ctx, kind, &mut patched, &decoded.value)?;
+        patched_by(ctx, kind, &mut patched, &decoded.value)?;
         let admitted = decode::fit(&ctx.resource, patched, &decoded.duplicates, ctx.field_validation()?)?;
         admitted.warnings.into_iter().for_each(|w| ctx.warn(w));
         let mut object = admitted.object;
@@ -59,11 +61,11 @@ pub(crate) async fn patch(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>>
 /// The kind of patch by its content type; 415 for others.
 pub(crate) fn patch_kind(ctx: &Ctx) -> ApiResult<&'static str> {
     let given = accept::content_type(&ctx.headers);
-    PATCH_TYPES.into_iter().find(|t| *t == given).ok_or_else(|| Status::unsupported_media_type(&PATCH_TYPES))
+    PATCH_TYPES.into_iter().find(|t| *t == given).ok_or_else(|| Status::unsupported_media_type(&ALL_PATCH_TYPES))
 }
 
 /// Applies a patch to a value.
-pub(crate) fn apply(ctx: &Ctx, kind: &str, target: &mut Value, change: &Value) -> ApiResult<()> {
+pub(crate) fn patched_by(ctx: &Ctx, kind: &str, target: &mut Value, change: &Value) -> ApiResult<()> {
     let result = match kind {
         "application/json-patch+json" => patch::json_patch(target, change),
         "application/merge-patch+json" => patch::merge_patch(target, change),
@@ -73,7 +75,7 @@ pub(crate) fn apply(ctx: &Ctx, kind: &str, target: &mut Value, change: &Value) -
 }
 
 /// A patch may not turn the object into another one.
-fn check_identity(ctx: &Ctx, object: &Value) -> ApiResult<()> {
+pub(super) fn check_identity(ctx: &Ctx, object: &Value) -> ApiResult<()> {
     let (group, version, kind) = trireme_api::names::type_of(object).unwrap_or_default();
     if (group, version, kind) != (ctx.group(), ctx.resource.version.as_ref(), ctx.resource.kind.as_ref()) {
         let given = text_at(object, &["apiVersion"]);
@@ -184,6 +186,9 @@ fn step(ctx: &Ctx, current: &Object, change: impl Fn(&Value) -> ApiResult<Value>
         return Err(Status::uid_mismatch(ctx.group(), ctx.plural(), ctx.name(), uid, own));
     }
     ctx.resource.default(&mut new);
+    if !apply::is_apply(ctx) {
+        apply::track(ctx, &old, &mut new)?;
+    }
     ctx.resource.prepare_update(&mut new, &old, ctx.subresource());
     let mut txn = Change::new(ctx);
     txn.guard(Guard::Object, store::unchanged(ctx, current));

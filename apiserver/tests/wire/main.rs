@@ -1,6 +1,7 @@
 //! Wire tests: a real server over a real single-member store, kube-rs and raw HTTP over TLS as clients.
 #![allow(clippy::unwrap_used)]
 
+mod apply;
 mod audit;
 mod authz;
 mod certificates;
