@@ -203,6 +203,12 @@ impl Run {
     }
 }
 
+/// The first seed and how many: `SEED` and `COUNT` of the environment let it run for longer.
+fn seeds() -> (u64, u64) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    (number("SEED").unwrap_or(0), number("COUNT").unwrap_or(1_200))
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
@@ -210,10 +216,11 @@ fn runtime() -> tokio::runtime::Runtime {
 #[test]
 fn nothing_that_was_told_is_lost_and_nothing_that_was_cut_off_comes_back() {
     runtime().block_on(async {
-        let mut crashes = 0;
-        for seed in 0..600 {
+        let (first, seeds) = seeds();
+        for seed in first..first + seeds {
             let mut dice = SmallRng::seed_from_u64(seed);
-            let mut run = Run::new(MemoryDisk::new(), dice.random_range(200..6000));
+            let segment_bytes = [1, 400, 1500, 6000][dice.random_range(0..4)];
+            let mut run = Run::new(MemoryDisk::new(), segment_bytes);
             for round in 0..5 {
                 if dice.random_range(0..3) > 0 {
                     run.memory.set_fuse(dice.random_range(0..40));
@@ -230,10 +237,8 @@ fn nothing_that_was_told_is_lost_and_nothing_that_was_cut_off_comes_back() {
                     run.writer.stop().await;
                 }
                 run = run.crash(&mut dice, &format!("seed {seed}, round {round}")).await;
-                crashes += 1;
             }
         }
-        assert_eq!(crashes, 3000);
     });
 }
 

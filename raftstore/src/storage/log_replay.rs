@@ -29,6 +29,8 @@ pub(super) fn replay(disk: &Disk, dir: &Path) -> Result<Replayed, StorageError> 
     for name in names.iter().filter(|name| is_unfinished(name)) {
         disk.remove_file(&dir.join(name))?;
     }
+    // The names that are there may not be durable yet, and what is written from here on counts on them.
+    disk.sync_dir(dir)?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
     numbers.sort_unstable();
     // Segments are removed from the oldest one on, but a crash may bring some of them back. Whether what remains is all that
@@ -59,7 +61,6 @@ pub(super) fn replay(disk: &Disk, dir: &Path) -> Result<Replayed, StorageError> 
     for number in stray {
         disk.remove_file(&segment_path(dir, number))?;
     }
-    disk.sync_dir(dir)?;
     Ok(found)
 }
 
