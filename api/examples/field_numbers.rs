@@ -20,7 +20,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("# Made by examples/field_numbers.rs; see src/decode/protobuf.rs for the format.");
     for name in names {
         let Some(properties) = definitions[name]["properties"].as_object() else { continue };
-        match messages.get(&name.to_lowercase()) {
+        // What has become stable since k8s-pb was made has the numbers that it had before.
+        let key = name.to_lowercase();
+        match messages.get(&key).or_else(|| messages.get(&key.replace(".v1.", ".v1beta1."))) {
             Some(fields) => println!("{name}{}", render(name, fields, properties, &messages)),
             None => eprintln!("no message for {name}"),
         }
@@ -42,7 +44,7 @@ fn read(folder: &Path, prefix: &str, messages: &mut HashMap<String, Fields>) -> 
 }
 
 fn normal(name: &str) -> String {
-    name.trim_start_matches("r#").replace('_', "").to_lowercase()
+    name.trim_start_matches("r#").replace(['_', '-'], "").to_lowercase()
 }
 
 fn parse(text: &str, prefix: &str, messages: &mut HashMap<String, Fields>) {

@@ -75,7 +75,7 @@ fn legacy_resource(resource: &Resource) -> Value {
     if !resource.categories.is_empty() {
         body["categories"] = texts(&resource.categories);
     }
-    if !resource.verbs.is_empty() {
+    if resource.is_stored() {
         let storage = &resource.storage;
         body["storageVersionHash"] = storage_version_hash(&storage.group, &storage.version, &storage.kind).into();
     }

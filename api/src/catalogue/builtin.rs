@@ -1,7 +1,5 @@
-//! The table of built-in kinds.
-//!
-//! Nothing acts on PodTemplate, ControllerRevision, PriorityClass and RuntimeClass by itself: they are inert upstream as
-//! well, and only read by others. Kinds that need a controller or an agent that Trireme lacks are not served.
+//! The table of built-in kinds: here those that something acts on, or that are inert upstream as well (PodTemplate,
+//! ControllerRevision, PriorityClass and RuntimeClass).
 
 use super::entry::{ALL_VERBS, Entry, NO_COLLECTION_DELETE, STATUS_VERBS, SubEntry};
 use super::hooks::Hooks;
@@ -13,18 +11,46 @@ use crate::prepare::kinds;
 use crate::table::Printer;
 use crate::validate::{self, network, warnings};
 
-const STATUS: SubEntry = SubEntry { name: "status", verbs: STATUS_VERBS, gvk: ("", "", "") };
-const SCALE: SubEntry = SubEntry { name: "scale", verbs: STATUS_VERBS, gvk: ("autoscaling", "v1", "Scale") };
-const ALL: &[&str] = &["all"];
+pub(super) const STATUS: SubEntry = SubEntry { name: "status", verbs: STATUS_VERBS, gvk: ("", "", "") };
+pub(super) const SCALE: SubEntry = SubEntry { name: "scale", verbs: STATUS_VERBS, gvk: ("autoscaling", "v1", "Scale") };
+pub(super) const ALL: &[&str] = &["all"];
 
 /// Passing requests on, whatever they are.
 const fn proxy(kind: &'static str) -> SubEntry {
     SubEntry { name: "proxy", verbs: &["create", "delete", "get", "patch", "update"], gvk: ("", "", kind) }
 }
 
+/// The groups in upstream's order.
+const GROUPS: &[&str] = &[
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "resource.k8s.io",
+];
+
 /// Every built-in entry, in discovery order.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
-    CORE.iter().chain(APPS).chain(OTHERS)
+    let mut all: Vec<&Entry> =
+        CORE.iter().chain(APPS).chain(OTHERS).chain(super::workloads::ENTRIES).chain(super::cluster::ENTRIES).collect();
+    all.sort_by_key(|entry| GROUPS.iter().position(|group| *group == entry.group).unwrap_or(GROUPS.len()));
+    all.into_iter()
 }
 
 const CORE: &[Entry] = &[
@@ -123,11 +149,13 @@ const CORE: &[Entry] = &[
         subresources: &[
             SubEntry { name: "attach", verbs: &["create", "get"], gvk: ("", "", "PodAttachOptions") },
             SubEntry { name: "binding", verbs: &["create"], gvk: ("", "", "Binding") },
+            SubEntry { name: "ephemeralcontainers", verbs: STATUS_VERBS, gvk: ("", "", "") },
             SubEntry { name: "eviction", verbs: &["create"], gvk: ("policy", "v1", "Eviction") },
             SubEntry { name: "exec", verbs: &["create", "get"], gvk: ("", "", "PodExecOptions") },
             SubEntry { name: "log", verbs: &["get"], gvk: ("", "", "") },
             SubEntry { name: "portforward", verbs: &["create", "get"], gvk: ("", "", "PodPortForwardOptions") },
             proxy("PodProxyOptions"),
+            SubEntry { name: "resize", verbs: STATUS_VERBS, gvk: ("", "", "") },
             STATUS,
         ],
         definition: "io.k8s.api.core.v1.Pod",

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 /// All verbs of an ordinary resource.
 pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// The verb of what is answered and not stored.
+pub const CREATE: &[&str] = &["create"];
 /// Verbs of a resource whose collection cannot be deleted at once.
 pub const NO_COLLECTION_DELETE: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 /// Verbs of a status or scale sub-resource.
@@ -77,7 +79,7 @@ impl Entry {
         fields: &[],
         generation: false,
         hooks: Hooks::NONE,
-        printer: Printer::NAME_AND_AGE,
+        printer: Printer::NAME_AND_CREATION,
     };
 
     fn subresource(&self, sub: &SubEntry) -> Subresource {

@@ -1,9 +1,11 @@
 //! The catalogue: every served kind as one table entry, immutable, extended by making a new one.
 
 mod builtin;
+mod cluster;
 mod entry;
 mod hooks;
 mod resource;
+mod workloads;
 
 pub use entry::Entry;
 pub use hooks::{Hooks, UpdateOf};

@@ -137,6 +137,11 @@ impl Resource {
         self.verbs.iter().any(|v| v == verb)
     }
 
+    /// Whether objects are stored, and not only made up when they are asked for.
+    pub fn is_stored(&self) -> bool {
+        self.has_verb("create") && self.has_verb("get")
+    }
+
     /// A sub-resource by name.
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|sub| sub.name == name)

@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
+const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
+const ANYTHING: [&str; 4] = ["JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray"];
+
 /// Which dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -36,10 +39,12 @@ pub(super) fn all(catalogue: &Catalogue, dialect: Dialect) -> Map<String, Value>
     }
     for resource in catalogue.resources() {
         let gvk = |kind: &str| json!([{"group": resource.group, "version": resource.version, "kind": kind}]);
-        let mut list = list_of(&resource.kind, &resource.list_kind, &resource.definition);
-        rewrite(&mut list, dialect);
-        list["x-kubernetes-group-version-kind"] = gvk(&resource.list_kind);
-        out.insert(format!("{}List", resource.definition), list);
+        if resource.has_verb("list") {
+            let mut list = list_of(&resource.kind, &resource.list_kind, &resource.definition);
+            rewrite(&mut list, dialect);
+            list["x-kubernetes-group-version-kind"] = gvk(&resource.list_kind);
+            out.insert(format!("{}List", resource.definition), list);
+        }
         if let Some(own) = out.get_mut(resource.definition.as_ref()) {
             own["x-kubernetes-group-version-kind"] = gvk(&resource.kind);
         }
@@ -58,10 +63,8 @@ fn kinds(catalogue: &Catalogue, out: &mut Map<String, Value>) {
         catalogue.groups().into_iter().flat_map(|(g, versions)| versions.into_iter().map(move |v| (g, v))).collect();
     let core = [("", "v1")];
     let policy = [("policy", "v1")];
-    let authentication = [("authentication.k8s.io", "v1")];
-    let authorization = [("authorization.k8s.io", "v1")];
     let scaling = [("autoscaling", "v1")];
-    let cases: [(String, &str, Versions<'_>); 13] = [
+    let cases: [(String, &str, Versions<'_>); 9] = [
         (format!("{META}.DeleteOptions"), "DeleteOptions", &everywhere),
         (format!("{META}.WatchEvent"), "WatchEvent", &everywhere),
         (format!("{META}.Status"), "Status", &core),
@@ -69,10 +72,6 @@ fn kinds(catalogue: &Catalogue, out: &mut Map<String, Value>) {
         (format!("{META}.APIGroupList"), "APIGroupList", &core),
         (format!("{META}.APIResourceList"), "APIResourceList", &core),
         (format!("{META}.APIVersions"), "APIVersions", &core),
-        ("io.k8s.api.core.v1.Binding".into(), "Binding", &core),
-        ("io.k8s.api.authentication.v1.SelfSubjectReview".into(), "SelfSubjectReview", &authentication),
-        ("io.k8s.api.authorization.v1.SelfSubjectAccessReview".into(), "SelfSubjectAccessReview", &authorization),
-        ("io.k8s.api.authorization.v1.SelfSubjectRulesReview".into(), "SelfSubjectRulesReview", &authorization),
         ("io.k8s.api.policy.v1.Eviction".into(), "Eviction", &policy),
         ("io.k8s.api.autoscaling.v1.Scale".into(), "Scale", &scaling),
     ];
@@ -129,8 +128,8 @@ fn add_facts(name: &str, schema: &mut Value, facts: &Facts) {
             };
             schema["x-kubernetes-list-type"] = text.into();
         }
-        if fact.atomic {
-            schema["x-kubernetes-map-type"] = "atomic".into();
+        if fact.atomic || fact.granular {
+            schema["x-kubernetes-map-type"] = if fact.atomic { "atomic" } else { "granular" }.into();
         }
         if !fact.keys.is_empty() {
             schema["x-kubernetes-list-map-keys"] = fact.keys.clone().into();
@@ -150,6 +149,11 @@ fn add_facts(name: &str, schema: &mut Value, facts: &Facts) {
 /// Types that are more than one JSON type.
 fn special(name: &str, schema: &mut Value, dialect: Dialect) {
     let Some(map) = schema.as_object_mut() else { return };
+    // What is any JSON, or one of two types, is left open as upstream leaves it.
+    if ANYTHING.iter().any(|one| name.strip_prefix(EXTENSIONS).is_some_and(|rest| rest == *one)) {
+        map.retain(|key, _| key == "description");
+        return;
+    }
     let either = match name {
         "io.k8s.apimachinery.pkg.api.resource.Quantity" => "number",
         "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => "integer",

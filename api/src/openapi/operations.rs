@@ -130,6 +130,11 @@ fn camel(text: &str) -> String {
     chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
 /// The paths of a group and version.
 pub(super) fn paths(catalogue: &Catalogue, group: &str, version: &str) -> Vec<PathItem> {
     let own = catalogue.resources().iter().filter(|r| r.group == group && r.version == version);
@@ -140,14 +145,14 @@ pub(super) fn paths(catalogue: &Catalogue, group: &str, version: &str) -> Vec<Pa
 
 impl<'a> Maker<'a> {
     fn new(resource: &'a Resource) -> Self {
-        let group = match resource.group.split('.').next().unwrap_or_default() {
-            "" => "core",
-            first => first,
+        let group: String = match resource.group.strip_suffix(".k8s.io").unwrap_or(&resource.group) {
+            "" => "Core".to_owned(),
+            group => group.split('.').map(camel).collect(),
         };
         Self {
             resource,
-            group: format!("{}{}", camel(group), camel(&resource.version)),
-            tag: format!("{group}_{}", resource.version),
+            tag: format!("{}_{}", lower_first(&group), resource.version),
+            group: format!("{group}{}", camel(&resource.version)),
         }
     }
 
@@ -163,7 +168,7 @@ impl<'a> Maker<'a> {
             (format!("{base}/{}", r.plural), Vec::new())
         };
         let mut out = Vec::new();
-        if r.namespaced() {
+        if r.namespaced() && r.has_verb("list") {
             let mut all = self.list();
             all.id = format!("list{}{}ForAllNamespaces", self.group, r.kind);
             out.push(PathItem { path: format!("{base}/{}", r.plural), parameters: Vec::new(), operations: vec![all] });
@@ -180,6 +185,7 @@ impl<'a> Maker<'a> {
             });
         }
         out.push(PathItem { path: item, parameters, operations: self.item() });
+        out.retain(|path| !path.operations.is_empty());
         out
     }
 
@@ -214,13 +220,15 @@ impl<'a> Maker<'a> {
 
     fn collection(&self) -> Vec<Operation> {
         let kind = &self.resource.kind;
-        let mut out = vec![self.list()];
-        let mut create =
-            self.operation("post", "post", format!("create{}{}", self.group, self.kind()), format!("create a {kind}"));
-        create.query.extend(WRITE);
-        create.body = Body::Object(self.resource.definition.to_string(), true);
-        create.codes = &[200, 201, 202];
-        out.push(create);
+        let mut out: Vec<Operation> = self.resource.has_verb("list").then(|| self.list()).into_iter().collect();
+        if self.resource.has_verb("create") {
+            let id = format!("create{}{}", self.group, self.kind());
+            let mut create = self.operation("post", "post", id, format!("create a {kind}"));
+            create.query.extend(WRITE);
+            create.body = Body::Object(self.resource.definition.to_string(), true);
+            create.codes = &[200, 201, 202];
+            out.push(create);
+        }
         if self.resource.has_verb("deletecollection") {
             let id = format!("delete{}Collection{}", self.group, self.kind());
             let mut delete = self.operation("delete", "deletecollection", id, format!("delete collection of {kind}"));
@@ -264,8 +272,11 @@ impl<'a> Maker<'a> {
 
     fn item(&self) -> Vec<Operation> {
         let kind = &self.resource.kind;
-        let verbs = ["get", "update", "patch"];
+        let verbs: Vec<&str> = self.resource.verbs.iter().map(AsRef::as_ref).collect();
         let mut out = self.read_and_write(&verbs, "", &self.resource.definition, &format!("the specified {kind}"));
+        if !self.resource.has_verb("delete") {
+            return out;
+        }
         let id = format!("delete{}{}", self.group, self.kind());
         let mut delete = self.operation("delete", "delete", id, format!("delete a {kind}"));
         delete.query.extend(DELETE);

@@ -89,6 +89,63 @@ fn definitions_are_upstreams() {
     assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
 
+/// What no group and version of the catalogue has to do with.
+const ELSEWHERE: [&str; 4] = ["/logs/", "/openid/", "/.well-known/", "/version/"];
+/// Stable operations that are not served.
+const MISSING: [&str; 1] = ["post /api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"];
+
+#[test]
+fn every_stable_operation_is_served() {
+    let folder = crate::testing::facts_folder();
+    let Ok(text) = std::fs::read_to_string(folder.join("endpoints.tsv")) else {
+        eprintln!("not run: {} has no endpoints.tsv", folder.display());
+        return;
+    };
+    let catalogue = Catalogue::builtin();
+    let ours = v2_document(&catalogue);
+    let mut groups: std::collections::BTreeMap<String, [usize; 2]> = std::collections::BTreeMap::new();
+    let mut missing = Vec::new();
+    for line in text.lines().skip(1) {
+        let mut columns = line.split('\t').skip(1);
+        let (method, path) = (columns.next().unwrap().to_lowercase(), columns.next().unwrap());
+        let unstable = path.split('/').any(|part| part.contains("alpha") || part.contains("beta"));
+        if unstable || ELSEWHERE.iter().any(|other| path.starts_with(other)) {
+            continue;
+        }
+        let group = path.strip_prefix("/apis/").and_then(|rest| rest.split('/').next()).unwrap_or("core").to_owned();
+        // The old paths of watches, and what goes through proxies, are served by rules instead of by paths.
+        let rest = path.replace("/watch/", "/");
+        let (path, rule) = match rest.strip_suffix("/{path}") {
+            Some(proxy) => (proxy, true),
+            None => (rest.as_str(), path.contains("/watch/") || path.ends_with("/proxy")),
+        };
+        let document = path.ends_with('/');
+        let served = if document {
+            let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+            catalogue.groups().iter().any(|(name, versions)| match parts.as_slice() {
+                ["api"] | ["apis"] => true,
+                ["api", version] => name.is_empty() && versions.contains(version),
+                ["apis", group] => name == group,
+                ["apis", group, version] => name == group && versions.contains(version),
+                _ => false,
+            })
+        } else if rule {
+            ours["paths"].get(path).is_some()
+        } else {
+            ours["paths"][path].get(&method).is_some()
+        };
+        let count = groups.entry(group).or_default();
+        count[1] += 1;
+        if served { count[0] += 1 } else { missing.push(format!("{method} {path}")) }
+    }
+    for (group, [served, all]) in &groups {
+        println!("{group}: {served} of {all}");
+    }
+    // Groups without a stable version are not served at all.
+    missing.retain(|one| !one.contains("internal.apiserver.k8s.io") && !one.contains("storagemigration.k8s.io"));
+    assert_eq!(missing, MISSING);
+}
+
 /// Without what is known to differ: descriptions, unions (which no client reads), and the many groups of DeleteOptions and WatchEvent.
 fn comparable(schema: &Value) -> Value {
     match schema {

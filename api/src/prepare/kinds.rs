@@ -47,6 +47,11 @@ fn tolerate(spec: &mut Value, key: &str, seconds: i64) {
 
 /// Whoever writes a pod's status changes neither its owners nor its class, nor what selectors and finalizers go by.
 pub fn update_pod(pod: &mut Value, old: &Value, of: UpdateOf<'_>) {
+    match of {
+        UpdateOf::Other("ephemeralcontainers") => keep_but(pod, old, &["ephemeralContainers"]),
+        UpdateOf::Other("resize") => resize_pod(pod, old),
+        _ => {}
+    }
     if of != UpdateOf::Status {
         return;
     }
@@ -59,6 +64,30 @@ pub fn update_pod(pod: &mut Value, old: &Value, of: UpdateOf<'_>) {
         && text(status, "qosClass").is_empty()
     {
         copy(status, &old["status"], "qosClass");
+    }
+}
+
+/// Only some fields of a pod's spec are written, and of the rest nothing.
+fn keep_but(pod: &mut Value, old: &Value, written: &[&str]) {
+    let given = pod["spec"].clone();
+    copy(pod, old, "spec");
+    copy(pod, old, "status");
+    if let Some(spec) = object_mut(pod, "spec") {
+        written.iter().for_each(|key| copy(spec, &given, key));
+    }
+}
+
+/// A resize writes requests, limits and resize policies of the containers that there are.
+fn resize_pod(pod: &mut Value, old: &Value) {
+    let given = pod["spec"].clone();
+    keep_but(pod, old, &[]);
+    for key in ["containers", "initContainers"] {
+        for container in crate::value::items_mut(&mut pod["spec"], key) {
+            if let Some(wanted) = list(&given, key).iter().find(|wanted| wanted["name"] == container["name"]) {
+                copy(container, wanted, "resources");
+                copy(container, wanted, "resizePolicy");
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the server decides about an object before it is validated: system metadata, status and spec resets, generation.
 
 pub mod kinds;
+pub mod storage;
+pub mod workloads;
 
 use crate::catalogue::{NewObject, Resource, UpdateOf};
 use crate::{names, value};
@@ -47,7 +49,7 @@ pub(crate) fn update(resource: &Resource, object: &mut Value, old: &Value, of: U
                 value::copy(metadata, &old_metadata, key);
             }
         }
-        for key in ["name", "namespace", "generateName"] {
+        for key in ["name", "namespace", "generateName", "resourceVersion"] {
             if value::text(metadata, key).is_empty() {
                 value::copy(metadata, &old_metadata, key);
             }

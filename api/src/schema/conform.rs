@@ -96,6 +96,8 @@ fn zero(node: &Node) -> Value {
 fn droppable(property: &Property, value: &Value) -> bool {
     match value {
         Value::Null => true,
+        // What may be anything means what it says: the default of a custom resource's field may be "".
+        _ if property.node == Node::Any => false,
         Value::Array(list) => !property.required && list.is_empty(),
         Value::Object(map) => !property.required && map.is_empty() && matches!(property.node, Node::Map(_)),
         Value::String(text) => {

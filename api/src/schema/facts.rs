@@ -23,6 +23,8 @@ pub struct Fact {
     pub strategy: Strategy,
     /// `x-kubernetes-map-type: atomic`.
     pub atomic: bool,
+    /// `x-kubernetes-map-type: granular`, which is what holds anyway.
+    pub granular: bool,
 }
 
 /// Facts about a definition.
@@ -102,7 +104,7 @@ fn fact(words: impl Iterator<Item = &'static str>) -> Fact {
                 };
             }
             "keys" => fact.keys = value.split(',').collect(),
-            "map" => fact.atomic = value == "atomic",
+            "map" => (fact.atomic, fact.granular) = (value == "atomic", value == "granular"),
             "merge" => fact.strategy.key = Some(value),
             "strategy" => {
                 for one in value.split(',') {

@@ -1,11 +1,14 @@
 //! The Rust types whose schemas the catalogue needs; everything that they refer to comes along.
 
 use k8s_openapi::api::{
-    apps, authentication, authorization, autoscaling, coordination, core, discovery, events, node, policy, scheduling,
+    admissionregistration, apps, authentication, authorization, autoscaling, batch, certificates, coordination, core,
+    discovery, events, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::version;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration;
 use k8s_openapi::schemars::{JsonSchema, SchemaGenerator};
 
 fn one<T: JsonSchema>(generator: &mut SchemaGenerator) {
@@ -33,6 +36,51 @@ pub(super) fn register(generator: &mut SchemaGenerator) {
         one::<events::v1::Event>,
         one::<node::v1::RuntimeClass>,
         one::<policy::v1::Eviction>,
+        one::<apps::v1::DaemonSet>,
+        one::<apps::v1::StatefulSet>,
+        one::<autoscaling::v2::HorizontalPodAutoscaler>,
+        one::<autoscaling::v1::HorizontalPodAutoscaler>,
+        one::<batch::v1::CronJob>,
+        one::<batch::v1::Job>,
+        one::<policy::v1::PodDisruptionBudget>,
+        one::<core::v1::ComponentStatus>,
+        one::<core::v1::LimitRange>,
+        one::<core::v1::PersistentVolume>,
+        one::<core::v1::PersistentVolumeClaim>,
+        one::<core::v1::ResourceQuota>,
+        one::<storage::v1::CSIDriver>,
+        one::<storage::v1::CSINode>,
+        one::<storage::v1::CSIStorageCapacity>,
+        one::<storage::v1::StorageClass>,
+        one::<storage::v1::VolumeAttachment>,
+        one::<storage::v1::VolumeAttributesClass>,
+        one::<authentication::v1::TokenReview>,
+        one::<authorization::v1::LocalSubjectAccessReview>,
+        one::<authorization::v1::SubjectAccessReview>,
+        one::<certificates::v1::CertificateSigningRequest>,
+        one::<networking::v1::Ingress>,
+        one::<networking::v1::IngressClass>,
+        one::<networking::v1::IPAddress>,
+        one::<networking::v1::NetworkPolicy>,
+        one::<networking::v1::ServiceCIDR>,
+        one::<rbac::v1::ClusterRole>,
+        one::<rbac::v1::ClusterRoleBinding>,
+        one::<rbac::v1::Role>,
+        one::<rbac::v1::RoleBinding>,
+        one::<admissionregistration::v1::MutatingAdmissionPolicy>,
+        one::<admissionregistration::v1::MutatingAdmissionPolicyBinding>,
+        one::<admissionregistration::v1::MutatingWebhookConfiguration>,
+        one::<admissionregistration::v1::ValidatingAdmissionPolicy>,
+        one::<admissionregistration::v1::ValidatingAdmissionPolicyBinding>,
+        one::<admissionregistration::v1::ValidatingWebhookConfiguration>,
+        one::<apiextensions::v1::CustomResourceDefinition>,
+        one::<apiregistration::v1::APIService>,
+        one::<resource::v1::DeviceClass>,
+        one::<resource::v1::ResourceClaim>,
+        one::<resource::v1::ResourceClaimTemplate>,
+        one::<resource::v1::ResourceSlice>,
+        one::<flowcontrol::v1::FlowSchema>,
+        one::<flowcontrol::v1::PriorityLevelConfiguration>,
         one::<scheduling::v1::PriorityClass>,
         one::<authentication::v1::SelfSubjectReview>,
         one::<authorization::v1::SelfSubjectAccessReview>,

@@ -25,11 +25,17 @@ pub(super) const NAME: Column =
     Column { name: "Name", kind: "string", format: "name", description: META_NAME, priority: 0 };
 /// The object's age.
 pub(super) const AGE: Column = text("Age", META_AGE);
+/// When the object was created.
+pub(super) const CREATED_AT: Column =
+    Column { name: "Created At", kind: "date", format: "", description: META_AGE, priority: 0 };
 const CONTAINERS: Column = wide("Containers", "Names of each container in the template.");
 const IMAGES: Column = wide("Images", "Images referenced by each container in the template.");
 const DESIRED: Column = number("Desired", "Replicas is the number of desired pods.");
 const CURRENT: Column = number("Current", "Replicas is the most recently observed number of pods.");
 const READY: Column = number("Ready", "The number of ready pods.");
+
+/// Of kinds that upstream has no printer for.
+pub(super) const NAME_AND_CREATION: &[Column] = &[NAME, CREATED_AT];
 
 pub(super) const NAME_AND_AGE: &[Column] = &[NAME, AGE];
 

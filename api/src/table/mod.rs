@@ -1,10 +1,15 @@
 //! Server-side tables (`meta.k8s.io/v1` Table): columns and cells as upstream's printers make them.
 
+mod batch;
 mod columns;
+mod columns_policy;
+mod columns_workloads;
 mod network;
 mod objects;
 mod pod;
+mod policy;
 mod printers;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod workloads;
@@ -41,6 +46,11 @@ pub struct Printer {
 
 fn name(object: &Value) -> Value {
     crate::value::text(&object["metadata"], "name").into()
+}
+
+/// A text, or another one for an empty one.
+fn or(text: &str, other: &str) -> Value {
+    if text.is_empty() { other } else { text }.into()
 }
 
 fn age(object: &Value, now: Timestamp) -> Value {

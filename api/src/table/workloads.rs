@@ -17,7 +17,7 @@ pub(super) fn labels(labels: &Map<String, Value>) -> String {
     pairs.join(",")
 }
 
-fn containers(template: &Value) -> [Value; 2] {
+pub(super) fn containers(template: &Value) -> [Value; 2] {
     let join = |key: &str| -> Value {
         let texts: Vec<&str> = list(&template["spec"], "containers").iter().map(|c| text(c, key)).collect();
         texts.join(",").into()
@@ -25,7 +25,7 @@ fn containers(template: &Value) -> [Value; 2] {
     [join("name"), join("image")]
 }
 
-fn selector(object: &Value) -> Value {
+pub(super) fn selector(object: &Value) -> Value {
     match LabelSelector::from_object(&object["spec"]["selector"]) {
         Ok(selector) if selector.is_everything() => "<none>".into(),
         Ok(selector) => selector.to_string().into(),
@@ -33,7 +33,7 @@ fn selector(object: &Value) -> Value {
     }
 }
 
-fn count(value: &Value, key: &str) -> Value {
+pub(super) fn count(value: &Value, key: &str) -> Value {
     int(value, key).unwrap_or(0).into()
 }
 

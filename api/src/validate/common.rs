@@ -2,8 +2,8 @@
 
 use crate::field::{FieldError, Path};
 use crate::intstr::IntOrString;
-use crate::names;
 use crate::value::{int, list, map, text};
+use crate::{Quantity, names};
 use serde_json::Value;
 use std::net::IpAddr;
 
@@ -94,6 +94,62 @@ pub fn int_or_percent(value: &Value, path: &Path<'_>, errors: &mut Errors) -> Op
             None
         }
         _ => Some(given),
+    }
+}
+
+/// Checks a number or a percentage of at most all.
+pub fn int_or_percent_of_all(value: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let given = int_or_percent(value, path, errors);
+    if given.as_ref().and_then(IntOrString::percent).is_some_and(|percent| percent > 100) {
+        errors.push(FieldError::invalid(path, value.clone(), "must not be greater than 100%"));
+    }
+}
+
+/// Whether a number or percentage is absent or nothing.
+pub fn is_zero(value: &Value) -> bool {
+    match IntOrString::from_value(value) {
+        None | Some(IntOrString::Int(0)) => true,
+        Some(IntOrString::Int(_)) => false,
+        Some(text) => text.percent() == Some(0),
+    }
+}
+
+/// Checks that an amount is not negative.
+pub fn non_negative_quantity(amount: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if Quantity::from_value(amount).is_some_and(|q| q.is_negative()) {
+        errors.push(FieldError::invalid(path, amount.clone(), NON_NEGATIVE));
+    }
+}
+
+/// Checks that an amount is more than nothing.
+pub fn positive_quantity(amount: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if Quantity::from_value(amount).is_some_and(|q| q.is_negative() || q.is_zero()) {
+        errors.push(FieldError::invalid(path, amount.clone(), "must be greater than zero"));
+    }
+}
+
+/// Checks conditions as `metav1.Condition` has them.
+pub fn conditions(conditions: &[Value], path: &Path<'_>, errors: &mut Errors) {
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, condition) in conditions.iter().enumerate() {
+        let at = path.index(i);
+        let kind = text(condition, "type");
+        required_name(condition, &at, "type", names::qualified_name, errors);
+        if seen.contains(&kind) {
+            errors.push(FieldError::duplicate(&at.child("type"), kind));
+        }
+        seen.push(kind);
+        if !matches!(text(condition, "status"), "True" | "False" | "Unknown") {
+            let statuses = ["False", "True", "Unknown"];
+            errors.push(FieldError::not_supported(&at.child("status"), text(condition, "status"), &statuses));
+        }
+        non_negative(condition, &at, &["observedGeneration"], errors);
+        if !crate::value::has(condition, "lastTransitionTime") {
+            errors.push(FieldError::required(&at.child("lastTransitionTime"), ""));
+        }
+        if text(condition, "reason").is_empty() {
+            errors.push(FieldError::required(&at.child("reason"), ""));
+        }
     }
 }
 

@@ -1,13 +1,24 @@
 //! Validation with upstream's messages: metadata for every kind, and a file for each family of kinds.
 
+pub mod admission;
+pub mod autoscaling;
+pub mod batch;
+pub mod certificates;
 mod common;
 mod container;
+mod cron;
+pub mod ingress;
 pub mod metadata;
 pub mod network;
 pub mod objects;
 pub mod pod;
+pub mod quota;
+pub mod rbac;
+pub mod storage;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_kinds;
 pub mod warnings;
 pub mod workloads;
 

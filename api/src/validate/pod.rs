@@ -183,8 +183,11 @@ fn tolerations(tolerations: &[Value], path: &Path<'_>, errors: &mut Errors) {
 
 /// A change of a Pod.
 pub fn update(new: &Value, old: &Value, of: UpdateOf<'_>, errors: &mut Errors) {
-    if of != UpdateOf::Main {
-        return;
+    match of {
+        UpdateOf::Other("ephemeralcontainers") => return ephemeral_update(new, old, errors),
+        UpdateOf::Other("resize") => return resize(new, old, errors),
+        UpdateOf::Main => {}
+        _ => return,
     }
     let (new, old) = (&new["spec"], &old["spec"]);
     for (key, what) in [("containers", "containers"), ("initContainers", "init containers")] {
@@ -226,6 +229,65 @@ pub fn update(new: &Value, old: &Value, of: UpdateOf<'_>, errors: &mut Errors) {
     if munged != *old {
         let detail = format!("{MUTABLE}\n{}", difference(&munged, old));
         errors.push(FieldError::forbidden(&SPEC, &detail));
+    }
+}
+
+/// Ephemeral containers are added, never changed or taken away.
+fn ephemeral_update(new: &Value, old: &Value, errors: &mut Errors) {
+    pod_spec(&new["spec"], &SPEC, errors);
+    let path = SPEC.child("ephemeralContainers");
+    let given = list(&new["spec"], "ephemeralContainers");
+    for before in list(&old["spec"], "ephemeralContainers") {
+        let name = text(before, "name");
+        let what = match given.iter().find(|one| text(one, "name") == name) {
+            None => "removed",
+            Some(one) if one != before => "changed",
+            Some(_) => continue,
+        };
+        let detail = format!("existing ephemeral containers {} may not be {what}\n", crate::field::quote(name));
+        errors.push(FieldError::forbidden(&path, &detail));
+    }
+    let containers = list(&new["spec"], "containers");
+    for (i, one) in given.iter().enumerate() {
+        let at = path.index(i);
+        for key in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy"] {
+            if has(one, key) {
+                errors.push(FieldError::forbidden(&at.child(key), "cannot be set for an Ephemeral Container"));
+            }
+        }
+        if !map(one, "resources").is_empty() {
+            errors.push(FieldError::forbidden(&at.child("resources"), "cannot be set for an Ephemeral Container"));
+        }
+        let target = text(one, "targetContainerName");
+        if !target.is_empty() && !containers.iter().any(|container| text(container, "name") == target) {
+            errors.push(FieldError::not_found(&at.child("targetContainerName"), target));
+        }
+    }
+}
+
+/// A resize changes amounts of CPU and memory, but not the class of service.
+fn resize(new: &Value, old: &Value, errors: &mut Errors) {
+    pod_spec(&new["spec"], &SPEC, errors);
+    if crate::defaults::pod::qos_class(&new["spec"]) != crate::defaults::pod::qos_class(&old["spec"]) {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        errors.push(FieldError::invalid(&SPEC, crate::defaults::pod::qos_class(&new["spec"]), detail));
+    }
+    for key in ["containers", "initContainers"] {
+        let within = SPEC.child(key);
+        for (i, (after, before)) in list(&new["spec"], key).iter().zip(list(&old["spec"], key)).enumerate() {
+            let at = within.index(i);
+            for kind in ["requests", "limits"] {
+                let amounts = |container: &Value| {
+                    let mut amounts = map(&container["resources"], kind).clone();
+                    amounts.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+                    amounts
+                };
+                if amounts(after) != amounts(before) {
+                    let detail = "only cpu and memory resources are mutable";
+                    errors.push(FieldError::forbidden(&at.child("resources").child(kind), detail));
+                }
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Validation of controllers of pods.
 
-use super::common::{Errors, immutable, int_or_percent, label_selector, non_negative, one_of};
+use super::common::{
+    Errors, immutable, int_or_percent, int_or_percent_of_all, is_zero, label_selector, non_negative, one_of,
+};
 use super::pod::template;
 use crate::catalogue::UpdateOf;
 use crate::field::{FieldError, Path};
@@ -12,7 +14,7 @@ use serde_json::{Map, Value};
 const SPEC: Path<'static> = Path::new("spec");
 
 /// Checks a template against the selector that must match it.
-fn pod_template(spec: &Value, selector: Option<&LabelSelector>, errors: &mut Errors) {
+fn pod_template(spec: &Value, selector: Option<&LabelSelector>, kind: &str, errors: &mut Errors) {
     let path = SPEC.child("template");
     let pod = &spec["template"];
     if !pod.is_object() {
@@ -32,8 +34,8 @@ fn pod_template(spec: &Value, selector: Option<&LabelSelector>, errors: &mut Err
         errors.push(FieldError::not_supported(&inner.child("restartPolicy"), policy, &["Always"]));
     }
     if has(&pod["spec"], "activeDeadlineSeconds") {
-        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
-        errors.push(FieldError::forbidden(&inner.child("activeDeadlineSeconds"), detail));
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.push(FieldError::forbidden(&inner.child("activeDeadlineSeconds"), &detail));
     }
 }
 
@@ -45,10 +47,10 @@ pub fn replication_controller(object: &Value, errors: &mut Errors) {
     if labels.is_empty() {
         errors.push(FieldError::required(&SPEC.child("selector"), ""));
     }
-    pod_template(spec, LabelSelector::from_map(labels).ok().as_ref(), errors);
+    pod_template(spec, LabelSelector::from_map(labels).ok().as_ref(), "ReplicationController", errors);
 }
 
-fn selector(spec: &Value, errors: &mut Errors) -> Option<LabelSelector> {
+fn selector(spec: &Value, kind: &str, errors: &mut Errors) -> Option<LabelSelector> {
     let path = SPEC.child("selector");
     let selector = &spec["selector"];
     if !selector.is_object() {
@@ -58,7 +60,8 @@ fn selector(spec: &Value, errors: &mut Errors) -> Option<LabelSelector> {
     label_selector(selector, &path, errors);
     let parsed = LabelSelector::from_object(selector).ok()?;
     if parsed.is_everything() {
-        errors.push(FieldError::invalid(&path, selector.clone(), "empty selector is invalid for deployment"));
+        let detail = format!("empty selector is invalid for {kind}");
+        errors.push(FieldError::invalid(&path, selector.clone(), &detail));
     }
     Some(parsed)
 }
@@ -67,16 +70,16 @@ fn selector(spec: &Value, errors: &mut Errors) -> Option<LabelSelector> {
 pub fn replica_set(object: &Value, errors: &mut Errors) {
     let spec = &object["spec"];
     non_negative(spec, &SPEC, &["replicas", "minReadySeconds"], errors);
-    let selector = selector(spec, errors);
-    pod_template(spec, selector.as_ref(), errors);
+    let selector = selector(spec, "deployment", errors);
+    pod_template(spec, selector.as_ref(), "ReplicaSet", errors);
 }
 
 /// A Deployment.
 pub fn deployment(object: &Value, errors: &mut Errors) {
     let spec = &object["spec"];
     non_negative(spec, &SPEC, &["replicas"], errors);
-    let selector = selector(spec, errors);
-    pod_template(spec, selector.as_ref(), errors);
+    let selector = selector(spec, "deployment", errors);
+    pod_template(spec, selector.as_ref(), "ReplicaSet", errors);
     strategy(&spec["strategy"], &SPEC.child("strategy"), errors);
     non_negative(spec, &SPEC, &["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"], errors);
     let least = int(spec, "minReadySeconds").unwrap_or(0);
@@ -114,6 +117,153 @@ fn strategy(strategy: &Value, path: &Path<'_>, errors: &mut Errors) {
             }
         }
         _ => {}
+    }
+}
+
+/// A DaemonSet.
+pub fn daemon_set(object: &Value, errors: &mut Errors) {
+    let spec = &object["spec"];
+    let selector = selector(spec, "daemonset", errors);
+    pod_template(spec, selector.as_ref(), "DaemonSet", errors);
+    non_negative(spec, &SPEC, &["minReadySeconds"], errors);
+    let (update, at) = (&spec["updateStrategy"], SPEC.child("updateStrategy"));
+    match text(update, "type") {
+        "OnDelete" => {}
+        "RollingUpdate" => daemon_roll(&update["rollingUpdate"], &at.child("rollingUpdate"), errors),
+        _ => errors.push(FieldError::not_supported(&at, update.clone(), &["OnDelete", "RollingUpdate"])),
+    }
+    non_negative(spec, &SPEC, &["revisionHistoryLimit"], errors);
+}
+
+fn daemon_roll(rolling: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if !rolling.is_object() {
+        errors.push(FieldError::required(path, ""));
+        return;
+    }
+    let (unavailable, surge) = (path.child("maxUnavailable"), path.child("maxSurge"));
+    int_or_percent_of_all(&rolling["maxUnavailable"], &unavailable, errors);
+    int_or_percent_of_all(&rolling["maxSurge"], &surge, errors);
+    match (is_zero(&rolling["maxUnavailable"]), is_zero(&rolling["maxSurge"])) {
+        (false, false) => {
+            let detail = "may not be set when maxUnavailable is non-zero";
+            errors.push(FieldError::invalid(&surge, rolling["maxSurge"].clone(), detail));
+        }
+        (true, true) => errors.push(FieldError::required(&unavailable, "cannot be 0 when maxSurge is 0")),
+        _ => {}
+    }
+}
+
+/// A StatefulSet.
+pub fn stateful_set(object: &Value, errors: &mut Errors) {
+    let spec = &object["spec"];
+    let management = text(spec, "podManagementPolicy");
+    if !matches!(management, "OrderedReady" | "Parallel") {
+        let detail = "must be 'OrderedReady' or 'Parallel'";
+        errors.push(FieldError::invalid(&SPEC.child("podManagementPolicy"), management, detail));
+    }
+    stateful_update_strategy(&spec["updateStrategy"], &SPEC.child("updateStrategy"), errors);
+    let retention = SPEC.child("persistentVolumeClaimRetentionPolicy");
+    for key in ["whenDeleted", "whenScaled"] {
+        let given = text(&spec["persistentVolumeClaimRetentionPolicy"], key);
+        if !matches!(given, "" | "Delete" | "Retain") {
+            errors.push(FieldError::not_supported(&retention.child(key), given, &["Delete", "Retain"]));
+        }
+    }
+    non_negative(spec, &SPEC, &["replicas", "minReadySeconds", "revisionHistoryLimit"], errors);
+    non_negative(&spec["ordinals"], &SPEC.child("ordinals"), &["start"], errors);
+    let selector = selector(spec, "statefulset", errors);
+    pod_template(spec, selector.as_ref(), "StatefulSet", errors);
+}
+
+fn stateful_update_strategy(strategy: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (rolling, at) = (&strategy["rollingUpdate"], path.child("rollingUpdate"));
+    match text(strategy, "type") {
+        "" => errors.push(FieldError::required(path, "")),
+        "OnDelete" if rolling.is_object() => {
+            let detail = "only allowed for updateStrategy 'RollingUpdate'";
+            errors.push(FieldError::invalid(&at, rolling.clone(), detail));
+        }
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            non_negative(rolling, &at, &["partition"], errors);
+            if has(rolling, "maxUnavailable") {
+                let at = at.child("maxUnavailable");
+                int_or_percent_of_all(&rolling["maxUnavailable"], &at, errors);
+                if is_zero(&rolling["maxUnavailable"]) {
+                    errors.push(FieldError::invalid(&at, rolling["maxUnavailable"].clone(), "cannot be 0"));
+                }
+            }
+        }
+        _ => {
+            let detail = "must be 'RollingUpdate' or 'OnDelete'";
+            errors.push(FieldError::invalid(path, strategy.clone(), detail));
+        }
+    }
+}
+
+/// A change of a StatefulSet.
+pub fn stateful_set_update(new: &Value, old: &Value, of: UpdateOf<'_>, errors: &mut Errors) {
+    const MUTABLE: [&str; 7] = [
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+    ];
+    if of == UpdateOf::Main {
+        let mut wanted = new["spec"].clone();
+        MUTABLE.iter().for_each(|key| crate::value::copy(&mut wanted, &old["spec"], key));
+        if wanted != old["spec"] {
+            let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+            errors.push(FieldError::forbidden(&SPEC, detail));
+        }
+        return;
+    }
+    if of != UpdateOf::Status {
+        return;
+    }
+    let (status, path) = (&new["status"], Path::new("status"));
+    let counts = ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+    non_negative(status, &path, &counts, errors);
+    non_negative(status, &path, &["observedGeneration", "collisionCount"], errors);
+    let count = |key: &str| int(status, key).unwrap_or(0);
+    for (key, bound) in [
+        ("readyReplicas", "replicas"),
+        ("currentReplicas", "replicas"),
+        ("updatedReplicas", "replicas"),
+        ("availableReplicas", "replicas"),
+        ("availableReplicas", "readyReplicas"),
+    ] {
+        if count(key) > count(bound) {
+            let detail = format!("cannot be greater than status.{bound}");
+            errors.push(FieldError::invalid(&path.child(key), count(key), &detail));
+        }
+    }
+}
+
+/// A change of a DaemonSet.
+pub fn daemon_set_update(new: &Value, old: &Value, of: UpdateOf<'_>, errors: &mut Errors) {
+    match of {
+        UpdateOf::Main => {
+            immutable(&new["spec"]["selector"], &old["spec"]["selector"], &SPEC.child("selector"), errors);
+        }
+        UpdateOf::Status => {
+            let keys = [
+                "currentNumberScheduled",
+                "numberMisscheduled",
+                "desiredNumberScheduled",
+                "numberReady",
+                "observedGeneration",
+                "updatedNumberScheduled",
+                "numberAvailable",
+                "numberUnavailable",
+                "collisionCount",
+            ];
+            non_negative(&new["status"], &Path::new("status"), &keys, errors);
+        }
+        UpdateOf::Other(_) => {}
     }
 }
 

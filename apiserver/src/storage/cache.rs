@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -30,7 +30,9 @@ pub(crate) struct KindCache {
     pub(crate) resource: Arc<Resource>,
     pub(crate) prefix: String,
     state: RwLock<State>,
-    signals: broadcast::Sender<Signal>,
+    /// Made with the first watcher: of most kinds nobody ever watches anything.
+    signals: OnceLock<broadcast::Sender<Signal>>,
+    backlog: usize,
     bound: WindowBound,
 }
 
@@ -118,8 +120,7 @@ pub(crate) enum Subscription {
 
 impl KindCache {
     pub(crate) fn new(resource: Arc<Resource>, prefix: String, bound: WindowBound, backlog: usize) -> Self {
-        let (signals, _) = broadcast::channel(backlog);
-        Self { resource, prefix, state: RwLock::default(), signals, bound }
+        Self { resource, prefix, state: RwLock::default(), signals: OnceLock::new(), backlog, bound }
     }
 
     /// Replaces everything after a (re)load and cuts all watchers.
@@ -131,7 +132,7 @@ impl KindCache {
         }
         let mut guard = self.state.write();
         *guard = state;
-        let _ = self.signals.send(Signal::Cut);
+        self.signal(|| Signal::Cut);
     }
 
     /// Applies one change and hands it to the watchers; `object` is `None` for a deletion.
@@ -151,12 +152,23 @@ impl KindCache {
         let change = Arc::new(Change::new(revision, object, old));
         state.remember(change.clone(), self.bound);
         // Sent under the lock, so that a subscription sees each change exactly once.
-        let _ = self.signals.send(Signal::Change(change));
+        self.signal(|| Signal::Change(change));
+    }
+
+    fn signal(&self, signal: impl FnOnce() -> Signal) {
+        if let Some(signals) = self.signals.get() {
+            let _ = signals.send(signal());
+        }
+    }
+
+    /// Called under the lock of the state, so that nothing is missed between a look at it and the first signal.
+    fn listen(&self) -> broadcast::Receiver<Signal> {
+        self.signals.get_or_init(|| broadcast::channel(self.backlog).0).subscribe()
     }
 
     /// Tells the watchers that everything up to a revision was sent.
     pub(crate) fn bookmark(&self, revision: u64) {
-        let _ = self.signals.send(Signal::Bookmark(revision));
+        self.signal(|| Signal::Bookmark(revision));
     }
 
     /// One object.
@@ -171,7 +183,7 @@ impl KindCache {
 
     /// Number of open watches.
     pub(crate) fn watchers(&self) -> usize {
-        self.signals.receiver_count()
+        self.signals.get().map_or(0, broadcast::Sender::receiver_count)
     }
 
     /// The objects of a part in key order; `keep` sees each once.
@@ -188,7 +200,7 @@ impl KindCache {
         keep: impl Fn(&Object) -> bool,
     ) -> (Snapshot, broadcast::Receiver<Signal>) {
         let state = self.state.read();
-        let signals = self.signals.subscribe();
+        let signals = self.listen();
         (Snapshot { objects: collect(&state, part, keep), last: state.last }, signals)
     }
 
@@ -200,7 +212,7 @@ impl KindCache {
         }
         let start = state.window.partition_point(|c| c.revision <= after);
         let missed = state.window.range(start..).cloned().collect();
-        Subscription::Live { missed, signals: self.signals.subscribe() }
+        Subscription::Live { missed, signals: self.listen() }
     }
 
     /// Key of an object of this kind in the store.

@@ -1,14 +1,15 @@
-//! SelfSubjectAccessReview, SelfSubjectRulesReview and SelfSubjectReview: what `kubectl auth` asks.
+//! Reviews of access, of rules and of tokens: what `kubectl auth` and webhook authorizers ask.
 
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
+use trireme_api::field::{FieldError, Path};
 use trireme_api::status::Status;
 use trireme_api::{decode, value};
 
 use crate::authz;
 use crate::error::ApiResult;
-use crate::identity::{Caller, GROUP_MASTERS};
+use crate::identity::{Caller, GROUP_MASTERS, UserInfo};
 use crate::request::info::RequestInfo;
 use crate::request::{accept, body};
 use crate::response;
@@ -39,8 +40,23 @@ pub(crate) async fn review(
     if info.verb != "create" {
         return Err(Status::method_not_supported());
     }
+    let namespaced = info.resource == "localsubjectaccessreviews";
+    if namespaced != info.namespace.is_some() {
+        return Err(Status::unknown_resource());
+    }
     let status = match (info.group.as_str(), info.resource.as_str()) {
-        ("authorization.k8s.io", "selfsubjectaccessreviews") => access(&object["spec"], caller),
+        ("authorization.k8s.io", "subjectaccessreviews") => of_subject(&object, "SubjectAccessReview")?,
+        ("authorization.k8s.io", "localsubjectaccessreviews") => {
+            let (given, wanted) =
+                (&object["spec"]["resourceAttributes"], info.namespace.as_deref().unwrap_or_default());
+            if !given.is_object() || value::text(given, "namespace") != wanted {
+                let why = format!("spec.resourceAttributes.namespace must match namespace: {wanted}");
+                return Err(Status::bad_request(why));
+            }
+            of_subject(&object, "LocalSubjectAccessReview")?
+        }
+        ("authentication.k8s.io", "tokenreviews") => of_token(&object)?,
+        ("authorization.k8s.io", "selfsubjectaccessreviews") => access(&object["spec"], &caller.user),
         ("authorization.k8s.io", "selfsubjectrulesreviews") => rules(caller),
         ("authentication.k8s.io", "selfsubjectreviews") => {
             json!({"userInfo": {"username": caller.user.name, "groups": caller.user.groups}})
@@ -54,7 +70,40 @@ pub(crate) async fn review(
     response::value(StatusCode::CREATED, encoding, &object)
 }
 
-fn access(spec: &Value, caller: &Caller) -> Value {
+/// Whether somebody else may do something.
+fn of_subject(review: &Value, kind: &str) -> ApiResult<Value> {
+    let (spec, path) = (&review["spec"], Path::new("spec"));
+    let mut errors = Vec::new();
+    let (resource, other) = (value::has(spec, "resourceAttributes"), value::has(spec, "nonResourceAttributes"));
+    if resource && other {
+        let why = "cannot be specified in combination with resourceAttributes";
+        let given = spec["nonResourceAttributes"].clone();
+        errors.push(FieldError::invalid(&path.child("nonResourceAttributes"), given, why));
+    }
+    if !resource && !other {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        errors.push(FieldError::invalid(&path.child("resourceAttributes"), Value::Null, why));
+    }
+    let (user, groups) = (value::text(spec, "user"), value::list(spec, "groups"));
+    if user.is_empty() && groups.is_empty() {
+        errors.push(FieldError::invalid(&path.child("user"), "", "at least one of user or group must be specified"));
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid("authorization.k8s.io", kind, "", &errors));
+    }
+    let groups = groups.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    Ok(access(spec, &UserInfo { name: user.to_owned(), groups }))
+}
+
+/// Whose token it is: nobody's, since none are issued that this server would take.
+fn of_token(review: &Value) -> ApiResult<Value> {
+    if value::text(&review["spec"], "token").is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
+    Ok(json!({"user": {}, "error": "[invalid bearer token]"}))
+}
+
+fn access(spec: &Value, user: &UserInfo) -> Value {
     let mut asked = RequestInfo::default();
     let text = |v: &Value, key: &str| value::text(v, key).to_owned();
     let resource = &spec["resourceAttributes"];
@@ -70,7 +119,7 @@ fn access(spec: &Value, caller: &Caller) -> Value {
         asked.verb = text(&spec["nonResourceAttributes"], "verb");
         asked.path = text(&spec["nonResourceAttributes"], "path");
     }
-    json!({"allowed": authz::allowed(&caller.user, &asked)})
+    json!({"allowed": authz::allowed(user, &asked)})
 }
 
 fn rules(caller: &Caller) -> Value {

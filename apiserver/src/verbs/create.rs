@@ -148,6 +148,10 @@ fn prepare(ctx: &Ctx, object: &mut Value) -> ApiResult<()> {
         namespace: ctx.info.namespace.as_deref().filter(|_| ctx.resource.namespaced()).unwrap_or_default(),
     };
     ctx.resource.prepare_create(object, &new);
+    if ctx.plural() == "certificatesigningrequests" {
+        let user = &ctx.caller.user;
+        trireme_api::prepare::storage::sign_request(object, &user.name, &user.groups);
+    }
     Ok(())
 }
 

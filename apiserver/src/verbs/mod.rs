@@ -8,6 +8,7 @@ pub(crate) mod ctx;
 mod delete;
 mod encode;
 mod filter;
+mod made;
 mod node_secrets;
 mod options;
 mod read;
@@ -54,7 +55,9 @@ pub(crate) async fn dispatch(
         return proxy::forward::serve(server, request, &info).await;
     }
     let storage = &resource.storage;
-    let cache = server.inner.feed.cache(&storage.group, &storage.plural).cloned();
+    // What is not stored has no cache of its own; a Binding is about a pod.
+    let (group, plural) = if resource.is_stored() { (&*storage.group, &*storage.plural) } else { ("", "pods") };
+    let cache = server.inner.feed.cache(group, plural).cloned();
     let cache = cache.ok_or_else(Status::unknown_resource)?;
     if proxy::is_proxied(&info) {
         return proxy::serve(server, request, &query, &info, &cache).await;
@@ -82,7 +85,12 @@ pub(crate) async fn dispatch(
     }
     let bytes = body::read(&ctx.headers, request_body, server.inner.config.limits.body_bytes).await?;
     let bytes = body::normalize(&mut ctx.headers, bytes)?;
-    let mut answer = match act(&ctx, &bytes).await {
+    let bound = if ctx.plural() == "bindings" { made::bind_by_name(&mut ctx, &bytes) } else { Ok(()) };
+    let acted = match bound {
+        Ok(()) => act(&ctx, &bytes).await,
+        Err(status) => Err(status),
+    };
+    let mut answer = match acted {
         Ok(answer) => answer,
         Err(status) => response::status(&status),
     };
@@ -110,12 +118,15 @@ fn label_stale(answer: &mut Response<Body>, label: Option<Revision>) {
 
 async fn act(ctx: &Ctx, bytes: &bytes::Bytes) -> ApiResult<Response<Body>> {
     match (ctx.info.subresource.as_str(), ctx.info.verb.as_str()) {
-        ("" | "status", "get") => read::get(ctx).await,
+        ("", _) if ctx.plural() == "componentstatuses" => made::component_statuses(ctx).await,
+        ("" | "status" | "approval" | "ephemeralcontainers" | "resize", "get") => read::get(ctx).await,
         ("", "list") => read::list(ctx).await,
         ("", "create") => create::create(ctx, bytes).await,
-        ("" | "status" | "finalize", "update") => update::update(ctx, bytes).await,
+        ("" | "status" | "finalize" | "approval" | "ephemeralcontainers" | "resize", "update") => {
+            update::update(ctx, bytes).await
+        }
         ("" | "status", "patch") if apply::is_apply(ctx) => apply::apply(ctx, bytes).await,
-        ("" | "status", "patch") => update::patch(ctx, bytes).await,
+        ("" | "status" | "approval" | "ephemeralcontainers" | "resize", "patch") => update::patch(ctx, bytes).await,
         ("", "delete") => delete::delete(ctx, bytes).await,
         ("", "deletecollection") => delete::delete_collection(ctx, bytes).await,
         ("scale", "get" | "update" | "patch") => subresources::scale(ctx, bytes).await,

@@ -82,7 +82,8 @@ pub(crate) async fn eviction(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Bod
     created(ctx)
 }
 
-fn body(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Value> {
+/// A body of whatever kind.
+pub(crate) fn body(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Value> {
     let decoded = match accept::body_encoding(&ctx.headers)? {
         Encoding::Json => decode::from_json(bytes),
         Encoding::Yaml => decode::from_yaml(bytes),

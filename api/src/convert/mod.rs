@@ -1,4 +1,7 @@
-//! Conversion between the two groups of Events, which are stored as core ones.
+//! Conversion between the two groups of Events, which are stored as core ones, and between the versions of
+//! HorizontalPodAutoscalers.
+
+pub mod autoscaler;
 
 use crate::value::{remove, set};
 use serde_json::{Map, Value};
