@@ -11,6 +11,8 @@ use crate::prepare::{kinds, storage as prepared};
 use crate::table::Printer;
 use crate::validate::{admission, certificates, ingress, rbac};
 
+const API_EXTENSIONS: &[&str] = &["api-extensions"];
+
 pub(super) const ENTRIES: &[Entry] = &[
     Entry {
         group: "authentication.k8s.io",
@@ -207,6 +209,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         group: "admissionregistration.k8s.io",
         kind: "MutatingAdmissionPolicy",
         plural: "mutatingadmissionpolicies",
+        categories: API_EXTENSIONS,
         scope: Scope::Cluster,
         definition: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
         generation: true,
@@ -218,6 +221,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         group: "admissionregistration.k8s.io",
         kind: "MutatingAdmissionPolicyBinding",
         plural: "mutatingadmissionpolicybindings",
+        categories: API_EXTENSIONS,
         scope: Scope::Cluster,
         definition: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
         generation: true,
@@ -233,6 +237,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         group: "admissionregistration.k8s.io",
         kind: "MutatingWebhookConfiguration",
         plural: "mutatingwebhookconfigurations",
+        categories: API_EXTENSIONS,
         scope: Scope::Cluster,
         definition: "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
         generation: true,
@@ -244,6 +249,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         group: "admissionregistration.k8s.io",
         kind: "ValidatingAdmissionPolicy",
         plural: "validatingadmissionpolicies",
+        categories: API_EXTENSIONS,
         scope: Scope::Cluster,
         subresources: &[STATUS],
         definition: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
@@ -256,6 +262,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         group: "admissionregistration.k8s.io",
         kind: "ValidatingAdmissionPolicyBinding",
         plural: "validatingadmissionpolicybindings",
+        categories: API_EXTENSIONS,
         scope: Scope::Cluster,
         definition: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
         generation: true,
@@ -271,6 +278,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         group: "admissionregistration.k8s.io",
         kind: "ValidatingWebhookConfiguration",
         plural: "validatingwebhookconfigurations",
+        categories: API_EXTENSIONS,
         scope: Scope::Cluster,
         definition: "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
         generation: true,
@@ -283,6 +291,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         kind: "CustomResourceDefinition",
         plural: "customresourcedefinitions",
         short_names: &["crd", "crds"],
+        categories: API_EXTENSIONS,
         scope: Scope::Cluster,
         subresources: &[STATUS],
         definition: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
@@ -301,6 +310,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         group: "apiregistration.k8s.io",
         kind: "APIService",
         plural: "apiservices",
+        categories: API_EXTENSIONS,
         scope: Scope::Cluster,
         subresources: &[STATUS],
         definition: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",

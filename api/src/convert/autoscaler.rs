@@ -175,7 +175,7 @@ fn metric_to_v2(kind: &str, source: &Value, of_spec: bool) -> Value {
     let mut values = json!({});
     // A value that v1 always writes says nothing beside an average.
     let average = source.get(average_name(kind, of_spec)).filter(|v| !v.is_null());
-    let value = source.get(named(of_spec, "Value")).filter(|v| !v.is_null() && !(average.is_some() && *v == "0"));
+    let value = source.get(named(of_spec, "Value")).filter(|v| !v.is_null() && (average.is_none() || *v != "0"));
     if let Some(value) = value {
         set(&mut values, "value", value.clone());
     }

@@ -93,13 +93,15 @@ pub fn field_value(object: &Value, field: &str) -> String {
             Some(controller) => controller,
             None => &object["reportingComponent"],
         },
+        // A Job's successes have another name among the selectable fields.
+        "status.successful" => crate::value::at(object, &["status", "succeeded"]),
         "status.podIP" | "status.podIPs" => crate::value::at(object, &["status", "podIP"]),
         path => path.split('.').fold(object, |value, key| &value[key]),
     };
     match found {
         Value::String(text) => text.clone(),
         Value::Null if matches!(field, "spec.unschedulable" | "spec.hostNetwork") => "false".into(),
-        Value::Null if field == "status.replicas" => "0".into(),
+        Value::Null if matches!(field, "status.replicas" | "status.successful") => "0".into(),
         Value::Null => String::new(),
         other => other.to_string(),
     }
@@ -190,6 +192,11 @@ mod tests {
             "field label not supported: spec.image"
         );
         assert_eq!(FieldSelector::parse(&pods, "spec.nodeName=n").unwrap().required("spec.nodeName"), Some("n"));
+        let jobs = catalogue.resource("batch", "v1", "jobs").unwrap();
+        for (job, matches) in [(json!({"status": {"succeeded": 1}}), true), (json!({"metadata": {"name": "a"}}), false)]
+        {
+            assert_eq!(FieldSelector::parse(&jobs, "status.successful=1").unwrap().matches(&job), matches);
+        }
         assert_eq!(FieldSelector::parse_any("a=x\\,y").unwrap().required("a"), Some("x,y"));
     }
 }

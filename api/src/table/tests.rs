@@ -179,3 +179,120 @@ fn tables_carry_what_is_asked_for() {
     assert!(bare["rows"][0].get("object").is_none());
     assert_eq!(bare["columnDefinitions"], json!([]));
 }
+
+#[test]
+fn kinds_that_nothing_acts_on_yet() {
+    let template = json!({"spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let selector = json!({"matchLabels": {"a": "b"}});
+    let cases = vec![
+        (
+            ("apps", "daemonsets"),
+            json!({"spec": {"selector": selector, "template": template}, "status": {"desiredNumberScheduled": 3, "currentNumberScheduled": 2,
+                "numberReady": 1, "updatedNumberScheduled": 2, "numberAvailable": 1}}),
+            json!(["x", 3, 2, 1, 2, 1, "<none>", "10m", "c", "i", "a=b"]),
+        ),
+        (
+            ("apps", "statefulsets"),
+            json!({"spec": {"replicas": 3, "template": template}, "status": {"readyReplicas": 1}}),
+            json!(["x", "1/3", "10m", "c", "i"]),
+        ),
+        (
+            ("batch", "jobs"),
+            json!({"spec": {"completions": 2, "parallelism": 1, "selector": selector, "template": template},
+                "status": {"startTime": "2026-01-01T00:59:00Z", "succeeded": 1}}),
+            json!(["x", "Running", "1/2", "60s", "10m", "c", "i", "a=b"]),
+        ),
+        (
+            ("batch", "jobs"),
+            json!({"spec": {"parallelism": 3, "template": template}, "status": {"conditions": [{"type": "Complete", "status": "True"}],
+                "startTime": "2026-01-01T00:55:00Z", "completionTime": "2026-01-01T00:55:30Z", "succeeded": 1}}),
+            json!(["x", "Complete", "1/1 of 3", "30s", "10m", "c", "i", "<none>"]),
+        ),
+        (
+            ("batch", "cronjobs"),
+            json!({"spec": {"schedule": "* * * * *", "suspend": false, "jobTemplate": {"spec": {"template": template}}},
+                "status": {"active": [{}], "lastScheduleTime": "2026-01-01T00:59:30Z"}}),
+            json!(["x", "* * * * *", "<none>", "False", 1, "30s", "10m", "c", "i", "<none>"]),
+        ),
+        (
+            ("policy", "poddisruptionbudgets"),
+            json!({"spec": {"minAvailable": "50%"}, "status": {"disruptionsAllowed": 2}}),
+            json!(["x", "50%", "N/A", 2, "10m"]),
+        ),
+    ];
+    compare(cases);
+}
+
+fn compare(cases: Vec<((&str, &str), Value, Value)>) {
+    for ((group, plural), mut object, want) in cases {
+        object["metadata"] = meta();
+        assert_eq!(Value::from(cells(group, plural, &object)), want, "{plural}");
+    }
+}
+
+#[test]
+fn storage_roles_and_networking() {
+    let cases = vec![
+        (
+            ("", "resourcequotas"),
+            json!({"status": {"hard": {"pods": "3", "limits.cpu": "1", "cpu": "2"}, "used": {"pods": "1"}}}),
+            json!(["x", "cpu: 0/2, pods: 1/3", "limits.cpu: 0/1", "10m"]),
+        ),
+        (
+            ("", "persistentvolumes"),
+            json!({"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany", "ReadWriteOnce"], "storageClassName": "s",
+                "persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem", "claimRef": {"namespace": "n", "name": "c"}},
+                "status": {"phase": "Bound"}}),
+            json!(["x", "1Gi", "RWO,RWX", "Retain", "Bound", "n/c", "s", "<unset>", "", "10m", "Filesystem"]),
+        ),
+        (
+            ("", "persistentvolumeclaims"),
+            json!({"spec": {"volumeName": "v", "volumeMode": "Block"}, "status": {"phase": "Bound", "capacity": {"storage": "1Gi"},
+                "accessModes": ["ReadWriteOnce"]}}),
+            json!(["x", "Bound", "v", "1Gi", "RWO", "", "<unset>", "10m", "Block"]),
+        ),
+        (("", "limitranges"), json!({}), json!(["x", "2026-01-01T00:50:00Z"])),
+        (
+            ("rbac.authorization.k8s.io", "rolebindings"),
+            json!({"roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "User", "name": "u"}, {"kind": "User", "name": "v"},
+                {"kind": "ServiceAccount", "namespace": "n", "name": "s"}]}),
+            json!(["x", "Role/r", "10m", "u, v", "", "n/s"]),
+        ),
+        (
+            ("networking.k8s.io", "ingresses"),
+            json!({"spec": {"rules": [{"host": "a"}, {"host": "b"}, {"host": "c"}, {"host": "d"}], "tls": [{}]},
+                "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}}),
+            json!(["x", "<none>", "a,b,c + 1 more...", "10.0.0.1", "80, 443", "10m"]),
+        ),
+        (
+            ("certificates.k8s.io", "certificatesigningrequests"),
+            json!({"spec": {"signerName": "s/t", "username": "u", "expirationSeconds": 3600},
+                "status": {"conditions": [{"type": "Approved"}], "certificate": "eA=="}}),
+            json!(["x", "10m", "s/t", "u", "60m", "Approved,Issued"]),
+        ),
+        (
+            ("apiregistration.k8s.io", "apiservices"),
+            json!({"spec": {"service": {"namespace": "n", "name": "s"}}}),
+            json!(["x", "n/s", "Unknown", "10m"]),
+        ),
+    ];
+    compare(cases);
+}
+
+#[test]
+fn autoscalers_show_what_they_aim_at_in_both_versions() {
+    let resource = |amount: &str| json!({"type": "Resource", "resource": {"name": "cpu", "target": {"averageUtilization": 80}, "current": {"averageUtilization": 10, "averageValue": amount}}});
+    let mut object = json!({"metadata": meta(), "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 1, "maxReplicas": 5, "metrics": [resource("5m"),
+            {"type": "Pods", "pods": {"metric": {"name": "q"}, "target": {"averageValue": "3"}}},
+            {"type": "Pods", "pods": {"metric": {"name": "r"}, "target": {"averageValue": "4"}}}]},
+        "status": {"currentReplicas": 2, "currentMetrics": [resource("5m")]}});
+    let want = json!(["x", "Deployment/d", "cpu: 10%/80%, <unknown>/3 + 1 more...", "1", 5, 2, "10m"]);
+    let print = |version: &str, object: &Value| {
+        let own = Catalogue::builtin().resource("autoscaling", version, "horizontalpodautoscalers").unwrap();
+        Value::from((own.printer.cells)(object, NOW.parse().unwrap()))
+    };
+    assert_eq!(print("v2", &object), want);
+    crate::convert::autoscaler::to_v1(&mut object);
+    assert_eq!(print("v1", &object), want);
+}

@@ -27,8 +27,8 @@ pub(super) fn containers(template: &Value) -> [Value; 2] {
 
 pub(super) fn selector(object: &Value) -> Value {
     match LabelSelector::from_object(&object["spec"]["selector"]) {
-        Ok(selector) if selector.is_everything() => "<none>".into(),
-        Ok(selector) => selector.to_string().into(),
+        // No selector selects nothing, an empty one everything; neither has a text.
+        Ok(selector) => super::or(&selector.to_string(), "<none>"),
         Err(error) => error.to_string().into(),
     }
 }

@@ -10,6 +10,7 @@ mod errors;
 mod fence;
 mod forward;
 mod harness;
+mod kinds;
 mod objects;
 mod paging;
 mod proxy;
