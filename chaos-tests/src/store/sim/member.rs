@@ -33,7 +33,6 @@ fn config(world: &World, member: u32, life: u32) -> Config {
         snapshot_entries: plan.entries.0,
         keep_log_entries: plan.entries.1,
         watch_events: plan.events,
-        keep_history: Duration::from_millis(plan.history_ms),
         compare_states: Duration::from_secs(2),
         verify_state: Duration::from_secs(4),
         ..Limits::default()

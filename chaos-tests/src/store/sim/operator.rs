@@ -233,7 +233,12 @@ pub async fn run(world: Arc<World>, orders: mpsc::UnboundedReceiver<Order>) -> t
     readmit(&world).await;
     for member in 1..=world.plan.members {
         if answers(&world, member, HEALING).await.is_none() {
-            world.find("progress", format!("member {member} does not answer {HEALING:?} after everything is well"));
+            let status = world.on(member, |store| async move { format!("{:?}", store.status()) });
+            let status = tokio::time::timeout(PATIENCE, status).await;
+            world.find(
+                "progress",
+                format!("member {member} does not answer {HEALING:?} after everything is well: {status:?}"),
+            );
         }
     }
     world.set_phase(Phase::Over);

@@ -81,8 +81,6 @@ pub struct Plan {
     pub entries: (u64, u64),
     /// Events that stay in memory.
     pub events: usize,
-    /// For how long history is kept, in milliseconds.
-    pub history_ms: u64,
     /// When everything heals, in milliseconds.
     pub until: u64,
     /// What happens before.
@@ -152,7 +150,6 @@ impl Plan {
             fsync_ms: [0, 2, 10][random.random_range(0..3)],
             entries: (random.random_range(30..250), random.random_range(4..60)),
             events: random.random_range(4..200),
-            history_ms: random.random_range(1_500..20_000),
             until,
             steps,
             faults: Vec::new(),
