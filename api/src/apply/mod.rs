@@ -306,7 +306,7 @@ impl Write<'_> {
 
     /// Removes what the manager has applied before and does not any more, unless somebody else owns it.
     fn prune(&self, merged: Value, managers: &Managers, last: &Owned) -> Result<Value, ApplyError> {
-        let then = |object: &Value| self.to_version(object, &last.version);
+        let then = |object: &Value| self.in_version(object, &last.version);
         let Some((then_merged, id)) = then(&merged) else { return Ok(merged) };
         let root = Node::Struct(id);
         let typed = Typed::new(self.schemas, &root);
@@ -320,7 +320,7 @@ impl Write<'_> {
         let mut order: Vec<(&str, FieldSet)> = by_version.into_iter().collect();
         order.sort_by_key(|(version, _)| *version != last.version);
         for (version, owned) in order {
-            let (whole, rest) = (self.to_version(&then_merged, version), self.to_version(&pruned, version));
+            let (whole, rest) = (self.in_version(&then_merged, version), self.in_version(&pruned, version));
             let (Some((whole, id)), Some((rest, _))) = (whole, rest) else { continue };
             let root = Node::Struct(id);
             let typed = Typed::new(self.schemas, &root);
@@ -332,10 +332,10 @@ impl Write<'_> {
         // What nobody owns stays, unless this manager had applied it.
         let gone = lost(typed, &then_merged, &pruned)?.intersection(&typed.with_named(&last.fields));
         let pruned = typed.remove(&then_merged, &gone)?;
-        Ok(self.to_version(&pruned, self.version).map_or(merged, |(pruned, _)| pruned))
+        Ok(self.in_version(&pruned, self.version).map_or(merged, |(pruned, _)| pruned))
     }
 
-    fn to_version(&self, object: &Value, version: &str) -> Option<(Value, TypeId)> {
+    fn in_version(&self, object: &Value, version: &str) -> Option<(Value, TypeId)> {
         match value::text(object, "apiVersion") == version {
             true if version == self.version => Some((object.clone(), self.root)),
             _ => (self.convert)(object, version),
