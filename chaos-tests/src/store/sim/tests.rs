@@ -40,7 +40,7 @@ const SOON: u64 = 60;
 fn is_seen(fault: &str) {
     let (ran, failed) = many(FIRST, SOON, None, |seed| Plan::with_fault(seed, fault));
     println!("{fault}: {ran} simulations\n{}", failed.iter().map(tell).collect::<String>());
-    assert!(!failed.is_empty(), "{fault} was not seen in {ran} simulations");
+    assert!(failed.iter().any(super::Outcome::is_wrong), "{fault} was not seen in {ran} simulations");
 }
 
 #[test]
