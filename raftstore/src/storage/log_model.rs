@@ -80,7 +80,7 @@ fn open(memory: &MemoryDisk, segment_bytes: u64) -> Result<Arc<Log>, StorageErro
 }
 
 fn write(log: Arc<Log>) -> Result<LogWriter, StorageError> {
-    let space = Arc::new(Space::open(&log.disk.clone(), Path::new(DIR), &Default::default())?);
+    let space = Arc::new(Space::open(&log.disk, Path::new(DIR), &Default::default())?);
     LogWriter::start(log, Box::new(|_| {}), space, Box::new(|_| Ok(())), Faults::default())
 }
 
@@ -278,8 +278,8 @@ fn no_bit_changes_unnoticed_and_no_file_goes() {
                 let file = disk.create(path).unwrap();
                 file.write_at(0, &whole).unwrap();
             };
-            for at in 0..whole.len() {
-                disk.open(path).unwrap().write_at(at as u64, &[whole[at] ^ 1 << (at % 8)]).unwrap();
+            for (at, byte) in whole.iter().enumerate() {
+                disk.open(path).unwrap().write_at(at as u64, &[byte ^ 1 << (at % 8)]).unwrap();
                 // The note that a segment is followed by another says what the other one says, too.
                 match open(&memory, 1500) {
                     Err(error) => assert!(error.is_damage(), "{} byte {at}: {error}", path.display()),

@@ -252,8 +252,8 @@ impl Part<'_> {
             }
             None => {
                 let (first, end) = (bad / SECTOR * SECTOR, self.bytes.len());
-                let sectors = [first, first + SECTOR].into_iter().filter(|at| *at < bad + HEADER);
-                bad + HEADER > end || sectors.into_iter().any(|at| self.is_empty(at.max(bad)..at + SECTOR, end))
+                let mut sectors = [first, first + SECTOR].into_iter().filter(|at| *at < bad + HEADER);
+                bad + HEADER > end || sectors.any(|at| self.is_empty(at.max(bad)..at + SECTOR, end))
             }
         }
     }

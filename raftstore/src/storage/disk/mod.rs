@@ -170,8 +170,8 @@ impl Disk {
             Self::Real => fs::create_dir_all(dir).map_err(at(dir))?,
             Self::Memory(disk) => disk.create_dir_all(dir).map_err(at(dir))?,
         }
-        let parents = made.into_iter().filter_map(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
-        parents.into_iter().try_for_each(|parent| self.sync_dir(parent))
+        let mut parents = made.into_iter().filter_map(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
+        parents.try_for_each(|parent| self.sync_dir(parent))
     }
 
     /// Removes a directory with all that is in it, if it is there.
