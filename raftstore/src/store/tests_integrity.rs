@@ -215,8 +215,10 @@ async fn a_member_that_differs_takes_itself_out_and_rebuilds() {
     assert!(back.linearizable_revision().await.unwrap() >= newest);
     assert_eq!(list(&back, "/k/", None).await, list(&stores[0], "/k/", None).await);
     stores.push(back);
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    assert!(stores.iter().all(|s| s.status().alarms.is_empty() && s.state_damage().is_none()), "all agree again");
+    for store in &stores {
+        until(store, "agreement", |s| s.alarms.is_empty()).await;
+        assert!(store.state_damage().is_none());
+    }
     stop(stores).await;
 }
 
