@@ -92,7 +92,7 @@ bench-store: deps
 # PROOFS=1 shows instead that the checkers see known bugs, each with its guard taken out.
 chaos: check-root deps
 	@$(CARGO) build --locked -p trireme-raftstore --example store-server
-	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
+	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests --bins --example power
 	@$(BENCH) $@ $(FILE) $(if $(PROOFS),proofs)
 	@$(if $(FILE)$(PROOFS),,COUNT=$(or $(COUNT),3000) $(BENCH) sim)
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tokio::signal::unix::{SignalKind, signal};
 use trireme_raftstore::port::{self, Client, tls_files};
-use trireme_raftstore::{Config, NewMember, Store};
+use trireme_raftstore::{Config, NewMember, RestoreTarget, Store};
 
 const USAGE: &str = "\
 store-server: a member of the store, for tests and benchmarks
@@ -20,9 +20,10 @@ store-server: a member of the store, for tests and benchmarks
   store-server certs DIR NAME...
       leaves ca.pem (kept if ca-key.pem is there too) and NAME.pem, NAME-key.pem in DIR; a certificate is for NAME,
       localhost and 127.0.0.1, for servers and clients
-  store-server bootstrap|join|open --data DIR --name NAME --peer ADDRESS --client ADDRESS --tls DIR
+  store-server bootstrap|join|open|restore --data DIR --name NAME --peer ADDRESS --client ADDRESS --tls DIR
       founds a group, joins the one that --via ADDRESS[,ADDRESS...] (client ports) belong to, or starts again; prints
-      \"ready name=... id=... peer=... client=...\" and ends gracefully at SIGTERM
+      \"ready name=... id=... peer=... client=...\" and ends gracefully at SIGTERM; restore makes a member of the backup
+      --from FILE and ends
 
   --advertise HOST:PORT   where the other members reach the peer server (default: what --peer says)
   --set NAME=NUMBER       heartbeat-ms election-min-ms election-max-ms write-timeout-ms read-timeout-ms snapshot-entries
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["certs", dir, names @ ..] if !names.is_empty() => certificates(Path::new(dir), names),
-        [how @ ("bootstrap" | "join" | "open"), rest @ ..] => run(how, rest),
+        [how @ ("bootstrap" | "join" | "open" | "restore"), rest @ ..] => run(how, rest),
         _ => Err(format!("these words are not understood\n\n{USAGE}").into()),
     };
     match done {
@@ -98,6 +99,7 @@ struct Settings {
     config: Config,
     client: SocketAddr,
     via: Vec<String>,
+    from: Option<PathBuf>,
 }
 
 fn settings(words: &[&str]) -> Result<Settings, Failure> {
@@ -107,7 +109,10 @@ fn settings(words: &[&str]) -> Result<Settings, Failure> {
         match pair {
             ["--set", set] => sets.push(set.split_once('=').ok_or("--set wants NAME=NUMBER")?),
             ["--fault", fault] => faults.push(*fault),
-            [name @ ("--data" | "--name" | "--peer" | "--client" | "--tls" | "--advertise" | "--via"), value] => {
+            [
+                name @ ("--data" | "--name" | "--peer" | "--client" | "--tls" | "--advertise" | "--via" | "--from"),
+                value,
+            ] => {
                 if values.insert(name, value).is_some() {
                     return Err(format!("{name} is given twice").into());
                 }
@@ -130,7 +135,8 @@ fn settings(words: &[&str]) -> Result<Settings, Failure> {
         config.faults.set(fault)?;
     }
     let via = values.get("--via").map(|v| v.split(',').map(str::to_owned).collect()).unwrap_or_default();
-    Ok(Settings { config, client, via })
+    let from = values.get("--from").map(PathBuf::from);
+    Ok(Settings { config, client, via, from })
 }
 
 fn set(config: &mut Config, what: &str, number: u64) -> Result<(), Failure> {
@@ -162,13 +168,30 @@ fn run(how: &str, words: &[&str]) -> Result<(), Failure> {
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let settings = settings(words)?;
+    if how == "restore" {
+        return restore(&settings);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(how, settings))
 }
 
+fn restore(settings: &Settings) -> Result<(), Failure> {
+    let Settings { config, from, .. } = settings;
+    let target = RestoreTarget {
+        data_dir: config.data_dir.clone(),
+        name: config.name.clone(),
+        peer_address: config.advertise.clone(),
+        client_address: config.client_address.clone(),
+    };
+    let from = from.as_ref().ok_or("--from is missing: restore makes a member of a backup")?;
+    let begun = Store::restore_with(from, &target, &config.faults)?;
+    println!("restored revision={} former={}", begun.revision, begun.former_revision);
+    Ok(())
+}
+
 async fn serve(how: &str, settings: Settings) -> Result<(), Failure> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let Settings { config, client, via } = settings;
+    let Settings { config, client, via, .. } = settings;
     let tls = config.tls.clone();
     let (name, peer) = (config.name.clone(), config.listen);
     let store = match how {

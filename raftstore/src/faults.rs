@@ -13,9 +13,11 @@ use crate::types::Revision;
 pub struct Faults {
     /// Appends are acknowledged before they are written, which then takes this long.
     pub ack_before_fsync: Option<Duration>,
+    /// Appends are written and acknowledged, but never fsynced.
+    pub no_fsync: bool,
     /// A leader answers for how far it has committed without asking whether it still leads.
     pub read_without_quorum: bool,
-    /// The first transaction at this log index or later is not applied.
+    /// The first transaction at this log index or later that is sure to change something is not applied.
     pub skip_entry: Option<Once>,
     /// The first event of this revision or later is not shown to watches that are up to date.
     pub drop_event: Option<Once>,
@@ -35,6 +37,8 @@ pub struct Faults {
     pub accept_lost_log: bool,
     /// The log is shortened as if all of the state were on disk. No snapshot can be sent then.
     pub purge_unflushed: bool,
+    /// A restored store goes on with the revision of the backup, as if nothing had been written since.
+    pub restore_rewinds: bool,
 }
 
 /// Something that goes wrong once, from a point on.
@@ -69,6 +73,8 @@ impl Faults {
             "blind-expiry" => Some(&mut self.blind_expiry),
             "accept-lost-log" => Some(&mut self.accept_lost_log),
             "purge-unflushed" => Some(&mut self.purge_unflushed),
+            "no-fsync" => Some(&mut self.no_fsync),
+            "restore-rewinds" => Some(&mut self.restore_rewinds),
             _ => None,
         };
         if let Some(flag) = flag {

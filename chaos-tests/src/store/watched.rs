@@ -37,7 +37,7 @@ pub fn check(history: &History, judgement: &Judgement) -> (Findings, Watched) {
     for (watcher, (through, member)) in reached {
         let last = history.head.last;
         if through < last {
-            judge.findings.add("reliable", || {
+            judge.findings.add("late", || {
                 format!("watcher {watcher} (at last on member {member}) was told of everything up to revision {through} only, not {last}")
             });
         }

@@ -24,7 +24,7 @@ use crate::storage::records::{AppliedRecord, MembersRecord};
 use crate::storage::snapshot::{self, SnapshotDir, StateSnapshot};
 use crate::storage::state::StateDb;
 use crate::storage::verify::Pace;
-use crate::types::Revision;
+use crate::types::{Op, Revision};
 use crate::watch::Hub;
 
 /// Bytes of records that are kept in memory for apply.
@@ -202,7 +202,7 @@ impl Machine {
                 Payload::Blank => Outcome::Done,
                 Payload::Command(bytes) => {
                     let command = crate::command::Proposal(bytes).decode(self.known)?;
-                    match matches!(command, Command::Txn(_)) && self.faults.skips(entry.at.index) {
+                    match changes_something(&command) && self.faults.skips(entry.at.index) {
                         true => Outcome::Done,
                         false => applier.apply(command).map_err(|error| self.apply_error(error))?,
                     }
@@ -388,4 +388,9 @@ impl Machine {
         let at = self.applied.lock().at.map(convert::log_id);
         (at, convert::stored_membership(&self.members.lock()))
     }
+}
+
+/// Whether it is sure to: an entry that changes nothing could be skipped unnoticed.
+fn changes_something(command: &Command) -> bool {
+    matches!(command, Command::Txn(txn) if txn.compares.is_empty() && matches!(txn.then.first(), Some(Op::Put { .. })))
 }

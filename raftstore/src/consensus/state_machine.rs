@@ -57,7 +57,7 @@ impl StateMachine {
     }
 }
 
-/// How long to wait before a batch that the full disk refused is tried again.
+/// How long to wait before what the full disk refused is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 
 impl StateMachine {
@@ -161,8 +161,18 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = Arc<SnapshotDir>;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Self::SnapshotData>, io::Error> {
-        let (machine, begun) = (self.machine.clone(), Instant::now());
-        let built = blocking(move || Ok(machine.build_snapshot()?)).await?;
+        let begun = Instant::now();
+        let built = loop {
+            let machine = self.machine.clone();
+            match blocking(move || Ok(machine.build_snapshot())).await? {
+                // Nobody waits for it but the log, which is shortened later. An error would end the member.
+                Err(error) if error.is_full() => {
+                    tracing::warn!(%error, "a checkpoint waits for room on the disk");
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                built => break built?,
+            }
+        };
         self.metrics.snapshot_build.observe(begun.elapsed().as_secs_f64());
         Ok(raft_snapshot(built))
     }

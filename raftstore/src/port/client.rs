@@ -1,6 +1,7 @@
 //! The client: what a test says to a member.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -242,6 +243,22 @@ impl Client {
     /// Those of the store, and a lost connection.
     pub async fn transfer_leadership(&self) -> Result<(), StoreError> {
         self.done(Request::TransferLeadership).await
+    }
+
+    /// As [`crate::Store::backup_to`], linearizable, into a file on the member's machine.
+    ///
+    /// # Errors
+    /// Those of the store, and a lost connection.
+    pub async fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        self.done(Request::Backup(path.display().to_string())).await
+    }
+
+    /// As [`crate::Store::upgrade`].
+    ///
+    /// # Errors
+    /// Those of the store, and a lost connection.
+    pub async fn upgrade(&self) -> Result<(), StoreError> {
+        self.done(Request::Upgrade).await
     }
 }
 

@@ -77,6 +77,9 @@ enum Request {
     AddMember(NewMember),
     RemoveMember(MemberId),
     TransferLeadership,
+    /// Takes a backup into a file on the member's machine.
+    Backup(String),
+    Upgrade,
 }
 
 /// What a server answers, but for events, which have frames of their own kind.

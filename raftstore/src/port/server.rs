@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,8 +26,8 @@ use super::watching::{Encoded, Told, watching};
 use super::{MAX_REQUESTS, MAX_UNSENT, PROTOCOL, Reply, Request, frames, kind};
 use crate::config::PeerTls;
 use crate::network::tls::PeerTlsConfig;
-use crate::store::Store;
-use crate::types::StoreError;
+use crate::store::{SaveError, Store};
+use crate::types::{Consistency, StoreError};
 
 /// Connections at one time.
 const MAX_CONNECTIONS: usize = 4096;
@@ -298,6 +299,12 @@ async fn answer(store: Store, request: Request) -> Reply {
         Request::AddMember(member) => store.add_member(member).await.map(Reply::Grant),
         Request::RemoveMember(id) => store.remove_member(id).await.map(|()| Reply::Done),
         Request::TransferLeadership => store.transfer_leadership().await.map(|()| Reply::Done),
+        Request::Backup(path) => match store.backup_to(Path::new(&path), Consistency::Linearizable).await {
+            Ok(_) => Ok(Reply::Done),
+            Err(SaveError::Store(error)) => Err(error),
+            Err(SaveError::File(error)) => Err(StoreError::Storage(Box::new(error))),
+        },
+        Request::Upgrade => store.upgrade().await.map(|_| Reply::Done),
         Request::Watch { .. } | Request::EndWatch(_) => Err(StoreError::Invalid("not a single request".into())),
     };
     answered.unwrap_or_else(Reply::Error)

@@ -404,7 +404,7 @@ impl Writer {
             return false;
         }
         self.full = None;
-        if together.sync && self.failed.is_none() && self.appender.unsynced() {
+        if together.sync && self.failed.is_none() && self.appender.unsynced() && !self.faults.no_fsync {
             match self.appender.sync() {
                 Ok(()) => (self.observe)(together.begun.elapsed().as_secs_f64()),
                 Err(error) => self.fail("fsync", &error),

@@ -16,6 +16,7 @@ use super::start::{open_log, prepare_empty};
 use crate::backup::{self, Ancestor, BackupError, Succession, now_ms};
 use crate::config::{Config, check_address, check_name};
 use crate::consensus::machine::Machine;
+use crate::faults::Faults;
 use crate::machine::Meta;
 use crate::machine::digest::Digest;
 use crate::metrics::Metrics;
@@ -93,11 +94,17 @@ impl Store {
     /// # Errors
     /// When the backup is not sound, the directory holds a member, or the disk fails.
     pub fn restore(file: &Path, target: &RestoreTarget) -> Result<NewLineage, RestoreError> {
+        Self::restore_with(file, target, &Faults::default())
+    }
+
+    /// The same with what goes wrong on purpose.
+    #[doc(hidden)]
+    pub fn restore_with(file: &Path, target: &RestoreTarget, faults: &Faults) -> Result<NewLineage, RestoreError> {
         check_name(&target.name)?;
         check_address("peer address", &target.peer_address)?;
         let header = backup::verify(file)?.header;
         prepare_empty(&Disk::Real, &target.data_dir)?;
-        restore_into(file, target, &header).inspect_err(|_| {
+        restore_into(file, target, &header, faults).inspect_err(|_| {
             // Nothing of it is a member yet.
             for left in ["log", "state-1"] {
                 let _ = Disk::Real.remove_dir(&target.data_dir.join(left));
@@ -154,6 +161,7 @@ fn restore_into(
     file: &Path,
     target: &RestoreTarget,
     header: &backup::BackupHeader,
+    faults: &Faults,
 ) -> Result<NewLineage, RestoreError> {
     let state = StateDb::open(&Disk::Real, &first_state(&target.data_dir), true)?;
     let (mut reader, _) = backup::open(file)?;
@@ -176,8 +184,11 @@ fn restore_into(
         feature_level: header.feature_level,
         digest,
     };
-    let succeeding =
+    let mut succeeding =
         Succeeding::new(&header.lineage, header.ancestors.clone(), last, &meta, Succession::Restore, info)?;
+    if faults.restore_rewinds {
+        (succeeding.meta.revision, succeeding.meta.compacted) = (meta.revision, meta.revision);
+    }
     succeeding.complete(&Disk::Real, &target.data_dir, &state)?;
     drop(state);
     Ok(recovered(&Disk::Real, &target.data_dir, None)?)

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::asked_to_end;
 use super::group::{Group, SIZE, Side};
 use super::load::{self, Work};
 use crate::report::{self, Machine};
@@ -85,10 +84,7 @@ async fn term(group: &Group) -> Result<u64> {
 /// When it does not work, or elected for nothing.
 pub async fn program(machine: &Machine, folder: &Path, calm: Duration) -> Result<()> {
     let mut group = Group::start(Side::Ours, &folder.join("ours")).await?;
-    let parts = tokio::select! {
-        parts = measure(&mut group, folder, calm) => parts?,
-        () = asked_to_end() => anyhow::bail!("ended early"),
-    };
+    let parts = measure(&mut group, folder, calm).await?;
     let row = |p: &Part| {
         let (time, cpu) = (format!("{:.0} s", p.time.as_secs_f64()), format!("{:.1} %", p.cpu * 100.0));
         vec![p.name.to_owned(), time, p.elections.to_string(), cpu, p.note.clone()]

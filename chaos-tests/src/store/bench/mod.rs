@@ -94,12 +94,23 @@ pub async fn program() -> Result<()> {
     machine.print();
     let folder = scratch()?;
     if !plan.calm.is_zero() {
-        return elections::program(&machine, folder.path(), plan.calm).await;
+        return tokio::select! {
+            done = elections::program(&machine, folder.path(), plan.calm) => done,
+            () = asked_to_end() => Err(anyhow::anyhow!("ended early")),
+        };
     }
-    let etcd = Group::start(Side::Etcd, &folder.path().join("etcd")).await?;
-    etcd.pause()?;
-    let ours = Group::start(Side::Ours, &folder.path().join("ours")).await?;
-    ours.pause()?;
+    let starting = async {
+        let etcd = Group::start(Side::Etcd, &folder.path().join("etcd")).await?;
+        etcd.pause()?;
+        let ours = Group::start(Side::Ours, &folder.path().join("ours")).await?;
+        ours.pause()?;
+        anyhow::Ok((etcd, ours))
+    };
+    // Members would outlive a program that just ended.
+    let (etcd, ours) = tokio::select! {
+        started = starting => started?,
+        () = asked_to_end() => anyhow::bail!("ended early"),
+    };
     println!("etcd {} beside; data in {}", etcd.version, folder.path().display());
     let table = Table::new([ours.version.clone(), etcd.version.clone()]);
     let mut sides = Sides { groups: [ours, etcd], table };
@@ -115,9 +126,12 @@ pub async fn program() -> Result<()> {
 }
 
 async fn asked_to_end() {
-    let Ok(mut term) = signal(SignalKind::terminate()) else { return };
+    let (Ok(mut term), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+        return;
+    };
     tokio::select! {
         _ = term.recv() => {}
+        _ = hangup.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
 }

@@ -3,22 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-
-use trireme_raftstore::FEATURE_LEVEL;
+use anyhow::{Context, Result, ensure};
 
 use super::clients::ask;
 use super::group::Group;
+use super::image::Choice;
 use super::net::Deaf;
 use super::recorder::Recorder;
 use super::schedule::{Kind, Step};
 use crate::store::evidence::Findings;
 use crate::store::history::*;
 
-/// How long a group may take to work again once nothing is wrong any more.
-const RECOVERY: Duration = Duration::from_secs(25);
 /// Writes that have to be acknowledged until it counts as working.
 const PROGRESS: u64 = 10;
+/// What is left of a disk that is nearly full: less than members want to have.
+const NEARLY_FULL: u64 = 12 << 20;
 
 /// Performs faults.
 pub struct Chaos {
@@ -28,6 +27,8 @@ pub struct Chaos {
     pub recorder: Arc<Recorder>,
     /// What does not hold: members that end by themselves, groups that do not come back.
     pub findings: Findings,
+    /// How long the group may take to work again once nothing is wrong any more.
+    pub patience: Duration,
 }
 
 async fn ms(ms: u64) {
@@ -77,7 +78,7 @@ impl Chaos {
                 group.net.heal()
             }
             Kind::SlowDisk | Kind::Versions => {
-                let newer = format!("feature-level={}", FEATURE_LEVEL + 1);
+                let newer = format!("feature-level={}", group.level() + 1);
                 let words = if step.kind == Kind::Versions { ["--set", &newer] } else { ["--fault", "slow-fsync=60"] };
                 group.terminate(victim).await?;
                 group.open(victim, &words)?;
@@ -98,11 +99,14 @@ impl Chaos {
             }
             Kind::Transfer => {
                 let leader = group.leader().await.unwrap_or(victim);
-                let client = group.connect(leader).await?;
+                let client = group.reach(leader).await?;
                 // That nobody can take over at the moment is an answer too.
                 let _ = client.transfer_leadership().await;
                 Ok(())
             }
+            Kind::Power => self.power(step, victim).await,
+            Kind::FullDisk => self.full(step, victim).await,
+            Kind::Upgrade => self.upgrade(step, victim).await,
         }
     }
 
@@ -134,7 +138,7 @@ impl Chaos {
         let (slowest, fastest) = self.recorder.told_range();
         let revision = (slowest + (fastest.saturating_sub(slowest)) / 2).max(2);
         let (begun, life) = (self.recorder.now(), self.group.life(via));
-        let client = self.group.connect(via).await?;
+        let client = self.group.reach(via).await?;
         let call = Call::Compact(revision);
         let answer = ask(&client, &call).await;
         let (id, ended) = (self.recorder.id(), self.recorder.now());
@@ -160,9 +164,83 @@ impl Chaos {
         Ok(())
     }
 
+    /// Members that a fault hits: one, or all of them.
+    fn hit(&self, step: &Step, victim: u32) -> Vec<u32> {
+        if step.coin { (1..=self.group.members()).collect() } else { vec![victim] }
+    }
+
+    /// Ends members at once and takes from them what they had not fsynced: all of it, or some.
+    async fn power(&self, step: &Step, victim: u32) -> Result<()> {
+        let (group, members) = (&self.group, self.hit(step, victim));
+        members.iter().try_for_each(|member| group.kill(*member))?;
+        ms(step.ms / 4).await;
+        let mut choice = if step.ms.is_multiple_of(3) { Choice::Nothing } else { Choice::Some(step.ms) };
+        for member in &members {
+            let lost = group.lose(*member, &mut choice)?;
+            println!(
+                "           m{member} lost {} bytes of {} files, {} directories",
+                lost.bytes, lost.files, lost.dirs
+            );
+        }
+        members.iter().try_for_each(|member| group.open(*member, &[]))
+    }
+
+    /// Fills disks, to the last byte or nearly so. Reads go on meanwhile.
+    async fn full(&self, step: &Step, victim: u32) -> Result<()> {
+        let disks = self.group.disks().context("the members have no disks of their own")?;
+        let members = self.hit(step, victim);
+        let leave = if step.ms.is_multiple_of(2) { 0 } else { NEARLY_FULL };
+        let fill = async {
+            members.iter().try_for_each(|member| disks.fill(*member, leave))?;
+            ms(step.ms).await;
+            for member in 1..=self.group.members() {
+                self.answers(member).await.context("with a full disk")?;
+            }
+            Ok(())
+        };
+        let filled: Result<()> = fill.await;
+        members.iter().try_for_each(|member| disks.free(*member))?;
+        filled
+    }
+
+    /// Exchanges all members for newer ones, perhaps one of them to and fro first; then nothing goes back any more.
+    async fn upgrade(&self, step: &Step, victim: u32) -> Result<()> {
+        let (group, old) = (&self.group, self.group.level());
+        let level = |level: u32| format!("feature-level={level}");
+        let exchange = async |member: u32, level: &str| {
+            group.terminate(member).await?;
+            group.open(member, &["--set", level])?;
+            self.answers(member).await
+        };
+        if step.coin {
+            exchange(victim, &level(old + 1)).await?;
+            exchange(victim, &level(old)).await?;
+        }
+        for member in 1..=group.members() {
+            exchange(member, &level(old + 1)).await?;
+        }
+        group.set_level(old + 1);
+        let deadline = Instant::now() + self.patience;
+        while group.status(victim).await.map_or(0, |status| status.feature_level) != old + 1 {
+            ensure!(Instant::now() < deadline, "the feature level is not raised");
+            let _ = group.reach(victim).await?.upgrade().await;
+            ms(50).await;
+        }
+        // An older one would not understand what is written from now on.
+        group.terminate(victim).await?;
+        group.open(victim, &["--set", &level(old)])?;
+        let deadline = Instant::now() + self.patience;
+        while !group.ended().contains(&victim) {
+            ensure!(Instant::now() < deadline, "an older member runs in an upgraded group");
+            ms(20).await;
+        }
+        group.kill(victim)?;
+        group.open(victim, &[])
+    }
+
     /// Waits until a member answers linearizable reads.
     async fn answers(&self, member: u32) -> Result<()> {
-        let deadline = Instant::now() + RECOVERY;
+        let deadline = Instant::now() + self.patience;
         loop {
             if let Ok(client) = self.group.connect(member).await
                 && client.linearizable_revision().await.is_ok()
@@ -177,7 +255,7 @@ impl Chaos {
     }
 
     /// Waits until every member answers and writes are acknowledged again.
-    async fn recover(&mut self, after: &str) {
+    pub(super) async fn recover(&mut self, after: &str) {
         let begun = Instant::now();
         let target = self.recorder.acknowledged() + PROGRESS;
         let working = async {
@@ -185,7 +263,7 @@ impl Chaos {
                 self.answers(member).await?;
             }
             while self.recorder.acknowledged() < target {
-                ensure!(begun.elapsed() < RECOVERY, "no writes are acknowledged");
+                ensure!(begun.elapsed() < self.patience, "no writes are acknowledged");
                 ms(10).await;
             }
             Ok(())
@@ -225,5 +303,10 @@ fn describe(step: &Step, victim: u32, other: u32, leads: bool) -> String {
         Kind::Away => format!("{who} away"),
         Kind::Rolling => "rolling restart".to_owned(),
         Kind::Transfer => "hand over leadership".to_owned(),
+        Kind::Power if step.coin => "power failure of all".to_owned(),
+        Kind::Power => format!("power failure of {who}"),
+        Kind::FullDisk if step.coin => "full disks".to_owned(),
+        Kind::FullDisk => format!("full disk of {who}"),
+        Kind::Upgrade => "upgrade".to_owned(),
     }
 }

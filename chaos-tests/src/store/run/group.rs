@@ -11,10 +11,15 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use trireme_raftstore::port::{Client, tls_files};
-use trireme_raftstore::{PeerTls, Role, Status};
+use trireme_raftstore::{FEATURE_LEVEL, PeerTls, Role, Status};
 
+use super::disks::Disks;
+use super::image::{Choice, Image, Lost};
 use super::net::Net;
 use crate::command::run;
+
+/// How long a member may take to come up, to join or to leave: a machine may be busy with other things.
+const COMES_UP: Duration = Duration::from_secs(60);
 
 /// What a group is started with.
 #[derive(Clone, Debug)]
@@ -25,6 +30,10 @@ pub struct Settings {
     pub faults: Vec<(Option<u32>, String)>,
     /// Numbers that every member is started with.
     pub sets: Vec<(&'static str, u64)>,
+    /// Whether the power may fail: what each member has fsynced is kept track of.
+    pub power: bool,
+    /// Whether each member has a small disk of its own, which can be filled.
+    pub small_disks: bool,
 }
 
 impl Default for Settings {
@@ -43,7 +52,7 @@ impl Default for Settings {
             ("min-free-mib", 16),
             ("reserve-mib", 1),
         ];
-        Settings { members: 3, faults: vec![], sets }
+        Settings { members: 3, faults: vec![], sets, power: false, small_disks: false }
     }
 }
 
@@ -89,6 +98,10 @@ pub struct Group {
     tls: PeerTls,
     processes: Mutex<Vec<Process>>,
     lives: Arc<Vec<AtomicU32>>,
+    /// The newest feature level that members know.
+    level: AtomicU32,
+    disks: Option<Disks>,
+    power: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Group {
@@ -97,18 +110,24 @@ impl std::fmt::Debug for Group {
     }
 }
 
-/// The store's test-only server, beside the folder of this program.
-fn server() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("STORE_SERVER") {
-        return Ok(path.into());
-    }
+/// An example that was built beside the folder of this program.
+fn example(name: &str, package: &str) -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let folder = exe.parent().context("no folder")?;
     let folder = if folder.ends_with("deps") { folder.parent().context("no folder")? } else { folder };
-    let path = folder.join("examples/store-server");
-    let build = "cargo build -p trireme-raftstore --example store-server";
+    let path = folder.join("examples").join(name);
+    let short = name.trim_start_matches("lib").trim_end_matches(".so");
+    let build = format!("cargo build -p trireme -p {package} --example {short}");
     ensure!(path.exists(), "{} is missing: {build}", path.display());
     Ok(path)
+}
+
+/// The store's test-only server.
+fn server() -> Result<PathBuf> {
+    match std::env::var_os("STORE_SERVER") {
+        Some(path) => Ok(path.into()),
+        None => example("store-server", "trireme-raftstore"),
+    }
 }
 
 impl Group {
@@ -118,6 +137,9 @@ impl Group {
     /// When it does not come up.
     pub async fn found(dir: &Path, settings: Settings) -> Result<Group> {
         let server = server()?;
+        let power = settings.power.then(|| example("libpower.so", "trireme-chaos-tests")).transpose()?;
+        let dir = &dir.canonicalize()?;
+        let disks = settings.small_disks.then(|| Disks::make(dir, settings.members)).transpose()?;
         let net = Net::new(settings.members)?;
         let names: Vec<String> = (1..=settings.members).map(|m| format!("m{m}")).collect();
         run(Command::new(&server).arg("certs").arg(dir.join("tls")).args(&names).arg("client"))?.ok()?;
@@ -129,14 +151,32 @@ impl Group {
             tls: tls_files(&dir.join("tls"), "client")?,
             processes: Mutex::new((0..settings.members).map(|_| fresh()).collect()),
             lives: Arc::new((0..settings.members).map(|_| AtomicU32::new(0)).collect()),
+            level: FEATURE_LEVEL.into(),
+            disks,
+            power,
             settings,
         };
         group.start(1, "bootstrap")?;
-        group.wait(1, Duration::from_secs(20), |status| status.leader.is_some()).await?;
+        group.wait(1, COMES_UP, |status| status.leader.is_some()).await?;
         for member in 2..=group.members() {
             group.join(member, 1).await?;
         }
         Ok(group)
+    }
+
+    /// The newest feature level that members know.
+    pub fn level(&self) -> u32 {
+        self.level.load(Ordering::SeqCst)
+    }
+
+    /// Members that start from here on know another feature level.
+    pub fn set_level(&self, level: u32) {
+        self.level.store(level, Ordering::SeqCst);
+    }
+
+    /// The disks, if each member has one of its own.
+    pub fn disks(&self) -> Option<&Disks> {
+        self.disks.as_ref()
     }
 
     /// How many members.
@@ -168,27 +208,61 @@ impl Group {
         Ok(tokio::time::timeout(Duration::from_secs(1), connecting).await.context("no connection in time")??)
     }
 
+    /// A connection to a member that may be busy, or about to start.
+    ///
+    /// # Errors
+    /// When it does not answer for a long time.
+    pub async fn reach(&self, member: u32) -> Result<Client> {
+        let deadline = Instant::now() + COMES_UP;
+        loop {
+            match self.connect(member).await {
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
+                reached => return reached.with_context(|| format!("member {member} cannot be reached")),
+            }
+        }
+    }
+
+    /// Not on the member's own disk, which may be full.
+    fn image_folder(&self, member: u32) -> PathBuf {
+        let generation = self.processes()[member as usize - 1].generation;
+        self.dir.join(format!("m{member}-{generation}.image"))
+    }
+
+    fn image(&self, member: u32) -> Image {
+        Image::new(&self.image_folder(member))
+    }
+
+    /// Takes from a member that is dead what it had not fsynced, all of it or some.
+    ///
+    /// # Errors
+    /// When what it had fsynced is not known.
+    pub fn lose(&self, member: u32, choice: &mut Choice) -> Result<Lost> {
+        ensure!(self.processes()[member as usize - 1].child.is_none(), "member {member} runs");
+        let (image, data) = (self.image(member), self.data(member));
+        ensure!(image.exists(), "nobody knows what member {member} has fsynced");
+        image.put_back(&data, choice).with_context(|| format!("power failure of member {member}"))
+    }
+
     fn start(&self, member: u32, how: &str) -> Result<()> {
+        let data = self.data(member);
+        let mut preload = Vec::new();
+        if let Some(library) = &self.power {
+            let image = self.image(member);
+            if !image.exists() {
+                image.begin(&data)?;
+            }
+            let set = |name: &str, value: &Path| format!("{name}={}", value.display());
+            preload = vec![set("LD_PRELOAD", library), set("POWER_DATA", &data)];
+            preload.push(set("POWER_IMAGE", &self.image_folder(member)));
+        }
         let mut processes = self.processes();
         let process = &mut processes[member as usize - 1];
         ensure!(process.child.is_none(), "member {member} runs already");
-        let address = self.net.address(member);
         let log = OpenOptions::new().create(true).append(true).open(self.log(member))?;
         // The kernel ends it with this program, whatever ends that.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "ip", "netns", "exec", &self.net.space(member)]);
-        command.arg(&self.server).arg(how).arg("--data");
-        command.arg(self.dir.join(format!("m{member}-{}", process.generation)));
-        command.args(["--name", &format!("m{member}"), "--peer", &format!("{address}:2380")]);
-        command.args(["--client", &format!("{address}:2379")]).arg("--tls").arg(self.dir.join("tls"));
-        for (name, number) in &self.settings.sets {
-            command.arg("--set").arg(format!("{name}={number}"));
-        }
-        let own = self.settings.faults.iter().filter(|(whose, _)| whose.is_none_or(|whose| whose == member));
-        for (_, fault) in own {
-            command.arg("--fault").arg(fault);
-        }
-        command.args(&process.extra);
+        command.args(["--pdeathsig", "KILL", "ip", "netns", "exec", &self.net.space(member), "env"]).args(preload);
+        command.arg(&self.server).arg(how).arg("--data").arg(data).args(self.words(member)).args(&process.extra);
         if how == "join" {
             let others = (1..=self.members()).filter(|other| *other != member);
             command.arg("--via").arg(others.map(|other| self.client_address(other)).collect::<Vec<_>>().join(","));
@@ -198,6 +272,23 @@ impl Group {
         process.stopped = false;
         self.lives[member as usize - 1].fetch_add(1, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// What a member is told on each start.
+    fn words(&self, member: u32) -> Vec<String> {
+        let address = self.net.address(member);
+        let tls = self.dir.join("tls").display().to_string();
+        let pairs = [
+            ("--name", format!("m{member}")),
+            ("--peer", format!("{address}:2380")),
+            ("--client", format!("{address}:2379")),
+            ("--tls", tls),
+            ("--set", format!("feature-level={}", self.level())),
+        ];
+        let sets = self.settings.sets.iter().map(|(name, number)| ("--set", format!("{name}={number}")));
+        let own = self.settings.faults.iter().filter(|(whose, _)| whose.is_none_or(|whose| whose == member));
+        let faults = own.map(|(_, fault)| ("--fault", fault.clone()));
+        pairs.into_iter().chain(sets).chain(faults).flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
 
     fn log(&self, member: u32) -> PathBuf {
@@ -278,15 +369,53 @@ impl Group {
     /// The folder of a member's data.
     pub fn data(&self, member: u32) -> PathBuf {
         let generation = self.processes()[member as usize - 1].generation;
-        self.dir.join(format!("m{member}-{generation}"))
+        let folder = self.disks.as_ref().map_or_else(|| self.dir.clone(), |disks| disks.folder(member));
+        folder.join(format!("m{member}-{generation}"))
     }
 
-    /// Starts a new member that asks to join, and waits until it votes.
+    /// Starts a new member that asks to join, again if it is turned away, and waits until it votes.
     async fn join(&self, member: u32, via: u32) -> Result<()> {
         self.start(member, "join")?;
         let name = format!("m{member}");
         let votes = |status: &Status| status.members.iter().any(|m| m.name == name && m.role != Role::Learner);
-        self.wait(via, Duration::from_secs(30), votes).await.with_context(|| format!("{name} does not become a voter"))
+        let deadline = Instant::now() + COMES_UP;
+        while !self.status(via).await.as_ref().is_ok_and(votes) {
+            let tail = || format!("{name} does not become a voter:\n{}", self.tail(member));
+            ensure!(Instant::now() < deadline, tail());
+            if self.ended().contains(&member) {
+                // Whoever it asked was busy, or led no more; or it came as far as being somebody.
+                self.kill(member)?;
+                let known = self.data(member).join("member").exists();
+                self.start(member, if known { "open" } else { "join" })?;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Gives a member an empty disk.
+    fn renew(&self, member: u32) {
+        let mut processes = self.processes();
+        let process = &mut processes[member as usize - 1];
+        (process.generation, process.extra) = (process.generation + 1, vec![]);
+    }
+
+    /// Begins the group anew with a backup, restored by the first member; the others join it.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub async fn restore(&self, backup: &Path) -> Result<()> {
+        (1..=self.members()).try_for_each(|member| self.kill(member))?;
+        (1..=self.members()).for_each(|member| self.renew(member));
+        let mut command = Command::new(&self.server);
+        command.arg("restore").arg("--from").arg(backup).arg("--data").arg(self.data(1)).args(self.words(1));
+        run(&mut command)?.ok()?;
+        self.start(1, "open")?;
+        self.wait(1, COMES_UP, |status| status.leader.is_some()).await?;
+        for member in 2..=self.members() {
+            self.join(member, 1).await?;
+        }
+        Ok(())
     }
 
     /// Removes a member from the group and has a new one join in its place, under another id, with an empty disk.
@@ -295,18 +424,24 @@ impl Group {
     /// When the group does not take it.
     pub async fn replace(&self, member: u32) -> Result<()> {
         let via = member % self.members() + 1;
-        let client = self.connect(via).await?;
-        let name = format!("m{member}");
-        let known = client.members().await?;
-        let id = known.iter().find(|m| m.name == name).map(|m| m.id).with_context(|| format!("no member {name}"))?;
-        client.remove_member(id).await?;
-        self.kill(member)?;
-        {
-            let mut processes = self.processes();
-            let process = &mut processes[member as usize - 1];
-            (process.generation, process.extra) = (process.generation + 1, vec![]);
+        let deadline = Instant::now() + COMES_UP;
+        // A group that was hurt just now, or a machine that is busy, may not take it at once.
+        while let Err(error) = self.remove(member, via).await {
+            ensure!(Instant::now() < deadline, "m{member} cannot be removed: {error:#}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        self.kill(member)?;
+        self.renew(member);
         self.join(member, via).await
+    }
+
+    /// Removes a member from the group, unless it is out already.
+    async fn remove(&self, member: u32, via: u32) -> Result<()> {
+        let (client, name) = (self.connect(via).await?, format!("m{member}"));
+        match client.members().await?.iter().find(|m| m.name == name) {
+            Some(known) => Ok(client.remove_member(known.id).await?),
+            None => Ok(()),
+        }
     }
 
     /// What a member says of itself.
@@ -361,6 +496,9 @@ impl Group {
         for member in 1..=self.members() {
             let _ = self.kill(member);
         }
+        if let Some(disks) = &self.disks {
+            disks.unmount();
+        }
     }
 }
 
@@ -382,4 +520,36 @@ pub fn keep_logs(from: &Path, to: &Path, members: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The library that is loaded into members, loaded into a shell and what it starts.
+    #[test]
+    fn a_power_failure_leaves_what_was_fsynced() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let (data, image) = (folder.join("data"), Image::new(&folder.join("image")));
+        image.begin(&data).unwrap();
+        let script =
+            "printf synced >a; sync a; printf lost >>a; printf lost >b; mkdir d; printf kept >d/f; printf lost >d/g
+            printf 12345678 >c; sync c; printf xx | dd of=c conv=notrunc,fsync; printf yy | dd of=c conv=notrunc
+            printf 'long content' >e; sync e; printf short | dd of=e conv=fsync; sync d/f d .; mv a moved; mkdir lost";
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-ec", script])
+            .current_dir(&data)
+            .env("POWER_DATA", &data)
+            .env("POWER_IMAGE", folder.join("image"));
+        let library = example("libpower.so", "trireme-chaos-tests").unwrap();
+        run(shell.env("LD_PRELOAD", library)).unwrap().ok().unwrap();
+        let lost = image.put_back(&data, &mut Choice::Nothing).unwrap();
+        let read = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
+        assert_eq!([read("a"), read("c"), read("e")], ["synced", "xx345678", "short"].map(str::to_owned));
+        assert_eq!([read("d/f"), read("d/g"), read("b")], ["kept", "", ""].map(str::to_owned), "{lost:?}");
+        assert!(!data.join("moved").exists() && !data.join("lost").exists());
+    }
 }

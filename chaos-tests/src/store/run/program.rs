@@ -18,7 +18,7 @@ fn tell(outcome: &Outcome, took: Duration) {
     println!("  report: {}", outcome.folder.join("report.html").display());
     if !outcome.findings.is_empty() {
         println!("  history: {}", outcome.folder.join("history.jsonl").display());
-        println!("  again: make chaos SEED={seed} SECONDS={ROUND}");
+        println!("  again: {}", outcome.again);
     }
 }
 
@@ -42,7 +42,10 @@ async fn interrupted() {
 pub async fn program(arguments: &[String]) -> Result<()> {
     let first = arguments.first().map(String::as_str);
     if first == Some("proofs") {
-        return super::proofs::program(arguments.get(1).map_or("", String::as_str)).await;
+        return tokio::select! {
+            done = super::proofs::program(arguments.get(1).map_or("", String::as_str)) => done,
+            () = interrupted() => bail!("interrupted"),
+        };
     }
     if let Some(path) = first {
         let outcome = round::again(Path::new(path))?;

@@ -4,14 +4,18 @@
 //! The steps are the same with and without the guard, so that what is found is due to it.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::group::Settings;
 use super::net::Deaf;
+use super::restores::restored;
 use super::round::{Outcome, Plan, Running};
 use super::schedule::{Kind, Step};
+
+/// How long something is waited for that has to happen.
+const LIMIT: Duration = Duration::from_secs(30);
 
 type Steps = for<'a> fn(&'a mut Running) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
@@ -33,8 +37,17 @@ impl std::fmt::Debug for Case {
 }
 
 /// All of them.
-pub const CASES: [Case; 11] = [
+pub const CASES: [Case; 13] = [
     // The four deliberate faults.
+    Case {
+        name: "acknowledged without an fsync",
+        without: (None, "no-fsync"),
+        plan: |mut plan| {
+            plan.settings.power = true;
+            plan
+        },
+        steps: |running| Box::pin(power_fails(running)),
+    },
     Case {
         name: "acknowledged before the fsync",
         without: (None, "ack-before-fsync=100"),
@@ -109,6 +122,12 @@ pub const CASES: [Case; 11] = [
         steps: |running| Box::pin(dies_as_a_whole(running)),
     },
     Case {
+        name: "a restore that rewinds revisions",
+        without: (None, "restore-rewinds"),
+        plan: |plan| plan,
+        steps: |running| Box::pin(restored(running)),
+    },
+    Case {
         name: "expiry decided by a stuck old leader",
         without: (None, "blind-expiry"),
         plan: |mut plan| {
@@ -130,6 +149,8 @@ pub async fn run(case: &Case, guarded: bool, seed: u64) -> Result<Outcome> {
     let name = format!("{} {how} guard", case.name).replace(' ', "-");
     let mut plan = (case.plan)(Plan::new(&name, seed, Duration::ZERO));
     if !guarded {
+        // A group that does not work any more would not work later either.
+        plan.patience = Duration::from_secs(15);
         let (member, fault) = case.without;
         plan.settings = match member {
             Some(member) => plan.settings.with_on(member, fault),
@@ -137,11 +158,15 @@ pub async fn run(case: &Case, guarded: bool, seed: u64) -> Result<Outcome> {
         };
     }
     let mut running = Running::begin(plan).await?;
-    running.progress(40).await?;
-    let done = (case.steps)(&mut running).await;
+    let done = match running.progress(40).await {
+        Ok(()) => (case.steps)(&mut running).await,
+        stuck => stuck,
+    };
     // Without its guard the group may not get to the end of the steps, which shows as well that something is wrong.
-    if let (Err(error), true) = (done, guarded) {
-        return Err(error.context(case.name));
+    match done {
+        Err(error) if guarded => return Err(error.context(case.name)),
+        Err(error) => println!("{}: {error:#}", case.name),
+        Ok(()) => {}
     }
     running.judge().await
 }
@@ -159,7 +184,7 @@ pub async fn program(word: &str) -> Result<()> {
             let outcome = seen(case, guarded).await?;
             println!("{}", outcome.line());
             outcome.findings.lines().iter().take(3).for_each(|line| println!("  {line}"));
-            if outcome.findings.is_empty() != guarded {
+            if outcome.findings.is_empty() != guarded || is_evident(&outcome) == guarded {
                 wrong.push(format!("{} {how} its guard", case.name));
             }
         }
@@ -167,19 +192,28 @@ pub async fn program(word: &str) -> Result<()> {
     if wrong.is_empty() { Ok(()) } else { bail!("not as it should be: {wrong:?}") }
 }
 
-/// Runs a case; without its guard up to three times, since a crash or a pause may miss the moment.
+/// Attempts without a guard, since a crash or a pause may miss the moment.
+const ATTEMPTS: u32 = 5;
+
+/// Runs a case; without its guard again if nothing is found, or it could not be run.
 ///
 /// # Errors
 /// When it cannot be run.
 pub async fn seen(case: &Case, guarded: bool) -> Result<Outcome> {
-    let mut outcome = run(case, guarded, rand::random::<u32>().into()).await?;
-    for _ in 0..2 {
-        if guarded || !outcome.findings.is_empty() {
-            break;
+    for _ in 1..ATTEMPTS {
+        match run(case, guarded, rand::random::<u32>().into()).await {
+            Ok(outcome) if guarded || is_evident(&outcome) => return Ok(outcome),
+            Err(error) if guarded => return Err(error),
+            Ok(_) => println!("{}: nothing is found, once more", case.name),
+            Err(error) => println!("{}: once more: {error:#}", case.name),
         }
-        outcome = run(case, guarded, rand::random::<u32>().into()).await?;
     }
-    Ok(outcome)
+    run(case, guarded, rand::random::<u32>().into()).await
+}
+
+/// Whether more was found than that something took too long, which a busy machine can do as well.
+fn is_evident(outcome: &Outcome) -> bool {
+    outcome.findings.kept.iter().any(|finding| !matches!(finding.rule, "fault" | "availability" | "late"))
 }
 
 fn many_reads(mut plan: Plan) -> Plan {
@@ -207,14 +241,77 @@ async fn dies_as_a_whole(running: &mut Running) -> Result<()> {
     Ok(())
 }
 
-async fn cut_off_leader(running: &mut Running) -> Result<()> {
-    running.chaos.step(&step(Kind::Cut, 1, true, 2500)).await;
+async fn power_fails(running: &mut Running) -> Result<()> {
+    for _ in 0..3 {
+        running.chaos.step(&Step { coin: true, ..step(Kind::Power, 1, false, 0) }).await;
+        if !running.chaos.findings.is_empty() {
+            break;
+        }
+        running.progress(30).await?;
+    }
     Ok(())
+}
+
+/// Who leads; waits until somebody does.
+async fn leading(running: &Running) -> Result<u32> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(leader) = running.group().leader().await {
+            return Ok(leader);
+        }
+        ensure!(Instant::now() < deadline, "nobody leads");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until another one leads, and so many more writes are acknowledged or no client is left that could write.
+async fn overtaken(running: &Running, former: u32, writes: u64) -> Result<()> {
+    let (group, begun) = (running.group().clone(), Instant::now());
+    let leads = async |member: u32| group.status(member).await.is_ok_and(|status| status.leader == Some(status.id));
+    let mut others = (1..=group.members()).filter(|member| *member != former).cycle();
+    while let Some(member) = others.next() {
+        if leads(member).await {
+            break;
+        }
+        ensure!(begun.elapsed() < LIMIT, "nobody else leads");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (target, elected) = (running.recorder().acknowledged() + writes, Instant::now());
+    while running.recorder().acknowledged() < target && elected.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+async fn cut_off_leader(running: &mut Running) -> Result<()> {
+    let (group, leader, begun) = (running.group().clone(), leading(running).await?, running.recorder().now());
+    for member in 1..=group.members() {
+        let to = (1..=group.members()).filter(|other| *other != member && (member == leader || *other == leader));
+        group.net.deafen(member, &Deaf { to: to.collect(), loss: 0 })?;
+    }
+    let cut = overtaken(running, leader, 150).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    group.net.heal()?;
+    running.recorder().mark(begun, format!("cut off leader m{leader}"));
+    running.chaos.recover("a leader was cut off").await;
+    cut
+}
+
+/// Stops the leader in its tracks until another one has taken over.
+async fn pause_leader(running: &mut Running) -> Result<()> {
+    let (group, leader, begun) = (running.group().clone(), leading(running).await?, running.recorder().now());
+    group.pause(leader, true)?;
+    let paused = overtaken(running, leader, 20).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    group.pause(leader, false)?;
+    running.recorder().mark(begun, format!("SIGSTOP leader m{leader}"));
+    running.chaos.recover("a leader was stopped").await;
+    paused
 }
 
 async fn paused_leaders(running: &mut Running) -> Result<()> {
     for _ in 0..3 {
-        running.chaos.step(&step(Kind::Pause, 1, true, 1500)).await;
+        pause_leader(running).await?;
     }
     Ok(())
 }
@@ -223,6 +320,11 @@ async fn paused_members(running: &mut Running) -> Result<()> {
     for member in 1..=3 {
         running.chaos.step(&step(Kind::Pause, member, false, 800)).await;
         running.progress(60).await?;
+    }
+    // Slow watchers move on to another member, from where they were.
+    let begun = Instant::now();
+    while running.recorder().sessions() < 6 && begun.elapsed() < LIMIT {
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
 }
@@ -241,7 +343,7 @@ async fn cut_off_follower(running: &mut Running) -> Result<()> {
 async fn stuck_leader(running: &mut Running) -> Result<()> {
     for _ in 0..2 {
         running.progress(250).await?;
-        running.chaos.step(&step(Kind::Pause, 1, true, 900)).await;
+        pause_leader(running).await?;
     }
     running.progress(250).await
 }
@@ -265,7 +367,11 @@ async fn wiped(running: &mut Running) -> Result<()> {
     }
     group.net.heal()?;
     group.open(2, &[])?;
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // It refuses to start; or it and 3, who know nothing of the former writes, go on with others.
+    let (before, begun) = (running.recorder().acknowledged(), Instant::now());
+    while !group.ended().contains(&2) && running.recorder().acknowledged() < before + 10 && begun.elapsed() < LIMIT {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let refused = group.ended();
     group.open(1, &[])?;
     if refused.contains(&2) {
@@ -315,13 +421,16 @@ mod tests {
         };
         println!("{}: {}", case.name, outcome.line());
         outcome.findings.lines().iter().take(2).for_each(|line| println!("    {line:.300}"));
-        outcome.findings.is_empty().then(|| format!("{}: nothing was found: {}", case.name, outcome.line()))
+        (!is_evident(&outcome)).then(|| format!("{}: nothing was found: {}", case.name, outcome.line()))
     }
 
     #[test]
     fn half_a_minute_of_chaos_is_linearizable() {
         let seed = rand::random::<u32>().into();
-        let outcome = wait(super::super::round::round(Plan::new("test", seed, Duration::from_secs(25)))).unwrap();
+        let mut plan = Plan::new("test", seed, Duration::from_secs(25));
+        // Full disks are left to `make chaos`: what is slow anyway takes much longer on one.
+        plan.kinds.retain(|kind| *kind != Kind::FullDisk);
+        let outcome = wait(super::super::round::round(plan)).unwrap();
         println!("seed {seed}: {}", outcome.line());
         assert!(
             outcome.findings.is_empty(),

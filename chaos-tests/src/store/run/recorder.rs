@@ -81,6 +81,11 @@ impl Recorder {
         lock(&self.history).sessions.push(session);
     }
 
+    /// How many watches have ended so far.
+    pub fn sessions(&self) -> usize {
+        lock(&self.history).sessions.len()
+    }
+
     /// Writes down that something began at a time and is over now.
     pub fn mark(&self, at: Micros, what: String) {
         let until = self.now();

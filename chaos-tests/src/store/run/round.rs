@@ -38,6 +38,8 @@ pub struct Plan {
     pub load: Load,
     /// The watchers.
     pub watchers: Vec<Watching>,
+    /// How long the group may take to work, also on a machine that is busy with other things.
+    pub patience: Duration,
 }
 
 impl Plan {
@@ -58,6 +60,7 @@ impl Plan {
             kinds: super::schedule::ALL.to_vec(),
             settings: Settings::default(),
             load: Load::default(),
+            patience: PATIENCE,
             watchers: vec![
                 watch(1, "/r/"),
                 Watching { stays: true, ..watch(2, "/r/") },
@@ -85,6 +88,8 @@ pub struct Outcome {
     pub confirmed: usize,
     /// Where the report lies, and the history of a run that failed.
     pub folder: PathBuf,
+    /// What to type to see it again.
+    pub again: String,
 }
 
 impl Outcome {
@@ -110,8 +115,14 @@ pub struct Running {
     tasks: Vec<tokio::task::JoinHandle<()>>,
     watching: Vec<tokio::task::JoinHandle<()>>,
     plan: Plan,
+    finished: bool,
     dir: tempfile::TempDir,
 }
+
+/// Attempts to found a group: a machine may be too busy for it.
+const ATTEMPTS: u32 = 3;
+/// How long writes may take, watchers to be told, and a group to work again once nothing is wrong any more.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Where runs leave things: `target/chaos/<name>-<seed>`.
 fn folder(name: &str, seed: u64) -> Result<PathBuf> {
@@ -125,19 +136,29 @@ impl Running {
     /// Founds a group and has everybody begin.
     ///
     /// # Errors
-    /// When the group does not come up.
+    /// When the group does not come up, again and again.
     pub async fn begin(plan: Plan) -> Result<Running> {
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            match (Running::found(plan.clone()).await, attempts.next()) {
+                (Err(error), Some(_)) => println!("{}: founding the group once more: {error:#}", plan.name),
+                (done, _) => return done,
+            }
+        }
+    }
+
+    async fn found(plan: Plan) -> Result<Running> {
         let dir = tempfile::tempdir()?;
         let group = Arc::new(Group::found(dir.path(), plan.settings.clone()).await?);
-        let base = group.status(1).await?.revision;
+        let base = group.reach(1).await?.status().await?.revision;
         let recorder = Arc::new(Recorder::new(&plan.name, plan.seed, base));
         let begin = |number| clients::client(number, plan.load.clone(), plan.seed, group.clone(), recorder.clone());
         let tasks = (1..=plan.load.clients).map(|number| tokio::spawn(begin(number))).collect();
         let watch = |w: &Watching| watchers::watcher(w.clone(), plan.seed, group.clone(), recorder.clone());
         let watching = plan.watchers.iter().map(|w| tokio::spawn(watch(w))).collect();
         let sampler = tokio::spawn(sample(group.clone(), recorder.clone()));
-        let chaos = Chaos { group, recorder: recorder.clone(), findings: Findings::default() };
-        let mut running = Running { chaos, recorder, tasks, watching, plan, dir };
+        let chaos = Chaos { group, recorder: recorder.clone(), patience: plan.patience, findings: Findings::default() };
+        let mut running = Running { chaos, recorder, tasks, watching, plan, finished: false, dir };
         running.tasks.push(sampler);
         Ok(running)
     }
@@ -145,6 +166,11 @@ impl Running {
     /// The group.
     pub fn group(&self) -> &Arc<Group> {
         &self.chaos.group
+    }
+
+    /// A folder that is removed with the run.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Who writes everything down.
@@ -155,9 +181,9 @@ impl Running {
     /// Waits until so many more writes are acknowledged.
     ///
     /// # Errors
-    /// When they are not within 30 s.
+    /// When none is for a long time, or not all within a longer one.
     pub async fn progress(&self, more: u64) -> Result<()> {
-        let (target, deadline) = (self.recorder.acknowledged() + more, Instant::now() + Duration::from_secs(30));
+        let (target, deadline) = (self.recorder.acknowledged() + more, Instant::now() + self.plan.patience);
         while self.recorder.acknowledged() < target {
             if Instant::now() > deadline {
                 bail!("no progress");
@@ -169,14 +195,17 @@ impl Running {
 
     /// Ends everybody: clients first, then a last list on every member, then the watchers, which are told of all that
     /// happened.
-    async fn finish(&mut self) {
+    pub(super) async fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
         self.recorder.end_clients();
         for task in self.tasks.drain(..) {
             let _ = task.await;
         }
         let mut last = 0;
         // What is found already needs no patience.
-        let patience = Duration::from_secs(if self.chaos.findings.is_empty() { 15 } else { 2 });
+        let patience = if self.chaos.findings.is_empty() { self.plan.patience } else { Duration::from_secs(2) };
         let group = self.chaos.group.clone();
         for member in 1..=group.members() {
             let deadline = Instant::now() + patience;
@@ -230,6 +259,13 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.iter().chain(&self.watching).for_each(|task| task.abort());
+        self.chaos.group.end();
+    }
+}
+
 /// Judges a history, also one that was kept.
 pub fn judge(history: History, folder: PathBuf) -> Outcome {
     let judgement = check::check(&history);
@@ -246,7 +282,8 @@ pub fn judge(history: History, folder: PathBuf) -> Outcome {
             findings.add("checkers", || format!("the general checker disagrees: {what}"));
         }
     }
-    Outcome { history, findings, counts, watched, confirmed, folder }
+    let again = format!("make chaos FILE={}", folder.join("history.jsonl").display());
+    Outcome { history, findings, counts, watched, confirmed, folder, again }
 }
 
 /// Notes who leads.
@@ -272,7 +309,9 @@ async fn sample(group: Arc<Group>, recorder: Arc<Recorder>) {
 /// # Errors
 /// When it cannot be run; what is found is no error.
 pub async fn round(plan: Plan) -> Result<Outcome> {
-    let (seed, kinds, time) = (plan.seed, plan.kinds.clone(), plan.time);
+    let (mut plan, seed, kinds, time) = (plan.clone(), plan.seed, plan.kinds, plan.time);
+    plan.settings.power |= kinds.contains(&Kind::Power);
+    plan.settings.small_disks |= kinds.contains(&Kind::FullDisk);
     let members = plan.settings.members;
     let mut running = Running::begin(plan).await?;
     let begun = Instant::now();
@@ -285,7 +324,10 @@ pub async fn round(plan: Plan) -> Result<Outcome> {
     if kinds.is_empty() {
         tokio::time::sleep(time).await;
     }
-    running.judge().await
+    // However slow the machine is, there is something to judge.
+    let _ = running.progress(250).await;
+    let again = format!("make chaos SEED={seed} SECONDS={}", time.as_secs());
+    Ok(Outcome { again, ..running.judge().await? })
 }
 
 /// Judges a history that a run has kept.

@@ -37,10 +37,16 @@ pub enum Kind {
     Rolling,
     /// Leadership is handed over.
     Transfer,
+    /// One member, or all, lose what was not fsynced.
+    Power,
+    /// The disk of one member is full, or nearly; sometimes those of all.
+    FullDisk,
+    /// All members are exchanged for newer ones, one after the other, and the feature level is raised at the end.
+    Upgrade,
 }
 
-/// All kinds. Full disks and the loss of what is not fsynced have their place here once there is a way to make them.
-pub const ALL: [Kind; 15] = [
+/// All kinds.
+pub const ALL: [Kind; 18] = [
     Kind::Kill,
     Kind::KillAll,
     Kind::Pause,
@@ -56,6 +62,9 @@ pub const ALL: [Kind; 15] = [
     Kind::Away,
     Kind::Rolling,
     Kind::Transfer,
+    Kind::Power,
+    Kind::FullDisk,
+    Kind::Upgrade,
 ];
 
 /// One fault.
@@ -107,7 +116,9 @@ impl Iterator for Schedule {
         let ms = match kind {
             // Longer than the longest silence that an election takes.
             Kind::Pause | Kind::Cut | Kind::OneWay | Kind::Bridge => self.random.random_range(700..2500),
-            Kind::Loss10 | Kind::Loss30 | Kind::SlowDisk | Kind::Versions => self.random.random_range(1500..3500),
+            Kind::Loss10 | Kind::Loss30 | Kind::SlowDisk | Kind::Versions | Kind::FullDisk => {
+                self.random.random_range(1500..3500)
+            }
             Kind::Away => self.random.random_range(2500..5000),
             _ => self.random.random_range(0..1200),
         };
@@ -129,10 +140,10 @@ mod tests {
 
     #[test]
     fn a_seed_means_the_same_and_every_kind_comes() {
-        let take = |seed| Schedule::new(seed, &ALL, 3).take(42).collect::<Vec<_>>();
+        let take = |seed| Schedule::new(seed, &ALL, 3).take(50).collect::<Vec<_>>();
         assert_eq!(take(5), take(5));
         assert_ne!(take(5), take(6));
-        let mut kinds: Vec<Kind> = take(7)[..15].iter().map(|step| step.kind).collect();
+        let mut kinds: Vec<Kind> = take(7)[..ALL.len()].iter().map(|step| step.kind).collect();
         kinds.sort();
         assert_eq!(kinds, ALL);
         for step in take(8) {
