@@ -1,5 +1,6 @@
 //! openraft, wrapped: its types, traits and errors stay in this module and what calls it directly.
 
+pub(crate) mod confirmed;
 pub(crate) mod convert;
 pub(crate) mod log_store;
 pub(crate) mod machine;

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::confirmed::Confirmed;
 use super::{TypeConfig, convert};
 use crate::codec;
 use crate::metrics::Metrics;
@@ -65,6 +66,8 @@ pub(crate) struct Transport {
     pub(crate) metrics: Metrics,
     /// Bound on answers to votes.
     pub(crate) vote_timeout: Duration,
+    /// Who confirmed which heartbeat.
+    pub(crate) confirmed: Arc<Confirmed>,
     /// Told when another member found a snapshot of this one's state to be damaged.
     pub(crate) suspect: Arc<Notify>,
     /// Bytes of a snapshot in a second.
@@ -78,6 +81,7 @@ pub(crate) struct PeerLink {
     lane: Lane,
     metrics: Metrics,
     vote_timeout: Duration,
+    confirmed: Arc<Confirmed>,
     suspect: Arc<Notify>,
     snapshot_rate: u64,
     /// Streams of replication in a row that could not be opened, or heartbeats in a row without an answer.
@@ -100,6 +104,7 @@ impl Transport {
             lane,
             metrics: self.metrics.clone(),
             vote_timeout: self.vote_timeout,
+            confirmed: self.confirmed.clone(),
             suspect: self.suspect.clone(),
             snapshot_rate: self.snapshot_rate,
             failures: 0,
@@ -208,6 +213,7 @@ impl PeerLink {
                 Some(pulse) => pulse,
                 None => self.open_pulse().await.map_err(rpc_error)?,
             };
+            let at = Instant::now();
             let sent = pulse.heartbeats.send(message.clone()).await.is_ok();
             let why = match pulse.replies.next().await {
                 Some(Ok(reply)) if sent => {
@@ -216,6 +222,7 @@ impl PeerLink {
                     self.failures = 0;
                     // After any other answer the other side reads no further.
                     if matches!(reply, AppendReply::Matched(_)) {
+                        self.confirmed.note(self.target.id, convert::vote_record(&request.vote), at);
                         self.pulse = Some(pulse);
                     }
                     return Ok(append_result(reply));

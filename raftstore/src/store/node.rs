@@ -18,6 +18,7 @@ use super::propose::Forward;
 use super::reads::ReadWaiter;
 use super::timeline::Timeline;
 use crate::config::Config;
+use crate::consensus::confirmed::Confirmed;
 use crate::consensus::machine::Machine;
 use crate::consensus::{Raft, convert};
 use crate::metrics::Metrics;
@@ -83,6 +84,8 @@ pub(crate) struct Node {
     pub(crate) taken_out: watch::Sender<Option<String>>,
     /// Asks for the state to be read from disk.
     pub(crate) suspect: Arc<Notify>,
+    /// Who confirmed which heartbeat of this member as leader.
+    pub(crate) confirmed: Arc<Confirmed>,
     pub(crate) alarms: Mutex<Vec<Alarm>>,
     /// Room on the disk.
     pub(crate) space: Arc<Space>,

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::{ReadPolicy, ServerState};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::node::Node;
+use crate::consensus::convert;
 use crate::network::peers::Lane;
 use crate::network::wire::{ReadIndexReply, path};
 use crate::simulation::blocking_on;
@@ -149,10 +151,36 @@ impl Node {
         if self.config.faults.read_without_quorum && self.leads() {
             return Ok(self.machine.progress().next_index.saturating_sub(1));
         }
-        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err("no leader is known".into()),
-            Err(error) => Err(error.to_string()),
+        let begun = Instant::now();
+        let index = match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => linearizer.read_log_id().index(),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
+                return Err("no leader is known".into());
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        let confirmed = timeout_at(begun + self.config.timing.election_max, self.confirmed_since(begun)).await;
+        confirmed.map_err(|_| "no quorum confirmed that this member leads".to_owned())??;
+        Ok(index)
+    }
+
+    /// Waits until a quorum has confirmed a heartbeat that was sent after a time, which openraft has seen to.
+    async fn confirmed_since(&self, since: Instant) -> Result<(), String> {
+        let mut changes = self.confirmed.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let (vote, voters) = {
+                let metrics = self.raft.server_metrics();
+                let m = metrics.borrow_watched();
+                if m.state != ServerState::Leader {
+                    return Err("this member does not lead any more".into());
+                }
+                (convert::vote_record(&m.vote), m.membership_config.membership().get_joint_config().clone())
+            };
+            if self.confirmed.by_quorum(self.identity.id, vote, since, &voters) {
+                return Ok(());
+            }
+            changes.changed().await.map_err(|e| e.to_string())?;
         }
     }
 }

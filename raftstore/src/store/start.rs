@@ -15,6 +15,7 @@ use super::node::{Handle, Node};
 use super::timeline::Timeline;
 use super::{background, backup, election, integrity, leadership, propose, reads, rebuild, space, succession};
 use crate::config::{Config, JoinGrant, Limits};
+use crate::consensus::confirmed::Confirmed;
 use crate::consensus::log_store::LogStore;
 use crate::consensus::machine::Machine;
 use crate::consensus::state_machine::StateMachine;
@@ -226,11 +227,18 @@ fn note_started(Home { disk, dir }: &Home) -> Result<(), StorageError> {
 }
 
 /// The engine's way to the other members.
-fn transport(config: &Config, peers: &Peers, metrics: &Metrics, suspect: &Arc<Notify>) -> Transport {
+fn transport(
+    config: &Config,
+    peers: &Peers,
+    metrics: &Metrics,
+    confirmed: &Arc<Confirmed>,
+    suspect: &Arc<Notify>,
+) -> Transport {
     Transport {
         peers: peers.clone(),
         metrics: metrics.clone(),
         vote_timeout: config.timing.election_max,
+        confirmed: confirmed.clone(),
         suspect: suspect.clone(),
         snapshot_rate: config.limits.snapshot_bytes_per_second,
     }
@@ -268,7 +276,8 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     let peers = Peers::new(identity.id, &identity.lineage, road, patience, runtime.clone());
     let Opened { space, machine, writer } = open_disk(&config, &identity, &metrics, &peers, has_run).await?;
     let suspect = Arc::new(Notify::new());
-    let transport = transport(&config, &peers, &metrics, &suspect);
+    let confirmed = Arc::new(Confirmed::new());
+    let transport = transport(&config, &peers, &metrics, &confirmed, &suspect);
     let timeline = Arc::new(Timeline::default());
     // Building applies again what is known to be committed: nothing is served before that.
     let raft = engine(&config, &identity, transport, &timeline, &machine, &writer, &metrics).await?;
@@ -303,6 +312,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         serving: stop.child_token(),
         stop,
         taken_out: watch::Sender::new(None),
+        confirmed,
         suspect,
         alarms: Default::default(),
         space,
