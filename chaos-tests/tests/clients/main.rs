@@ -1,7 +1,7 @@
 //! Client libraries against a whole cluster, used as their documentation and examples use them: kube-rs, and the official
 //! Python client from PyPI.
 //!
-//! Not covered: server-side apply (`Patch::Apply`, `apply=True`), which is not served yet.
+//! Not covered: server-side apply (`Patch::Apply`, `apply=True`), which the tests of the API server are about.
 
 mod masters;
 mod objects;

@@ -452,6 +452,7 @@ async fn a_dead_member_is_not_asked_in_a_tight_loop() {
     use openraft::network::v2::RaftNetworkV2;
     use openraft::network::{RPCOption, RaftNetworkFactory};
 
+    use crate::consensus::confirmed::Confirmed;
     use crate::consensus::transport::Transport;
     use crate::metrics::Metrics;
     use crate::network::peers::{Peers, Road};
@@ -466,6 +467,7 @@ async fn a_dead_member_is_not_asked_in_a_tight_loop() {
         peers,
         metrics: Metrics::default(),
         vote_timeout: Duration::from_secs(1),
+        confirmed: Arc::new(Confirmed::new()),
         suspect: Default::default(),
         snapshot_rate: 1,
     };
