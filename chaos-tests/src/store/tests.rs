@@ -223,7 +223,7 @@ fn wrong_watches_are_explained() {
         let late = h.sessions[0].batches.remove(1).events.remove(0);
         h.sessions[0].batches[1].events.push(late);
     });
-    expect("reliable", "up to revision 3 only, not 4", |h| h.sessions[0].batches.truncate(2));
+    expect("late", "up to revision 3 only, not 4", |h| h.sessions[0].batches.truncate(2));
     expect("event", "was told", |h| h.sessions[0].batches[2].events[0].kv.version = 7);
     expect("event", "was told", |h| h.sessions[0].batches[2].events[0].previous.as_mut().unwrap().version = 7);
     expect("reliable", "was not told of revision 2", |h| {
@@ -234,7 +234,7 @@ fn wrong_watches_are_explained() {
     // The progress notification comes before an event that it promises to come after.
     expect("reliable", "was not told of revision 3", |h| h.sessions[0].batches[0].revision = 3);
     // It resumed too late.
-    expect("reliable", "up to revision 2 only", |h| {
+    expect("late", "up to revision 2 only", |h| {
         let rest = h.sessions[0].batches.split_off(1);
         let mut second = Session { start: Some(4), batches: rest, watcher: 2, ..h.sessions[0].clone() };
         second.batches.remove(0);

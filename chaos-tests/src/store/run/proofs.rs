@@ -268,8 +268,8 @@ async fn leading(running: &Running) -> Result<u32> {
 async fn overtaken(running: &Running, former: u32, writes: u64) -> Result<()> {
     let (group, begun) = (running.group().clone(), Instant::now());
     let leads = async |member: u32| group.status(member).await.is_ok_and(|status| status.leader == Some(status.id));
-    let mut others = (1..=group.members()).filter(|member| *member != former).cycle();
-    while let Some(member) = others.next() {
+    let others = (1..=group.members()).filter(|member| *member != former).cycle();
+    for member in others {
         if leads(member).await {
             break;
         }
