@@ -1,5 +1,9 @@
 //! The records that were written or asked for last, so that apply need not ask the database for what it wrote itself. A value
 //! is then in memory once: as what a key holds, as what an event tells, and as what the next event says was there before.
+//!
+//! So apply does not look at what the disk made of a record that is still here. Nothing wrong comes of that: what it knows is
+//! what it wrote, which is also what goes into the hash that members compare. That the disk has something else, a reader
+//! notices by the checksum of its block, and the reading of the whole state, now and then, by its hash (`store/integrity`).
 
 use std::collections::HashMap;
 

@@ -177,3 +177,46 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
         Ok(raft_snapshot(built))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use super::*;
+    use crate::command::{Command, Proposal};
+    use crate::faults::Faults;
+    use crate::machine::FEATURE_LEVEL;
+    use crate::storage::disk::memory::MemoryDisk;
+    use crate::storage::disk::{Disk, Home};
+    use crate::storage::log::Payload;
+    use crate::storage::records::LogPosition;
+    use crate::storage::snapshot;
+    use crate::types::{Op, Txn};
+    use crate::watch::Hub;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_checkpoint_waits_for_room() {
+        let memory = MemoryDisk::new();
+        let (disk, dir) = (Disk::Memory(memory.mount()), Path::new("/m"));
+        disk.create_dir(dir).unwrap();
+        snapshot::create_state(&disk, dir).unwrap();
+        snapshot::clear(&disk, dir).unwrap();
+        let state = snapshot::open_state(&disk, dir).unwrap();
+        let (home, hub) = (Home { disk: disk.clone(), dir: dir.into() }, Hub::new(10, 1000, Faults::default()));
+        let (metrics, faults) = (Metrics::default(), Faults::default());
+        let machine = Machine::open(home, state, "l", FEATURE_LEVEL, hub, metrics.clone(), faults).unwrap();
+        let put = Op::Put { key: "/k".into(), value: vec![1; 1000].into(), expires_at_ms: None };
+        let payload = Payload::Command(Proposal::new(&Command::Txn(Txn { then: vec![put], ..Txn::default() })).0);
+        machine.apply(vec![LogEntry { at: LogPosition { term: 1, node: 1, index: 1 }, payload }]).unwrap();
+        memory.set_capacity(Some(memory.used() + 100));
+        let mut builder = StateMachine::new(machine, Arc::default(), metrics);
+        let building = tokio::spawn(async move { builder.build_snapshot().await });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!building.is_finished(), "an error would end the member");
+        let left = disk.list(&dir.join("snapshots")).unwrap();
+        assert!(left.is_empty(), "{left:?} is left of what did not fit");
+        memory.set_capacity(None);
+        assert_eq!(building.await.unwrap().unwrap().meta.last_log_id.map(|id| id.index), Some(1));
+    }
+}

@@ -154,7 +154,7 @@ impl Log {
         segment_bytes: u64,
         must_exist: bool,
     ) -> Result<Arc<Self>, StorageError> {
-        if !disk.is_dir(dir) {
+        if !disk.is_dir(dir)? {
             if must_exist {
                 // With the log, its vote and what it has acknowledged are forgotten: under its old id it could split a quorum.
                 return Err(StorageError::Damaged("the log is gone".into()));

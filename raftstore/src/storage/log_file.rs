@@ -151,9 +151,15 @@ impl Appender {
         Ok(())
     }
 
-    /// Removes what a failed write may have left.
+    /// Removes what a failed write may have left, durably: a power failure must not find the next batch mixed with this one.
     pub(super) fn cut_back(&mut self) -> Result<(), StorageError> {
-        self.file.set_len(self.len)
+        if self.file.len()? == self.len {
+            return Ok(());
+        }
+        self.file.set_len(self.len)?;
+        self.file.sync_data()?;
+        self.synced = self.len;
+        Ok(())
     }
 
     /// Makes all that was written durable, and removes segments that are not needed any more.

@@ -107,6 +107,13 @@ impl Queue {
         self.room.notify_waiters();
     }
 
+    /// Nothing is taken any more and nothing is done: who waits for what is there is told so.
+    pub(super) fn end(&self) {
+        self.close();
+        let left = std::mem::take(&mut self.queued.lock().jobs);
+        drop(left);
+    }
+
     fn step(
         &self,
         queued: &mut Queued,

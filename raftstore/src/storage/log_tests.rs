@@ -140,6 +140,34 @@ async fn only_one_process_has_the_log() {
 }
 
 #[tokio::test]
+async fn a_log_that_cannot_be_looked_at_is_not_taken_for_one_that_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let error = Log::open(&Disk::Real, &path, 1 << 20, true).map(drop).unwrap_err();
+    assert!(!error.is_damage(), "{error}");
+    let error = Log::open(&Disk::Real, &dir.path().join("other"), 1 << 20, true).map(drop).unwrap_err();
+    assert!(error.is_damage(), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_thread_that_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = start(dir.path());
+    let (begin, begun) = oneshot::channel();
+    let ends = Box::new(move |_| {
+        begin.send(()).unwrap();
+        panic!("on purpose");
+    });
+    writer.append(vec![entry(1, 0)], ends).await.unwrap();
+    begun.await.unwrap();
+    let vote = writer.save_vote(VoteRecord { term: 1, node: 1, committed: false });
+    let saved = tokio::time::timeout(Duration::from_secs(30), vote).await.unwrap();
+    assert!(saved.is_err(), "its disk is not written any more");
+    writer.stop().await;
+}
+
+#[tokio::test]
 async fn what_nobody_waits_for_is_written_soon() {
     let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let writer = start(dir.path());

@@ -242,6 +242,13 @@ fn hold(held: &mut VecDeque<Job>, job: Job) {
     held.push_back(job);
 }
 
+impl Drop for Writer {
+    /// However it ended: nobody waits for it any more.
+    fn drop(&mut self) {
+        self.queue.end();
+    }
+}
+
 impl Writer {
     fn run(mut self) {
         let queue = self.queue.clone();
@@ -259,7 +266,6 @@ impl Writer {
                 break;
             }
         }
-        queue.close();
     }
 
     /// The same without a thread: what takes time is waited for, and between write and fsync the power may fail.
@@ -280,7 +286,6 @@ impl Writer {
                 break;
             }
         }
-        queue.close();
     }
 
     /// What to do now that something is queued, nothing came for as long as was waited, or the queue is closed. On a full

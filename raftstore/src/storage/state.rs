@@ -42,7 +42,16 @@ pub(crate) struct StateDb {
 impl StateDb {
     /// Opens a database, or creates it.
     pub(crate) fn open(disk: &Disk, path: &Path, create: bool) -> Result<Self, StorageError> {
-        Ok(Self { engine: Engine::open(disk, path, create)?, path: path.to_owned(), remove: AtomicBool::new(false) })
+        Ok(Self::over(Engine::open(disk, path, create)?, path))
+    }
+
+    /// Opens a database that must stay as it is.
+    pub(crate) fn open_to_read(disk: &Disk, path: &Path) -> Result<Self, StorageError> {
+        Ok(Self::over(Engine::open_to_read(disk, path)?, path))
+    }
+
+    fn over(engine: Engine, path: &Path) -> Self {
+        Self { engine, path: path.to_owned(), remove: AtomicBool::new(false) }
     }
 
     /// Removes the directory once nobody uses the database any more.

@@ -40,11 +40,13 @@ enum Synced {
 pub(super) struct Content {
     bytes: Vec<u8>,
     synced: Synced,
+    /// What it was before it was made shorter; empty if it was not since the last fsync. The disk may have some of it.
+    ghost: Vec<u8>,
 }
 
 impl Default for Content {
     fn default() -> Self {
-        Self { bytes: Vec::new(), synced: Synced::Prefix(0) }
+        Self { bytes: Vec::new(), synced: Synced::Prefix(0), ghost: Vec::new() }
     }
 }
 
@@ -78,16 +80,31 @@ impl Content {
     }
 
     pub(super) fn set_len(&mut self, len: u64) {
-        self.touch(len as usize);
-        self.bytes.resize(len as usize, 0);
+        let len = len as usize;
+        self.touch(len);
+        if len < self.bytes.len() {
+            let longer = self.ghost.get(self.bytes.len()..).unwrap_or_default().to_vec();
+            self.ghost.clone_from(&self.bytes);
+            self.ghost.extend(longer);
+        }
+        self.bytes.resize(len, 0);
     }
 
     pub(super) fn sync(&mut self) {
         self.synced = Synced::Prefix(self.bytes.len());
+        self.ghost = Vec::new();
     }
 
-    /// Loses, as the dice fall, none, some or all of what was not synced: whole sectors, and what is beyond a new end.
+    /// Loses, as the dice fall, none, some or all of what was not synced: whole sectors, and what is beyond a new end. What
+    /// was cut off and written anew may be there as it was before.
     pub(super) fn crash(&mut self, dice: &mut Dice) {
+        if let Synced::Prefix(len) = self.synced
+            && !self.ghost.is_empty()
+            && dice.below(2) == 0
+        {
+            self.haunt(len, dice);
+            return self.sync();
+        }
         let former = match std::mem::replace(&mut self.synced, Synced::Prefix(0)) {
             Synced::Prefix(len) if len == self.bytes.len() => return self.sync(),
             Synced::Prefix(len) => self.bytes[..len].to_vec(),
@@ -104,6 +121,24 @@ impl Content {
             _ => self.lose_sectors(&former, dice),
         }
         self.sync();
+    }
+
+    /// Of each sector after what was synced it is what it is, what it was, or nothing that came to the disk.
+    fn haunt(&mut self, synced: usize, dice: &mut Dice) {
+        if dice.below(2) == 0 {
+            self.bytes.resize(self.bytes.len().max(self.ghost.len()), 0);
+        }
+        let len = self.bytes.len();
+        for start in (synced / SECTOR * SECTOR..len).step_by(SECTOR) {
+            let what = dice.below(3);
+            for at in start.max(synced)..(start + SECTOR).min(len) {
+                match what {
+                    0 => {}
+                    1 => self.bytes[at] = self.ghost.get(at).copied().unwrap_or(0),
+                    _ => self.bytes[at] = 0,
+                }
+            }
+        }
     }
 
     fn lose_sectors(&mut self, former: &[u8], dice: &mut Dice) {

@@ -135,8 +135,8 @@ impl Mounted {
         Ok(self.inner()?.tree.find(path).is_ok())
     }
 
-    pub(super) fn is_dir(&self, path: &Path) -> bool {
-        self.inner().is_ok_and(|inner| matches!(inner.tree.find(path), Ok(Node::Dir(_))))
+    pub(super) fn is_dir(&self, path: &Path) -> io::Result<bool> {
+        Ok(matches!(self.inner()?.tree.find(path), Ok(Node::Dir(_))))
     }
 
     pub(super) fn list(&self, path: &Path) -> io::Result<Vec<String>> {

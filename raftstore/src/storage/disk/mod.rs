@@ -52,11 +52,12 @@ impl Disk {
         }
     }
 
-    /// Whether there is a directory of the name.
-    pub(crate) fn is_dir(&self, path: &Path) -> bool {
+    /// Whether there is a directory of the name. One that cannot be looked at is an error: who takes it for one that is gone
+    /// gives up a member that is whole.
+    pub(crate) fn is_dir(&self, path: &Path) -> Result<bool, StorageError> {
         match self {
-            Self::Real => path.is_dir(),
-            Self::Memory(disk) => disk.is_dir(path),
+            Self::Real => or_absent(path.metadata()).map(|found| found.is_some_and(|m| m.is_dir())).map_err(at(path)),
+            Self::Memory(disk) => disk.is_dir(path).map_err(at(path)),
         }
     }
 
@@ -226,7 +227,6 @@ impl DiskFile {
     }
 
     /// Its length.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> Result<u64, StorageError> {
         self.told(match &self.form {
             Form::Real(file) => file.metadata().map(|m| m.len()),

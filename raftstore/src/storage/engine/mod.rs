@@ -115,6 +115,14 @@ impl Engine {
         }
     }
 
+    /// Opens a database that must stay as it is.
+    pub(crate) fn open_to_read(disk: &Disk, path: &Path) -> Result<Self, StorageError> {
+        match disk {
+            Disk::Real => Ok(Self::Rocks(rocks::Rocks::open_to_read(path)?)),
+            Disk::Memory(_) => Ok(Self::Memory(memory::Memory::open(disk, path, false)?)),
+        }
+    }
+
     /// What is stored under a key now.
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Value<'_>>, StorageError> {
         match self {

@@ -55,6 +55,11 @@ impl Rocks {
         DB::open_cf_descriptors(&options(create), path, cf::ALL.map(column_family)).map(Self)
     }
 
+    /// Nothing is written, compacted or removed, except for what the database logs of itself.
+    pub(super) fn open_to_read(path: &Path) -> Result<Self> {
+        DB::open_cf_descriptors_read_only(&options(false), path, cf::ALL.map(column_family), false).map(Self)
+    }
+
     fn cf(&self, family: Family) -> &ColumnFamily {
         self.0.cf_handle(family.name()).expect("column families are opened together")
     }
