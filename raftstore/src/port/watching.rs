@@ -92,7 +92,8 @@ impl Open {
     }
 }
 
-/// Events as they were last encoded, in order of revision: those of a watcher are those of the next one.
+/// Events as they were last encoded, in order of revision: those of a watcher are those of the next one, if they are the same
+/// ones in memory. What was read again, for a watch that lags, is sent as it was read: tests want to see it.
 #[derive(Default)]
 pub(super) struct Encoded {
     bare: Mutex<Ring>,
@@ -101,8 +102,15 @@ pub(super) struct Encoded {
 
 #[derive(Default)]
 struct Ring {
-    events: VecDeque<(Revision, Bytes)>,
+    events: VecDeque<Kept>,
     bytes: usize,
+}
+
+struct Kept {
+    revision: Revision,
+    /// Kept, so that nothing else comes to lie where it is.
+    key: Bytes,
+    encoded: Bytes,
 }
 
 impl Encoded {
@@ -117,25 +125,49 @@ impl Encoded {
 
 impl Ring {
     fn encoded(&mut self, mut event: Event, previous: bool) -> Bytes {
-        let revision = event.kv.mod_revision;
-        if let Ok(found) = self.events.binary_search_by_key(&revision, |(revision, _)| *revision) {
-            return self.events[found].1.clone();
+        let (revision, key) = (event.kv.mod_revision, event.kv.key.clone());
+        if let Ok(found) = self.events.binary_search_by_key(&revision, |kept| kept.revision)
+            && std::ptr::eq(self.events[found].key.as_ptr(), key.as_ptr())
+        {
+            return self.events[found].encoded.clone();
         }
         if !previous {
             event.previous = None;
         }
-        let mut bytes = Vec::with_capacity(event.kv.key.len() + event.kv.value.len() + 32);
+        let mut bytes = Vec::with_capacity(key.len() + event.kv.value.len() + 32);
         codec::append(&mut bytes, &event);
         let bytes = Bytes::from(bytes);
         // What is older than everything here is replayed for one watcher.
-        if self.events.back().is_none_or(|(newest, _)| *newest < revision) {
+        if self.events.back().is_none_or(|newest| newest.revision < revision) {
             self.bytes += bytes.len();
-            self.events.push_back((revision, bytes.clone()));
+            self.events.push_back(Kept { revision, key, encoded: bytes.clone() });
             while self.events.len() > KEPT_EVENTS || self.bytes > KEPT_BYTES {
-                let Some((_, old)) = self.events.pop_front() else { break };
-                self.bytes -= old.len();
+                let Some(old) = self.events.pop_front() else { break };
+                self.bytes -= old.encoded.len();
             }
         }
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::KeyValue;
+
+    #[test]
+    fn what_is_shared_is_encoded_once_and_what_was_read_again_is_sent_as_it_was_read() {
+        let event = |value: &str| {
+            let (key, value) = (Bytes::from("/k".to_owned()), Bytes::from(value.to_owned()));
+            let kv = KeyValue { key, value, create_revision: 7, mod_revision: 7, version: 1 };
+            Event { kv, previous: None, deleted: false }
+        };
+        let (mut ring, shared) = (Ring::default(), event("as it happened"));
+        let first = ring.encoded(shared.clone(), true);
+        assert_eq!(ring.encoded(shared, true).as_ptr(), first.as_ptr());
+        let replayed = ring.encoded(event("wrong"), true);
+        let sent = codec::take::<Event>(&replayed).map(|(event, _)| event.kv.value);
+        assert_eq!(sent.ok(), Some("wrong".into()));
+        assert_eq!((ring.events.len(), ring.bytes), (1, first.len()));
     }
 }
