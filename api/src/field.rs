@@ -173,6 +173,11 @@ impl FieldError {
         Self::with_value(FieldErrorKind::Invalid, path, &value.into(), detail)
     }
 
+    /// `Invalid value: detail`, of a value that is not shown.
+    pub fn invalid_as_a_whole(path: &Path<'_>, detail: &str) -> Self {
+        Self::plain(FieldErrorKind::Invalid, path, detail)
+    }
+
     /// `Duplicate value: value`.
     pub fn duplicate(path: &Path<'_>, value: impl Into<Value>) -> Self {
         Self::with_value(FieldErrorKind::Duplicate, path, &value.into(), "")

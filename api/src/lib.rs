@@ -2,6 +2,7 @@
 //! discovery and OpenAPI documents. Pure functions over JSON values; no I/O, no clock and no randomness.
 
 pub mod apply;
+pub mod bootstrap;
 pub mod catalogue;
 pub mod convert;
 pub mod decode;

@@ -9,7 +9,7 @@ use crate::defaults::policy;
 use crate::names;
 use crate::prepare::{kinds, storage as prepared};
 use crate::table::Printer;
-use crate::validate::{admission, certificates, ingress, rbac};
+use crate::validate::{admission, certificates, flow, ingress, rbac};
 
 const API_EXTENSIONS: &[&str] = &["api-extensions"];
 
@@ -77,6 +77,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         definition: "io.k8s.api.certificates.v1.CertificateSigningRequest",
         fields: &["spec.signerName"],
         hooks: Hooks {
+            name: names::path_segment_name,
             prepare_create: prepared::create_signing_request,
             prepare_update: prepared::update_signing_request,
             validate: certificates::signing_request,
@@ -94,7 +95,13 @@ pub(super) const ENTRIES: &[Entry] = &[
         subresources: &[STATUS],
         definition: "io.k8s.api.networking.v1.Ingress",
         generation: true,
-        hooks: Hooks { prepare_create: prepared::create_ingress, validate: ingress::ingress, ..Hooks::NONE },
+        hooks: Hooks {
+            prepare_create: prepared::create_ingress,
+            validate: ingress::ingress,
+            validate_new: ingress::new_ingress,
+            validate_update: ingress::ingress_update,
+            ..Hooks::NONE
+        },
         printer: Printer::INGRESS,
         ..Entry::BASE
     },
@@ -392,7 +399,8 @@ pub(super) const ENTRIES: &[Entry] = &[
         hooks: Hooks {
             default: policy::flow_schema,
             prepare_create: kinds::create_with_status,
-            validate: certificates::flow_schema,
+            validate: flow::flow_schema,
+            validate_update: flow::flow_schema_update,
             ..Hooks::NONE
         },
         printer: Printer::FLOW_SCHEMA,
@@ -409,7 +417,8 @@ pub(super) const ENTRIES: &[Entry] = &[
         hooks: Hooks {
             default: policy::priority_level,
             prepare_create: kinds::create_with_status,
-            validate: certificates::priority_level,
+            validate: flow::priority_level,
+            validate_update: flow::priority_level_update,
             ..Hooks::NONE
         },
         printer: Printer::PRIORITY_LEVEL,

@@ -36,6 +36,8 @@ pub struct Hooks {
     pub prepare_update: fn(&mut Value, &Value, UpdateOf<'_>),
     /// Validates a whole object except its metadata.
     pub validate: fn(&Value, &mut Vec<FieldError>),
+    /// Validates what holds of new objects alone, after `validate`.
+    pub validate_new: fn(&Value, &mut Vec<FieldError>),
     /// Validates a change except that of metadata: new, old, what is written.
     pub validate_update: fn(&Value, &Value, UpdateOf<'_>, &mut Vec<FieldError>),
     /// Warnings for the client: new and, on update, old.
@@ -57,6 +59,7 @@ impl Hooks {
         prepare_create: |_| {},
         prepare_update: |_, _, _| {},
         validate: |_, _| {},
+        validate_new: |_, _| {},
         validate_update: |_, _, _, _| {},
         warnings: |_, _, _| {},
         to_storage: |_| {},

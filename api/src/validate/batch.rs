@@ -114,7 +114,7 @@ fn job_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     match text(&spec["template"]["spec"], "restartPolicy") {
         "Always" => errors.push(FieldError::required(&at, "valid values: \"OnFailure\", \"Never\"")),
         policy if !matches!(policy, "OnFailure" | "Never") => {
-            errors.push(FieldError::not_supported(&at, policy, &["Never", "OnFailure"]));
+            errors.push(FieldError::not_supported(&at, policy, &["OnFailure", "Never"]));
         }
         "OnFailure" if has(spec, "podFailurePolicy") => {
             let detail = "only \"Never\" is supported when podFailurePolicy is specified";
@@ -179,14 +179,11 @@ fn failure_policy(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         match (codes.is_object(), patterns.is_empty()) {
             (true, false) => {
                 let detail = "specifying both OnExitCodes and OnPodConditions is not supported";
-                errors.push(FieldError::invalid(&at, "", detail));
+                errors.push(FieldError::invalid_as_a_whole(&at, detail));
             }
             (false, true) => {
-                errors.push(FieldError::invalid(
-                    &at,
-                    "",
-                    "specifying one of OnExitCodes and OnPodConditions is required",
-                ));
+                let detail = "specifying one of OnExitCodes and OnPodConditions is required";
+                errors.push(FieldError::invalid_as_a_whole(&at, detail));
             }
             _ => {}
         }
@@ -250,14 +247,60 @@ fn success_policy(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             let detail = "at least one of succeededCount or succeededIndexes must be specified";
             errors.push(FieldError::required(&at, detail));
         }
+        let Some(all) = int(spec, "completions") else { continue };
+        let given = rule.get("succeededIndexes").and_then(Value::as_str);
+        let indexes = given.map(|given| indexes(given, all));
+        if let (Some(given), Some(Err(why))) = (given, &indexes) {
+            let detail = format!("error parsing succeededIndexes: {why}");
+            errors.push(FieldError::invalid(&at.child("succeededIndexes"), given, &detail));
+        }
         non_negative(rule, &at, &["succeededCount"], errors);
-        if let (Some(count), Some(all)) = (int(rule, "succeededCount"), int(spec, "completions"))
-            && count > all
-        {
-            let detail = format!("must be less than or equal to {all} (the number of specified completions)");
-            errors.push(FieldError::invalid(&at.child("succeededCount"), count, &detail));
+        let Some(count) = int(rule, "succeededCount") else { continue };
+        for (most, of) in [
+            (Some(all), "the number of specified completions"),
+            (indexes.map(|i| i.unwrap_or(0)), "the number of indexes in the specified succeededIndexes field"),
+        ] {
+            if let Some(most) = most.filter(|most| count > *most) {
+                let detail = format!("must be less than or equal to {most} ({of})");
+                errors.push(FieldError::invalid(&at.child("succeededCount"), count, &detail));
+            }
         }
     }
+}
+
+/// How many indexes a list such as `0-3,5` names; they have to rise and to be below the number of completions.
+fn indexes(text: &str, completions: i64) -> Result<i64, String> {
+    let (mut last, mut total) = (None, 0);
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        let ends: Vec<&str> = part.split('-').collect();
+        if ends.len() > 2 {
+            let part = crate::field::quote(part);
+            return Err(format!(
+                "the fragment {part} violates the requirement that an index interval can have at most two parts separated by '-'"
+            ));
+        }
+        let mut numbers = Vec::new();
+        for end in ends {
+            let shown = crate::field::quote(end);
+            let number: i64 =
+                end.parse().map_err(|_| format!("cannot convert string to integer for index: {shown}"))?;
+            if number >= completions {
+                return Err(format!("too large index: {shown}"));
+            }
+            numbers.push(number);
+        }
+        let (first, end) = (numbers[0], numbers[numbers.len() - 1]);
+        let order = |a: i64, b: i64| format!("non-increasing order, previous: {a}, current: {b}");
+        if numbers.len() == 2 && first >= end {
+            return Err(order(first, end));
+        }
+        if let Some(last) = last.filter(|last| *last >= first) {
+            return Err(order(last, first));
+        }
+        total += end - first + 1;
+        last = Some(end);
+    }
+    Ok(total)
 }
 
 fn replacement_policy(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
@@ -351,7 +394,7 @@ pub fn cron_job(object: &Value, errors: &mut Errors) {
         errors.push(FieldError::invalid(&inner.child("selector"), job["selector"].clone(), detail));
     }
     if truth(job, "manualSelector") {
-        errors.push(FieldError::not_supported(&inner.child("manualSelector"), true, &["false", "nil"]));
+        errors.push(FieldError::not_supported(&inner.child("manualSelector"), true, &["nil", "false"]));
     }
     non_negative(spec, &SPEC, &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"], errors);
     if name.len() > MAX_CRON_NAME {

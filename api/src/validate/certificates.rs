@@ -1,10 +1,10 @@
-//! Validation of certificate requests, flow control and extensions of the API.
+//! Validation of certificate requests and of extensions of the API.
 
-use super::common::{Errors, immutable, non_negative, one_of, required_name};
+use super::common::{Errors, immutable, one_of};
 use crate::catalogue::UpdateOf;
 use crate::field::{FieldError, Path};
 use crate::names;
-use crate::value::{has, int, list, text, truth};
+use crate::value::{int, list, text, truth};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
@@ -115,104 +115,6 @@ pub fn signing_request_update(new: &Value, old: &Value, of: UpdateOf<'_>, errors
     if of == UpdateOf::Status && !held.is_empty() && issued != held {
         let detail = "updates may not change or remove existing certificate content";
         errors.push(FieldError::forbidden(&path.child("certificate"), detail));
-    }
-}
-
-/// A FlowSchema.
-pub fn flow_schema(object: &Value, errors: &mut Errors) {
-    let spec = &object["spec"];
-    let precedence = int(spec, "matchingPrecedence").unwrap_or(0);
-    let at = SPEC.child("matchingPrecedence");
-    if precedence <= 0 {
-        errors.push(FieldError::invalid(&at, precedence, "must be a positive value"));
-    } else if precedence > 10_000 {
-        errors.push(FieldError::invalid(&at, precedence, "must not be greater than 10000"));
-    } else if precedence == 1 && text(&object["metadata"], "name") != "exempt" {
-        errors.push(FieldError::invalid(&at, 1, "only the schema named 'exempt' may have matchingPrecedence 1"));
-    }
-    if has(spec, "distinguisherMethod") {
-        let method = SPEC.child("distinguisherMethod");
-        one_of(&spec["distinguisherMethod"], &method, "type", &["ByNamespace", "ByUser"], errors);
-    }
-    let level = SPEC.child("priorityLevelConfiguration");
-    required_name(&spec["priorityLevelConfiguration"], &level, "name", names::dns1123_subdomain, errors);
-    let within = SPEC.child("rules");
-    for (i, rule) in list(spec, "rules").iter().enumerate() {
-        let at = within.index(i);
-        if list(rule, "subjects").is_empty() {
-            errors.push(FieldError::required(&at.child("subjects"), "subjects must contain at least one value"));
-        }
-        if list(rule, "resourceRules").is_empty() && list(rule, "nonResourceRules").is_empty() {
-            let detail = "at least one of resourceRules and nonResourceRules has to be non-empty";
-            errors.push(FieldError::required(&at, detail));
-        }
-        let subjects = at.child("subjects");
-        for (j, subject) in list(rule, "subjects").iter().enumerate() {
-            one_of(subject, &subjects.index(j), "kind", &["Group", "ServiceAccount", "User"], errors);
-        }
-    }
-}
-
-/// A PriorityLevelConfiguration.
-pub fn priority_level(object: &Value, errors: &mut Errors) {
-    let spec = &object["spec"];
-    let kind = text(spec, "type");
-    match kind {
-        "Exempt" => {
-            if has(spec, "limited") {
-                let detail = "must be nil if the type is not Limited";
-                errors.push(FieldError::forbidden(&SPEC.child("limited"), detail));
-            }
-        }
-        "Limited" => {
-            if has(spec, "exempt") {
-                errors.push(FieldError::forbidden(&SPEC.child("exempt"), "must be nil if the type is Limited"));
-            }
-            match has(spec, "limited") {
-                false => {
-                    errors.push(FieldError::required(&SPEC.child("limited"), "must not be empty when type is Limited"))
-                }
-                true => limited(&spec["limited"], &SPEC.child("limited"), errors),
-            }
-        }
-        other => errors.push(FieldError::not_supported(&SPEC.child("type"), other, &["Exempt", "Limited"])),
-    }
-}
-
-fn limited(limited: &Value, path: &Path<'_>, errors: &mut Errors) {
-    non_negative(limited, path, &["nominalConcurrencyShares"], errors);
-    for key in ["lendablePercent", "borrowingLimitPercent"] {
-        if let Some(percent) = int(limited, key).filter(|p| *p < 0 || key == "lendablePercent" && *p > 100) {
-            let detail = "must be between 0 and 100, inclusive";
-            errors.push(FieldError::invalid(&path.child(key), percent, detail));
-        }
-    }
-    let (response, at) = (&limited["limitResponse"], path.child("limitResponse"));
-    match text(response, "type") {
-        "Reject" if has(response, "queuing") => {
-            let detail = "must be nil if limited.limitResponse.type is not Limited";
-            errors.push(FieldError::forbidden(&at.child("queuing"), detail));
-        }
-        "Queue" => {
-            let (queuing, at) = (&response["queuing"], at.child("queuing"));
-            if !queuing.is_object() {
-                let detail = "must not be empty if limited.limitResponse.type is Limited";
-                errors.push(FieldError::required(&at, detail));
-                return;
-            }
-            for key in ["queues", "handSize", "queueLengthLimit"] {
-                if let Some(number) = int(queuing, key).filter(|number| *number <= 0) {
-                    errors.push(FieldError::invalid(&at.child(key), number, "must be positive"));
-                }
-            }
-            let (hand, queues) = (int(queuing, "handSize").unwrap_or(0), int(queuing, "queues").unwrap_or(0));
-            if hand > queues {
-                let detail = format!("should not be greater than queues ({queues})");
-                errors.push(FieldError::invalid(&at.child("handSize"), hand, &detail));
-            }
-        }
-        "Reject" => {}
-        other => errors.push(FieldError::not_supported(&at.child("type"), other, &["Queue", "Reject"])),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Validation of the networking group.
 
-use super::common::{Errors, immutable, label_selector, one_of, optional_name, port, required_name};
+use super::common::{Errors, immutable, ip, label_selector, one_of, optional_name, port, required_name};
 use crate::catalogue::UpdateOf;
 use crate::field::{FieldError, Path};
 use crate::names;
@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const SPEC: Path<'static> = Path::new("spec");
 const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
-const BAD_PARTS: [&str; 6] = ["//", "/./", "/../", "%2f", "%2F", "\\"];
+const BAD_PARTS: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 /// An Ingress.
@@ -28,9 +28,8 @@ pub fn ingress(object: &Value, errors: &mut Errors) {
     for (i, rule) in rules.iter().enumerate() {
         let at = within.index(i);
         let name = text(rule, "host");
-        if name.parse::<IpAddr>().is_ok() {
-            errors.push(FieldError::invalid(&at.child("host"), name, "must be a DNS name, not an IP address"));
-        } else if !name.is_empty() {
+        not_an_address(name, &at.child("host"), errors);
+        if !name.is_empty() {
             host(name, &at.child("host"), errors);
         }
         if has(rule, "http") {
@@ -48,12 +47,41 @@ pub fn ingress(object: &Value, errors: &mut Errors) {
         optional_name(tls, &at, "secretName", names::dns1123_subdomain, errors);
     }
     optional_name(spec, &SPEC, "ingressClassName", names::dns1123_subdomain, errors);
-    let annotation = text(&object["metadata"]["annotations"], CLASS_ANNOTATION);
-    let fresh = text(&object["metadata"], "resourceVersion").is_empty();
-    if fresh && !annotation.is_empty() && has(spec, "ingressClassName") {
-        let annotations = Path::new("annotations");
-        let detail = "can not be set when the class field is also set";
-        errors.push(FieldError::invalid(&annotations.child(CLASS_ANNOTATION), annotation, detail));
+}
+
+/// A new Ingress: the older way to name its class and the newer one say the same.
+pub fn new_ingress(object: &Value, errors: &mut Errors) {
+    let (annotation, class) =
+        (&object["metadata"]["annotations"][CLASS_ANNOTATION], &object["spec"]["ingressClassName"]);
+    if annotation.is_string() && class.is_string() && annotation != class {
+        let (annotations, detail) = (Path::new("annotations"), "must match `ingressClassName` when both are specified");
+        errors.push(FieldError::invalid(&annotations.child(CLASS_ANNOTATION), annotation.clone(), detail));
+    }
+}
+
+/// A change of an Ingress: where its load balancer is.
+pub fn ingress_update(new: &Value, old: &Value, of: UpdateOf<'_>, errors: &mut Errors) {
+    if of != UpdateOf::Status {
+        return;
+    }
+    let points = |object: &Value| list(&object["status"]["loadBalancer"], "ingress").to_vec();
+    let before = points(old);
+    let status = Path::new("status");
+    let balancer = status.child("loadBalancer");
+    let within = balancer.child("ingress");
+    for (i, point) in points(new).iter().enumerate() {
+        let (at, address, name) = (within.index(i), text(point, "ip"), text(point, "hostname"));
+        if !address.is_empty() && !before.iter().any(|old| text(old, "ip") == address) {
+            ip(address, &at.child("ip"), errors);
+        }
+        optional_name(point, &at, "hostname", names::dns1123_subdomain, errors);
+        not_an_address(name, &at.child("hostname"), errors);
+    }
+}
+
+fn not_an_address(name: &str, path: &Path<'_>, errors: &mut Errors) {
+    if name.parse::<IpAddr>().is_ok() {
+        errors.push(FieldError::invalid(path, name, "must be a DNS name, not an IP address"));
     }
 }
 
@@ -77,18 +105,17 @@ fn paths(http: &Value, path: &Path<'_>, errors: &mut Errors) {
         match kind {
             _ if !has(one, "pathType") => {
                 errors.push(FieldError::required(&at.child("pathType"), "pathType must be specified"));
+                continue;
             }
             "Exact" | "Prefix" => {
                 if !given.starts_with('/') {
                     errors.push(invalid("must be an absolute path"));
                 }
-                if given.starts_with('/') {
-                    for part in BAD_PARTS.iter().filter(|part| **part != "\\" && given.contains(*part)) {
-                        errors.push(invalid(&format!("must not contain '{part}'")));
-                    }
-                    for end in ["/..", "/."].iter().filter(|end| given.ends_with(*end)) {
-                        errors.push(invalid(&format!("cannot end with '{end}'")));
-                    }
+                for part in BAD_PARTS.iter().filter(|part| given.contains(*part)) {
+                    errors.push(invalid(&format!("must not contain '{part}'")));
+                }
+                for end in ["/..", "/."].iter().filter(|end| given.ends_with(*end)) {
+                    errors.push(invalid(&format!("cannot end with '{end}'")));
                 }
             }
             "ImplementationSpecific" => {
@@ -108,15 +135,8 @@ fn backend(backend: &Value, path: &Path<'_>, errors: &mut Errors) {
         (true, true) => {
             errors.push(FieldError::invalid(path, "", "cannot set both resource and service backends"));
         }
-        (false, false) => errors.push(FieldError::required(path, "resource or service backend is required")),
-        (false, true) => {
-            let at = path.child("resource");
-            for key in ["kind", "name"] {
-                if text(&backend["resource"], key).is_empty() {
-                    errors.push(FieldError::required(&at.child(key), ""));
-                }
-            }
-        }
+        (false, false) => errors.push(FieldError::invalid(path, "", "resource or service backend is required")),
+        (false, true) => typed_reference(&backend["resource"], &path.child("resource"), errors),
         (true, false) => {
             let (given, at) = (&backend["service"], path.child("service"));
             required_name(given, &at, "name", names::dns1035_label, errors);
@@ -137,16 +157,28 @@ fn backend(backend: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
+/// Checks a reference to an object of any type.
+fn typed_reference(reference: &Value, path: &Path<'_>, errors: &mut Errors) {
+    optional_name(reference, path, "apiGroup", names::dns1123_subdomain, errors);
+    for key in ["kind", "name"] {
+        required_name(reference, path, key, segment, errors);
+    }
+}
+
+fn segment(name: &str) -> Vec<String> {
+    names::path_segment_name(name, false)
+}
+
 /// An IngressClass.
 pub fn ingress_class(object: &Value, errors: &mut Errors) {
     let (spec, controller) = (&object["spec"], text(&object["spec"], "controller"));
     let at = SPEC.child("controller");
-    if controller.len() > 250 {
-        errors.push(FieldError::too_long(&at, 250));
-    }
     if controller.is_empty() {
         errors.push(FieldError::required(&at, ""));
     } else {
+        if controller.len() > 250 {
+            errors.push(FieldError::too_long(&at, 250));
+        }
         let check = names::domain_prefixed_path(controller);
         errors.extend(check.iter().map(|e| FieldError::invalid(&at, controller, e)));
     }
@@ -155,11 +187,7 @@ pub fn ingress_class(object: &Value, errors: &mut Errors) {
         return;
     }
     let at = SPEC.child("parameters");
-    for key in ["kind", "name"] {
-        if text(parameters, key).is_empty() {
-            errors.push(FieldError::required(&at.child(key), key));
-        }
-    }
+    typed_reference(parameters, &at, errors);
     match (text(parameters, "scope"), has(parameters, "namespace")) {
         ("Namespace", false) => {
             let detail = "`parameters.scope` is set to 'Namespace'";
@@ -169,7 +197,10 @@ pub fn ingress_class(object: &Value, errors: &mut Errors) {
             let detail = "`parameters.scope` is set to 'Cluster'";
             errors.push(FieldError::forbidden(&at.child("namespace"), detail));
         }
-        ("Namespace" | "Cluster", _) => {}
+        ("Namespace", true) => {
+            optional_name(parameters, &at, "namespace", names::dns1123_label, errors);
+        }
+        ("Cluster", false) => {}
         (other, _) => errors.push(FieldError::not_supported(&at.child("scope"), other, &["Cluster", "Namespace"])),
     }
 }
@@ -204,13 +235,13 @@ pub fn network_policy(object: &Value, errors: &mut Errors) {
     }
     for (i, kind) in types.iter().filter_map(Value::as_str).enumerate() {
         if !matches!(kind, "Ingress" | "Egress") {
-            errors.push(FieldError::not_supported(&at.index(i), kind, &["Egress", "Ingress"]));
+            errors.push(FieldError::not_supported(&at.index(i), kind, &["Ingress", "Egress"]));
         }
     }
 }
 
 fn policy_port(one: &Value, path: &Path<'_>, errors: &mut Errors) {
-    one_of(one, path, "protocol", &["SCTP", "TCP", "UDP"], errors);
+    one_of(one, path, "protocol", &["TCP", "UDP", "SCTP"], errors);
     let end = int(one, "endPort");
     let at = path.child("endPort");
     match one.get("port") {
@@ -219,7 +250,7 @@ fn policy_port(one: &Value, path: &Path<'_>, errors: &mut Errors) {
             port(number, &path.child("port"), errors);
             if let Some(end) = end {
                 if end < number {
-                    errors.push(FieldError::invalid(&at, number, "must be greater than or equal to `port`"));
+                    errors.push(FieldError::invalid(&at, end, "must be greater than or equal to `port`"));
                 }
                 port(end, &at, errors);
             }
@@ -234,7 +265,7 @@ fn policy_port(one: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
         _ => {
             if let Some(end) = end {
-                errors.push(FieldError::invalid(&at, end, "must be specified when `port` is specified"));
+                errors.push(FieldError::invalid(&at, end, "may not be specified when `port` is not specified"));
             }
         }
     }
@@ -269,8 +300,7 @@ fn peer(peer: &Value, path: &Path<'_>, errors: &mut Errors) {
         if let (Some(whole), Some(part)) = (whole, part)
             && !(whole.1 < part.1 && masked(part.0, whole.1) == masked(whole.0, whole.1))
         {
-            let detail = format!("must be a strict subset of `cidr` {}", crate::field::quote(text_cidr));
-            errors.push(FieldError::invalid(&within.index(i), except, &detail));
+            errors.push(FieldError::invalid(&within.index(i), except, "must be a strict subset of `cidr`"));
         }
     }
 }
@@ -318,7 +348,6 @@ pub fn ip_address(object: &Value, errors: &mut Errors) {
         return;
     }
     optional_name(parent, &path, "group", names::dns1123_subdomain, errors);
-    let segment: fn(&str) -> Vec<String> = |name| names::path_segment_name(name, false);
     required_name(parent, &path, "resource", segment, errors);
     required_name(parent, &path, "name", segment, errors);
     optional_name(parent, &path, "namespace", segment, errors);

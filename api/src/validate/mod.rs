@@ -7,6 +7,7 @@ pub mod certificates;
 mod common;
 mod container;
 mod cron;
+pub mod flow;
 pub mod ingress;
 pub mod metadata;
 pub mod network;
@@ -33,6 +34,7 @@ pub(crate) fn create(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     metadata::create(resource, object, &mut errors);
     (resource.hooks.validate)(object, &mut errors);
+    (resource.hooks.validate_new)(object, &mut errors);
     errors
 }
 

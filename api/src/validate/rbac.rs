@@ -80,9 +80,7 @@ fn binding(object: &Value, namespaced: bool, kinds: &[&str], errors: &mut Errors
         errors.push(FieldError::not_supported(&path.child("apiGroup"), group, &[GROUP]));
     }
     if !kinds.contains(&kind) {
-        let mut sorted = kinds.to_vec();
-        sorted.sort_unstable();
-        errors.push(FieldError::not_supported(&path.child("kind"), kind, &sorted));
+        errors.push(FieldError::not_supported(&path.child("kind"), kind, kinds));
     }
     if name.is_empty() {
         errors.push(FieldError::required(&path.child("name"), ""));
@@ -115,12 +113,16 @@ fn subject(subject: &Value, namespaced: bool, path: &Path<'_>, errors: &mut Erro
             }
         }
         "User" | "Group" => {
+            if name.is_empty() {
+                let detail = format!("{} name cannot be empty", kind.to_lowercase());
+                errors.push(FieldError::invalid(&path.child("name"), "", &detail));
+            }
             if group != GROUP {
                 errors.push(FieldError::not_supported(&path.child("apiGroup"), group, &[GROUP]));
             }
         }
         other => {
-            errors.push(FieldError::not_supported(&path.child("kind"), other, &["Group", "ServiceAccount", "User"]));
+            errors.push(FieldError::not_supported(&path.child("kind"), other, &["ServiceAccount", "User", "Group"]));
         }
     }
 }

@@ -167,6 +167,9 @@ pub fn persistent_volume_claim_update(new: &Value, old: &Value, of: UpdateOf<'_>
     if of != UpdateOf::Main {
         return;
     }
+    // Down to what the volume has: so one takes back an expansion that failed.
+    let held = map(&old["status"], "capacity").get("storage").and_then(Quantity::from_value);
+    let held = held.or(Some(Quantity::ZERO));
     let bound = text(&old["status"], "phase") == "Bound";
     let (new, old) = (&new["spec"], &old["spec"]);
     let request = |spec: &Value| map(&spec["resources"], "requests").get("storage").and_then(Quantity::from_value);
@@ -188,7 +191,7 @@ pub fn persistent_volume_claim_update(new: &Value, old: &Value, of: UpdateOf<'_>
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         errors.push(FieldError::forbidden(&SPEC, detail));
     }
-    if bound && request(new) < request(old) {
+    if request(new) < request(old) && request(new) <= held {
         let path = Path::new("spec.resources.requests.storage");
         errors.push(FieldError::forbidden(&path, "field can not be less than status.capacity"));
     }
@@ -245,12 +248,7 @@ pub fn storage_class(object: &Value, errors: &mut Errors) {
 
 /// A change of a StorageClass.
 pub fn storage_class_update(new: &Value, old: &Value, _: UpdateOf<'_>, errors: &mut Errors) {
-    for key in ["parameters", "provisioner", "reclaimPolicy"] {
-        if new[key] != old[key] {
-            let detail = format!("updates to {key} are forbidden.");
-            errors.push(FieldError::forbidden(&Path::new(key), &detail));
-        }
-    }
+    fixed(new, old, &["parameters", "provisioner", "reclaimPolicy"], errors);
     let key = "volumeBindingMode";
     immutable(&new[key], &old[key], &Path::new(key), errors);
 }
@@ -305,6 +303,10 @@ pub fn csi_driver(object: &Value, errors: &mut Errors) {
         seen.push(audience);
         if let Some(seconds) = crate::value::int(request, "expirationSeconds").filter(|seconds| *seconds < 600) {
             let detail = "may not specify a duration less than 10 minutes";
+            errors.push(FieldError::invalid(&at.child("expirationSeconds"), seconds, detail));
+        }
+        if let Some(seconds) = crate::value::int(request, "expirationSeconds").filter(|seconds| *seconds > 1 << 32) {
+            let detail = "may not specify a duration larger than 2^32 seconds";
             errors.push(FieldError::invalid(&at.child("expirationSeconds"), seconds, detail));
         }
     }
@@ -396,7 +398,11 @@ pub fn volume_attributes_class(object: &Value, errors: &mut Errors) {
 
 /// A change of a VolumeAttributesClass.
 pub fn volume_attributes_class_update(new: &Value, old: &Value, _: UpdateOf<'_>, errors: &mut Errors) {
-    for key in ["driverName", "parameters"] {
-        immutable(&new[key], &old[key], &Path::new(key), errors);
+    fixed(new, old, &["driverName", "parameters"], errors);
+}
+
+fn fixed(new: &Value, old: &Value, keys: &[&str], errors: &mut Errors) {
+    for key in keys.iter().filter(|key| new[**key] != old[**key]) {
+        errors.push(FieldError::forbidden(&Path::new(key), &format!("updates to {key} are forbidden.")));
     }
 }

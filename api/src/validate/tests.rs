@@ -11,8 +11,9 @@ fn resource(group: &str, plural: &str) -> Arc<Resource> {
 }
 
 /// A defaulted and prepared object, as it reaches validation.
-fn made(resource: &Resource, mut object: Value) -> Value {
-    resource.conform(&mut object).unwrap();
+pub(super) fn made(resource: &Resource, mut object: Value) -> Value {
+    let found = resource.conform(&mut object).unwrap();
+    assert_eq!(found.unknown, Vec::<String>::new(), "{}", resource.qualified());
     resource.default(&mut object);
     let namespace = if resource.namespaced() { "d" } else { "" };
     let new = NewObject { now: "2026-01-01T00:00:00Z".parse().unwrap(), uid: "u", name_suffix: "abcde", namespace };
@@ -20,7 +21,7 @@ fn made(resource: &Resource, mut object: Value) -> Value {
     object
 }
 
-fn texts(errors: Vec<crate::FieldError>) -> Vec<String> {
+pub(super) fn texts(errors: Vec<crate::FieldError>) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 

@@ -1,7 +1,8 @@
 //! Tests of the kinds that nothing acts on yet: what each needs at least passes, and what is wrong is told as upstream tells it.
 #![allow(clippy::unwrap_used)]
 
-use crate::catalogue::{Catalogue, NewObject, Resource};
+use super::tests::{made, texts};
+use crate::catalogue::{Catalogue, Resource};
 use crate::patch::merge_patch;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -16,20 +17,6 @@ fn kinds() -> Vec<(Arc<Resource>, Value)> {
         (resource.unwrap_or_else(|| panic!("{group} {plural}")), one["object"].clone())
     };
     all.iter().map(find).collect()
-}
-
-fn made(resource: &Resource, mut object: Value) -> Value {
-    let found = resource.conform(&mut object).unwrap();
-    assert_eq!(found.unknown, Vec::<String>::new(), "{}", resource.qualified());
-    resource.default(&mut object);
-    let namespace = if resource.namespaced() { "d" } else { "" };
-    let new = NewObject { now: "2026-01-01T00:00:00Z".parse().unwrap(), uid: "u", name_suffix: "abcde", namespace };
-    resource.prepare_create(&mut object, &new);
-    object
-}
-
-fn texts(errors: Vec<crate::FieldError>) -> Vec<String> {
-    errors.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -149,6 +136,23 @@ fn workloads() {
             ],
         ),
         (
+            "jobs",
+            json!({"spec": {"completionMode": "Indexed", "completions": 5, "template": {"spec": {"restartPolicy": "Sometimes"}},
+                "successPolicy": {"rules": [{"succeededIndexes": "0-2,4", "succeededCount": 5}, {"succeededIndexes": "3,1"},
+                    {"succeededIndexes": "0-9"}, {"succeededIndexes": "0-1-2"}, {"succeededIndexes": "x"}]},
+                "podFailurePolicy": {"rules": [{"action": "FailJob"}]}}}),
+            vec![
+                "spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required",
+                "spec.successPolicy.rules[0].succeededCount: Invalid value: 5: must be less than or equal to 4 (the number of indexes in the specified succeededIndexes field)",
+                "spec.successPolicy.rules[1].succeededIndexes: Invalid value: \"3,1\": error parsing succeededIndexes: non-increasing order, previous: 3, current: 1",
+                "spec.successPolicy.rules[2].succeededIndexes: Invalid value: \"0-9\": error parsing succeededIndexes: too large index: \"9\"",
+                "spec.successPolicy.rules[3].succeededIndexes: Invalid value: \"0-1-2\": error parsing succeededIndexes: the fragment \"0-1-2\" violates",
+                "spec.successPolicy.rules[4].succeededIndexes: Invalid value: \"x\": error parsing succeededIndexes: cannot convert string to integer for index: \"x\"",
+                "spec.template.spec.restartPolicy: Unsupported value: \"Sometimes\"",
+                "spec.template.spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"OnFailure\", \"Never\"",
+            ],
+        ),
+        (
             "poddisruptionbudgets",
             json!({"spec": {"maxUnavailable": "110%", "minAvailable": null}}),
             vec!["spec.maxUnavailable: Invalid value: \"110%\": must not be greater than 100%"],
@@ -229,6 +233,34 @@ fn policies_and_extensions() {
             vec!["spec: Invalid value: []: either `defaultBackend` or `rules` must be specified"],
         ),
         (
+            "ingresses",
+            json!({"metadata": {"annotations": {"kubernetes.io/ingress.class": "a"}}, "spec": {"ingressClassName": "b",
+                "defaultBackend": {}, "rules": [{"host": "10.0.0.1", "http": {"paths": [{"backend": {}}]}}]}}),
+            vec![
+                "spec.defaultBackend: Invalid value: \"\": resource or service backend is required",
+                "spec.rules[0].host: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address",
+                "spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified",
+                "annotations.kubernetes.io/ingress.class: Invalid value: \"a\": must match `ingressClassName` when both are specified",
+            ],
+        ),
+        (
+            "ingresses",
+            json!({"metadata": {"annotations": {"kubernetes.io/ingress.class": "a"}}, "spec": {"ingressClassName": "a"}}),
+            vec![],
+        ),
+        (
+            "networkpolicies",
+            json!({"spec": {"policyTypes": ["Both"], "egress": [{"ports": [{"protocol": "ICMP"}, {"port": 9, "endPort": 8}, {"endPort": 8}],
+                "to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/9"]}}]}]}}),
+            vec![
+                "spec.egress[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"TCP\", \"UDP\", \"SCTP\"",
+                "spec.egress[0].ports[1].endPort: Invalid value: 8: must be greater than or equal to `port`",
+                "spec.egress[0].ports[2].endPort: Invalid value: 8: may not be specified when `port` is not specified",
+                "spec.egress[0].to[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/9\": must be a strict subset of `cidr`",
+                "spec.policyTypes[0]: Unsupported value: \"Both\": supported values: \"Ingress\", \"Egress\"",
+            ],
+        ),
+        (
             "networkpolicies",
             json!({"spec": {"egress": [{"to": [{}, {"ipBlock": {"cidr": "x"}}]}]}}),
             vec![
@@ -276,6 +308,35 @@ fn extensions_and_devices() {
             "prioritylevelconfigurations",
             json!({"spec": {"limited": null}}),
             vec!["spec.limited: Required value: must not be empty when type is Limited"],
+        ),
+        (
+            "prioritylevelconfigurations",
+            json!({"metadata": {"name": "exempt"}}),
+            vec![
+                "spec.type: Invalid value: \"Limited\": type must be 'Exempt' if and only if name is 'exempt'",
+                "spec: Invalid value",
+            ],
+        ),
+        (
+            "prioritylevelconfigurations",
+            json!({"spec": {"limited": {"limitResponse": {"type": "Queue", "queuing": {"queues": 512, "handSize": 8}}}}}),
+            vec![
+                "spec.limited.limitResponse.queuing.handSize: Invalid value: 8: required entropy bits of deckSize 512 and handSize 8 should not be greater than 60",
+            ],
+        ),
+        (
+            "flowschemas",
+            json!({"spec": {"rules": [{"subjects": [{"kind": "User", "group": {"name": "g"}}],
+                "resourceRules": [{"verbs": ["*", "get"], "apiGroups": ["*"], "resources": ["*"]}],
+                "nonResourceRules": [{"verbs": ["look"], "nonResourceURLs": ["x"]}]}]}}),
+            vec![
+                "spec.rules[0].subjects[0].user: Required value: user is required when subject kind is 'User'",
+                "spec.rules[0].subjects[0].group: Forbidden: group is forbidden when subject kind is not 'Group'",
+                "spec.rules[0].resourceRules[0].verbs: Invalid value: [\"*\",\"get\"]: if '*' is present, must not specify other verbs",
+                "spec.rules[0].resourceRules[0].namespaces: Required value: resource rules that are not cluster scoped must supply at least one namespace",
+                "spec.rules[0].nonResourceRules[0].verbs: Unsupported value: [\"look\"]: supported values: \"create\"",
+                "spec.rules[0].nonResourceRules[0].nonResourceURLs[0]: Invalid value: \"x\": must start with slash",
+            ],
         ),
         (
             "resourceclaims",
@@ -344,6 +405,21 @@ fn what_may_not_change() {
         ),
     ];
     check_changes(cases);
+}
+
+#[test]
+fn a_claim_shrinks_down_to_what_its_volume_has() {
+    let (resource, object) = kinds().into_iter().find(|(r, _)| r.plural == "persistentvolumeclaims").unwrap();
+    let mut old = made(&resource, object);
+    old["spec"]["resources"]["requests"]["storage"] = json!("5Gi");
+    old["status"] = json!({"phase": "Bound", "capacity": {"storage": "2Gi"}});
+    for (size, want) in
+        [("3Gi", vec![]), ("2Gi", vec!["spec.resources.requests.storage: Forbidden: field can not be less"])]
+    {
+        let mut new = old.clone();
+        new["spec"]["resources"]["requests"]["storage"] = json!(size);
+        compare(texts(resource.validate_update(&new, &old, None)), &want, size);
+    }
 }
 
 fn check_changes(cases: Vec<(&str, Value, Vec<&str>)>) {

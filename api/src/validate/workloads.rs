@@ -166,7 +166,7 @@ pub fn stateful_set(object: &Value, errors: &mut Errors) {
     for key in ["whenDeleted", "whenScaled"] {
         let given = text(&spec["persistentVolumeClaimRetentionPolicy"], key);
         if !matches!(given, "" | "Delete" | "Retain") {
-            errors.push(FieldError::not_supported(&retention.child(key), given, &["Delete", "Retain"]));
+            errors.push(FieldError::not_supported(&retention.child(key), given, &["Retain", "Delete"]));
         }
     }
     non_negative(spec, &SPEC, &["replicas", "minReadySeconds", "revisionHistoryLimit"], errors);
