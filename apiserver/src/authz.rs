@@ -10,7 +10,8 @@ use crate::request::info::RequestInfo;
 /// Paths that need no credential.
 const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 /// Paths that any credential opens: what a client needs to find its way.
-const DISCOVERY: [&str; 5] = ["/api", "/apis", "/openapi", "/version", "/trireme.io"];
+const DISCOVERY: [&str; 7] =
+    ["/api", "/apis", "/openapi", "/version", "/trireme.io", "/openid", "/.well-known/openid-configuration"];
 
 /// Components of the masters' process.
 const COMPONENTS: [&str; 3] = ["system:kube-scheduler", "system:kube-controller-manager", "system:apiserver"];
@@ -43,7 +44,10 @@ pub(crate) fn allowed(user: &UserInfo, info: &RequestInfo) -> bool {
     }
     let review = matches!(info.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io");
     if user.in_group(GROUP_AUTHENTICATED) && review && info.verb == "create" {
-        return info.resource.starts_with("selfsubject");
+        let of_others = ["tokenreviews", "subjectaccessreviews", "localsubjectaccessreviews"];
+        // An agent asks who talks to it, and what they may.
+        let by_node = user.node_name().is_some() && of_others.contains(&info.resource.as_str());
+        return info.resource.starts_with("selfsubject") || by_node;
     }
     user.node_name().is_some_and(|node| node_allowed(node, info))
 }
@@ -56,6 +60,8 @@ fn node_allowed(node: &str, info: &RequestInfo) -> bool {
         (resource, "") if READ.contains(&verb) && NODE_READS.contains(&resource) => true,
         // Which ones, the pods on the node decide.
         ("secrets", "") => info.group.is_empty() && verb == "get",
+        // For which pods, the request's body tells.
+        ("serviceaccounts", "token") => verb == "create",
         ("nodes", "") => verb == "create" || own && matches!(verb, "update" | "patch"),
         ("nodes", "status") => own && matches!(verb, "get" | "update" | "patch"),
         ("pods", "status") => matches!(verb, "get" | "update" | "patch"),
@@ -123,17 +129,13 @@ fn reason(user: &UserInfo, info: &RequestInfo) -> String {
     format!("User {who:?} cannot {} resource {resource:?} in API group {:?} {scope}", info.verb, info.group)
 }
 
-/// Refuses requests that claim to come from somebody in a way that this version does not serve: to answer them as somebody
-/// else would mislead.
-pub(crate) fn claims(headers: &http::HeaderMap, user: &UserInfo) -> ApiResult<()> {
+/// Refuses requests that claim to come from somebody else in a way that this version does not serve: to answer them as who
+/// makes them would mislead.
+pub(crate) fn claims(headers: &http::HeaderMap) -> ApiResult<()> {
     let value = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     if headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
         let whom = value("impersonate-user").unwrap_or_default();
         return Err(Status::forbidden("", "users", &whom, "impersonation is not served"));
-    }
-    // No token is known but those of joins, so one that is shown proves nothing; a certificate goes before it.
-    if user.name == UserInfo::anonymous().name && headers.contains_key(http::header::AUTHORIZATION) {
-        return Err(Status::unauthorized(""));
     }
     Ok(())
 }

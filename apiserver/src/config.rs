@@ -107,6 +107,12 @@ pub struct Config {
     pub default_not_ready_toleration_seconds: u32,
     /// Seconds that new pods stay on an unreachable node, unless they say so themselves.
     pub default_unreachable_toleration_seconds: u32,
+    /// Who issues tokens of service accounts; `https://kubernetes.default.svc.<domain>` unless given.
+    pub service_account_issuer: Option<String>,
+    /// Audiences of which a token has to name one to be taken here; the issuer unless given.
+    pub api_audiences: Vec<String>,
+    /// Longest life of a token; what asks for more gets this.
+    pub max_token_life: Option<Duration>,
     /// What `/version` answers as `gitVersion`.
     pub version: String,
     /// How long Events are kept.
@@ -130,6 +136,9 @@ impl Config {
             cluster_domain: "cluster.local".into(),
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,
+            service_account_issuer: None,
+            api_audiences: Vec::new(),
+            max_token_life: None,
             version: concat!("v1.36.0+trireme", env!("CARGO_PKG_VERSION")).into(),
             event_ttl: Duration::from_secs(3600),
             audit: None,
@@ -147,6 +156,12 @@ impl Config {
                 "advertise_url {:?} must begin with https://",
                 self.advertise_url
             )));
+        }
+        if self.max_token_life.is_some_and(|life| life < Duration::from_secs(3600)) {
+            return Err(ServerError::Config("service-account-max-token-expiration must be at least an hour".into()));
+        }
+        if self.service_account_issuer.as_deref().is_some_and(|issuer| issuer.is_empty() || issuer.contains(' ')) {
+            return Err(ServerError::Config("service-account-issuer must be a name or a URL without spaces".into()));
         }
         if self.event_ttl < Duration::from_secs(1) {
             return Err(ServerError::Config("event-ttl must be at least a second".into()));

@@ -35,7 +35,11 @@ impl ApiServer {
         // What others say stays as it is, but not what is said about them.
         let pretty = people && !matches!(info.subresource.as_str(), "proxy" | "log");
         // Boxed: the pipeline is deep, and so would be the types of everything that calls it.
-        let work = Box::pin(self.limited(request, query, info, caller, pretty));
+        let work = Box::pin(async {
+            let caller = self.caller_by_token(request.headers(), caller, &info, &query).await?;
+            trail.iter_mut().for_each(|trail| trail.identified(&caller.user));
+            self.limited(request, query, info, caller, pretty).await
+        });
         let answer = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(answer) => answer,
             Err(panic) => {
@@ -70,7 +74,7 @@ impl ApiServer {
         caller: Caller,
         pretty: bool,
     ) -> ApiResult<Response<Body>> {
-        authz::claims(request.headers(), &caller.user)?;
+        authz::claims(request.headers())?;
         let decision = authz::authorize(&caller.user, &info);
         Note::of(&request).decided(decision.is_ok());
         decision?;

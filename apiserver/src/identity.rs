@@ -1,14 +1,22 @@
 //! Who makes a request, and under which fence.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
 use crate::fence::Fence;
 
 /// An authenticated user as upstream's `user.Info`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserInfo {
     /// User name.
     pub name: String,
     /// Groups.
     pub groups: Vec<String>,
+    /// What tells users of the same name apart, if known.
+    pub uid: String,
+    /// What else is known.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// Members may do everything.
@@ -27,7 +35,7 @@ impl UserInfo {
         if !groups.iter().any(|g| g == GROUP_AUTHENTICATED) {
             groups.push(GROUP_AUTHENTICATED.into());
         }
-        Self { name: name.into(), groups }
+        Self { name: name.into(), groups, ..Self::default() }
     }
 
     /// A component of this process, for example `system:kube-scheduler`.
@@ -37,7 +45,7 @@ impl UserInfo {
 
     /// Whoever presents nothing.
     pub fn anonymous() -> Self {
-        Self { name: "system:anonymous".into(), groups: vec![GROUP_UNAUTHENTICATED.into()] }
+        Self { name: "system:anonymous".into(), groups: vec![GROUP_UNAUTHENTICATED.into()], ..Self::default() }
     }
 
     /// The subject of a verified client certificate: CN is the user, each O a group.
@@ -48,6 +56,19 @@ impl UserInfo {
         let groups: Vec<String> =
             subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
         Some(Self::new(name, groups))
+    }
+
+    /// The user as `authentication.k8s.io/v1` writes it.
+    pub(crate) fn to_value(&self) -> Value {
+        let mut user = json!({"username": self.name});
+        if !self.uid.is_empty() {
+            user["uid"] = self.uid.as_str().into();
+        }
+        user["groups"] = self.groups.as_slice().into();
+        if !self.extra.is_empty() {
+            user["extra"] = json!(self.extra);
+        }
+        user
     }
 
     /// Whether the user is in a group.

@@ -25,6 +25,7 @@ mod request;
 mod response;
 mod server;
 mod storage;
+mod tokens;
 mod verbs;
 
 pub use audit::AuditConfig;

@@ -25,6 +25,7 @@ use crate::nonresource::documents::Documents;
 use crate::pki::Pki;
 use crate::storage::cache::WindowBound;
 use crate::storage::feed::Feed;
+use crate::tokens::Tokens;
 
 /// An API server. Cloning it is cheap; all clones are the same server.
 #[derive(Clone)]
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) service_cidr: Cidr,
+    pub(crate) tokens: Tokens,
     pub(crate) metrics: Metrics,
     pub(crate) audit: Arc<Audit>,
     pub(crate) in_flight: Arc<Semaphore>,
@@ -83,6 +85,7 @@ impl ApiServer {
         Ok(Self {
             inner: Arc::new(Inner {
                 service_cidr: config.service_cidr.parse()?,
+                tokens: Tokens::new(&config, pki.service_account_key_pem())?,
                 in_flight: Arc::new(Semaphore::new(config.limits.in_flight)),
                 long_running: Arc::new(Semaphore::new(config.limits.long_running)),
                 config,

@@ -1,7 +1,7 @@
 //! The table of built-in kinds: here those that something acts on, or that are inert upstream as well (PodTemplate,
 //! ControllerRevision, PriorityClass and RuntimeClass).
 
-use super::entry::{ALL_VERBS, Entry, NO_COLLECTION_DELETE, STATUS_VERBS, SubEntry};
+use super::entry::{ALL_VERBS, CREATE, Entry, NO_COLLECTION_DELETE, STATUS_VERBS, SubEntry};
 use super::hooks::Hooks;
 use super::resource::Scope;
 use crate::convert;
@@ -234,6 +234,11 @@ const CORE: &[Entry] = &[
         kind: "ServiceAccount",
         plural: "serviceaccounts",
         short_names: &["sa"],
+        subresources: &[SubEntry {
+            name: "token",
+            verbs: CREATE,
+            gvk: ("authentication.k8s.io", "v1", "TokenRequest"),
+        }],
         definition: "io.k8s.api.core.v1.ServiceAccount",
         printer: Printer::SERVICE_ACCOUNT,
         ..Entry::BASE

@@ -295,12 +295,13 @@ impl<'a> Maker<'a> {
             "Scale" => "io.k8s.api.autoscaling.v1.Scale".to_owned(),
             "Eviction" => "io.k8s.api.policy.v1.Eviction".to_owned(),
             "Binding" => "io.k8s.api.core.v1.Binding".to_owned(),
+            "TokenRequest" => "io.k8s.api.authentication.v1.TokenRequest".to_owned(),
             _ => r.definition.to_string(),
         };
         let mut out = match sub.name.as_ref() {
             "exec" | "attach" | "portforward" | "log" => self.connect(sub, &suffix),
             "proxy" => self.proxy(&suffix),
-            "binding" | "eviction" => {
+            "binding" | "eviction" | "token" => {
                 let id = format!("create{}{}{suffix}", self.group, self.kind());
                 let mut create = self.operation("post", "post", id, format!("create {what}"));
                 create.query.extend(WRITE);

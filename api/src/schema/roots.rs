@@ -76,6 +76,7 @@ const INERT: &[fn(&mut SchemaGenerator)] = &[
     one::<storage::v1::StorageClass>,
     one::<storage::v1::VolumeAttachment>,
     one::<storage::v1::VolumeAttributesClass>,
+    one::<authentication::v1::TokenRequest>,
     one::<authentication::v1::TokenReview>,
     one::<authorization::v1::LocalSubjectAccessReview>,
     one::<authorization::v1::SubjectAccessReview>,

@@ -190,6 +190,13 @@ impl Trail {
         })
     }
 
+    /// Who makes the request turned out only later.
+    pub(crate) fn identified(&mut self, user: &UserInfo) {
+        if let Some(record) = &mut self.record {
+            record.user = user.clone();
+        }
+    }
+
     /// The request's code panicked.
     pub(crate) fn panicked(&mut self) {
         if let Some(record) = &mut self.record {

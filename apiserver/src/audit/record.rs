@@ -75,7 +75,7 @@ pub struct Record {
     pub id: String,
     pub stage: Stage,
     uri: String,
-    user: UserInfo,
+    pub(super) user: UserInfo,
     pub source: Option<IpAddr>,
     agent: Option<String>,
     about: About,
@@ -168,7 +168,7 @@ impl Record {
             },
             "requestURI": self.uri,
             "verb": self.about.verb,
-            "user": {"username": self.user.name, "groups": self.user.groups},
+            "user": self.user.to_value(),
         });
         if let Some(source) = self.source {
             event["sourceIPs"] = json!([source.to_string()]);

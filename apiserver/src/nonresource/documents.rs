@@ -48,7 +48,18 @@ pub(crate) fn root(server: &ApiServer) -> ApiResult<Response<Body>> {
         paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
     }
     paths.extend(
-        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned),
+        [
+            "/.well-known/openid-configuration",
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openid/v1/jwks",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
     );
     Ok(response::json(StatusCode::OK, json!({"paths": paths}).to_string()))
 }

@@ -4,8 +4,8 @@ pub(crate) mod documents;
 mod health;
 
 use axum::body::Body;
-use http::{Method, Request, Response, StatusCode};
-use serde_json::json;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use serde_json::{Value, json};
 use trireme_api::status::Status;
 
 use crate::error::ApiResult;
@@ -14,6 +14,9 @@ use crate::request::query::Query;
 use crate::response;
 use crate::server::ApiServer;
 
+/// First parts of the paths that are only read.
+const READ_ONLY: [&str; 10] =
+    ["healthz", "livez", "readyz", "version", "metrics", "api", "apis", "openapi", "openid", ".well-known"];
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers a request outside of resources.
@@ -26,8 +29,7 @@ pub(crate) async fn dispatch(
     let path = info.path.trim_end_matches('/');
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    if !reading && matches!(first, "healthz" | "livez" | "readyz" | "version" | "metrics" | "api" | "apis" | "openapi")
-    {
+    if !reading && READ_ONLY.contains(&first) {
         return Err(Status::method_not_supported());
     }
     match first {
@@ -38,9 +40,22 @@ pub(crate) async fn dispatch(
         }
         "api" | "apis" => documents::discovery(server, path, request.headers()),
         "openapi" => documents::openapi(server, path, &query, request.headers()),
+        "openid" if path == "/openid/v1/jwks" => {
+            Ok(published("application/jwk-set+json", &server.inner.tokens.signer.key_set()))
+        }
+        ".well-known" if path == "/.well-known/openid-configuration" => {
+            Ok(published("application/json", &server.inner.tokens.configuration(&server.inner.config.advertise_url)))
+        }
         "" => documents::root(server),
         _ => Err(Status::unknown_resource()),
     }
+}
+
+/// What others need to check tokens; they may keep it for an hour.
+fn published(content_type: &'static str, document: &Value) -> Response<Body> {
+    let mut answer = response::bytes(StatusCode::OK, content_type, document.to_string());
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    answer
 }
 
 fn version(server: &ApiServer) -> Response<Body> {

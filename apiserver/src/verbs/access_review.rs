@@ -14,6 +14,7 @@ use crate::request::info::RequestInfo;
 use crate::request::{accept, body};
 use crate::response;
 use crate::server::ApiServer;
+use crate::tokens::Refused;
 
 /// Groups of the reviews; they are answered, never stored.
 pub(crate) const GROUPS: [&str; 2] = ["authorization.k8s.io", "authentication.k8s.io"];
@@ -55,11 +56,11 @@ pub(crate) async fn review(
             }
             of_subject(&object, "LocalSubjectAccessReview")?
         }
-        ("authentication.k8s.io", "tokenreviews") => of_token(&object)?,
+        ("authentication.k8s.io", "tokenreviews") => of_token(server, &object).await?,
         ("authorization.k8s.io", "selfsubjectaccessreviews") => access(&object["spec"], &caller.user),
         ("authorization.k8s.io", "selfsubjectrulesreviews") => rules(caller),
         ("authentication.k8s.io", "selfsubjectreviews") => {
-            json!({"userInfo": {"username": caller.user.name, "groups": caller.user.groups}})
+            json!({"userInfo": caller.user.to_value()})
         }
         _ => return Err(Status::unknown_resource()),
     };
@@ -92,15 +93,26 @@ fn of_subject(review: &Value, kind: &str) -> ApiResult<Value> {
         return Err(Status::invalid("authorization.k8s.io", kind, "", &errors));
     }
     let groups = groups.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    Ok(access(spec, &UserInfo { name: user.to_owned(), groups }))
+    Ok(access(spec, &UserInfo { name: user.to_owned(), groups, ..UserInfo::default() }))
 }
 
-/// Whose token it is: nobody's, since none are issued that this server would take.
-fn of_token(review: &Value) -> ApiResult<Value> {
-    if value::text(&review["spec"], "token").is_empty() {
+/// Whose token it is.
+async fn of_token(server: &ApiServer, review: &Value) -> ApiResult<Value> {
+    let spec = &review["spec"];
+    let token = value::text(spec, "token");
+    if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
-    Ok(json!({"user": {}, "error": "[invalid bearer token]"}))
+    let wanted: Vec<String> =
+        value::list(spec, "audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    match server.token_bearer(token, &wanted, true).await {
+        Ok(proven) => Ok(json!({"authenticated": true, "user": proven.user.to_value(), "audiences": proven.audiences})),
+        Err(Refused::Token(why)) => {
+            let why = if why.is_empty() { String::new() } else { format!(", {why}") };
+            Ok(json!({"user": {}, "error": format!("[invalid bearer token{why}]")}))
+        }
+        Err(Refused::Unavailable(status)) => Err(status),
+    }
 }
 
 fn access(spec: &Value, user: &UserInfo) -> Value {

@@ -15,6 +15,7 @@ mod read;
 mod services;
 mod store;
 mod subresources;
+mod token;
 mod update;
 mod watch;
 
@@ -131,6 +132,7 @@ async fn act(ctx: &Ctx, bytes: &bytes::Bytes) -> ApiResult<Response<Body>> {
         ("", "deletecollection") => delete::delete_collection(ctx, bytes).await,
         ("scale", "get" | "update" | "patch") => subresources::scale(ctx, bytes).await,
         ("binding", "create") => subresources::binding(ctx, bytes).await,
+        ("token", "create") => token::create(ctx, bytes).await,
         ("eviction", "create") => subresources::eviction(ctx, bytes).await,
         _ => Err(Status::method_not_supported()),
     }

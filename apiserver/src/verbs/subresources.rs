@@ -103,7 +103,7 @@ fn corrupt_kind(value: &Value) -> &'static str {
     }
 }
 
-fn check_kind(object: &Value, kind: &str) -> ApiResult<()> {
+pub(super) fn check_kind(object: &Value, kind: &str) -> ApiResult<()> {
     match value::text(object, "kind") {
         given if given == kind || given.is_empty() => Ok(()),
         other => Err(Status::bad_request(format!("expected {kind}, got {other}"))),

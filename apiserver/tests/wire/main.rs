@@ -17,4 +17,5 @@ mod proxy;
 mod requests;
 mod services;
 mod status;
+mod tokens;
 mod watches;

@@ -69,6 +69,15 @@ pub struct Args {
     /// How long certificates are valid that this master signs, its own and those of nodes. They are renewed in time.
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
     pub cluster_signing_duration: Duration,
+    /// Who issues the tokens of service accounts [default: https://kubernetes.default.svc.DOMAIN]; give all masters the same.
+    #[arg(long, value_name = "URL")]
+    pub service_account_issuer: Option<String>,
+    /// Audiences of which a token has to name one to be taken [default: the issuer].
+    #[arg(long, value_name = "AUDIENCE", value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+    /// Longest life of a token of a service account; 0: as long as asked for.
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
+    pub service_account_max_token_expiration: Duration,
     /// With --join: stay without a vote until `trireme member promote`.
     #[arg(long, requires = "join")]
     pub learner: bool,
@@ -222,6 +231,10 @@ impl Args {
         config.default_not_ready_toleration_seconds = self.losses.default_not_ready_toleration_seconds;
         config.default_unreachable_toleration_seconds = self.losses.default_unreachable_toleration_seconds;
         config.event_ttl = self.event_ttl;
+        config.service_account_issuer = self.service_account_issuer.clone();
+        config.api_audiences = self.api_audiences.clone();
+        let life = self.service_account_max_token_expiration;
+        config.max_token_life = Some(life).filter(|life| !life.is_zero());
         config.audit = self.audit_log_path.clone().map(|path| trireme_apiserver::AuditConfig {
             path,
             max_size: self.audit_log_maxsize.into(),
