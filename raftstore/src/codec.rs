@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version that this build writes, and the only one it reads.
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 
 /// Why bytes could not be decoded.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::engine::{Reading, View};
+use super::read::former;
 use super::state::{EventRecord, StateDb, cf, damaged};
 use super::{StorageError, keys};
 use crate::codec;
@@ -48,16 +49,28 @@ impl StateDb {
             return Ok(Replay::Compacted(meta.compacted));
         }
         let mut piece = Piece { events: Vec::new(), bytes: 0, scanned: 0 };
+        let through = self.replay_piece(&view, range, from, &mut piece);
+        // What was asked for may have been forgotten meanwhile, and then the answer is worth nothing.
+        if self.floor() > from {
+            return Ok(Replay::Compacted(self.floor()));
+        }
+        Ok(Replay::Events { through: through?.unwrap_or(meta.revision), events: piece.events })
+    }
+
+    /// Returns the revision up to which the piece goes, if that is not the end.
+    fn replay_piece(
+        &self,
+        view: &View<'_>,
+        range: &KeyRange,
+        from: Revision,
+        piece: &mut Piece,
+    ) -> Result<Option<Revision>, StorageError> {
         let stopped = match keys::range_bucket(range) {
-            Some(bucket) => self.replay_bucket(&view, range, bucket, from, &mut piece)?,
-            None => self.replay_all(&view, range, from, &mut piece)?,
+            Some(bucket) => self.replay_bucket(view, range, bucket, from, piece)?,
+            None => self.replay_all(view, range, from, piece)?,
         };
         // A piece that ran full may have stopped inside a transaction: finish that.
-        let through = match stopped {
-            Some(last) => self.finish_transaction(&view, range, last, &mut piece)?,
-            None => meta.revision,
-        };
-        Ok(Replay::Events { through, events: piece.events })
+        stopped.map(|last| self.finish_transaction(view, range, last, piece)).transpose()
     }
 
     /// Returns the revision at which the piece ran full, if it did.
@@ -146,10 +159,7 @@ impl StateDb {
         if !keys::contains(range, &event.key) {
             return Ok(());
         }
-        let previous = match view.get(cf::SUPERSEDED, &keys::superseded(&event.key, revision))? {
-            Some(bytes) => Some(codec::decode::<crate::machine::Record>(&bytes)?),
-            None => None,
-        };
+        let previous = event.replaced.then(|| former(view, revision)).transpose()?;
         let now = match event.deleted {
             true => None,
             // What the key held from this revision on is what ended at the next change, or what it holds still.

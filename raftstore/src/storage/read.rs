@@ -84,7 +84,14 @@ impl StateDb {
         match range {
             KeyRange::Key(key) if at == meta.revision => self.read_key(&view, key, &mut answer)?,
             _ if at == meta.revision => self.read_latest(&view, range, &mut answer)?,
-            _ => self.read_old(&view, range, at, &mut answer)?,
+            _ => {
+                let read = self.read_old(&view, range, at, &mut answer);
+                // What was asked for may have been forgotten meanwhile, and then the answer is worth nothing.
+                if self.floor() > at {
+                    return Ok(Read::Compacted(self.floor()));
+                }
+                read?;
+            }
         }
         let more = answer.count > answer.kvs.len() as u64;
         Ok(Read::Found(RangeResponse { revision: at, kvs: answer.kvs, more, count: answer.count }))
@@ -138,9 +145,11 @@ impl StateDb {
                 held = (record.mod_revision <= at).then_some(record);
                 live.next();
             }
-            let former = skip_former(&mut old, &key, at)?;
-            if let Some(record) = held.or(former) {
+            let ended = skip_former(&mut old, &key, at)?;
+            if let Some(record) = held {
                 answer.add(&key, || Ok(record))?;
+            } else if let Some(ended) = ended {
+                answer.add(&key, || former(view, ended))?;
             }
         }
         live.finish()?;
@@ -155,8 +164,8 @@ impl StateDb {
         ended: Revision,
     ) -> Result<Option<Record>, StorageError> {
         let mut old = view.scan(cf::SUPERSEDED, (keys::superseded_prefix(key), None), Reading::Some);
-        if let Some(record) = skip_former(&mut old, key, ended - 1)? {
-            return Ok(Some(record));
+        if let Some(ended) = skip_former(&mut old, key, ended - 1)? {
+            return former(view, ended).map(Some);
         }
         match view.get(cf::LIVE, key)? {
             Some(bytes) => Ok(Some(codec::decode::<Record>(&bytes)?).filter(|r| r.mod_revision < ended)),
@@ -165,8 +174,16 @@ impl StateDb {
     }
 }
 
-/// Finds the key's former record that held at the revision, and leaves the iterator at the next key.
-fn skip_former(old: &mut Cursor<'_>, key: &[u8], at: Revision) -> Result<Option<Record>, StorageError> {
+/// The record that ended at a revision.
+pub(super) fn former(view: &View<'_>, ended: Revision) -> Result<Record, StorageError> {
+    match view.get(cf::FORMER, &ended.to_be_bytes())? {
+        Some(bytes) => Ok(codec::decode(&bytes)?),
+        None => Err(StorageError::Damaged(format!("no former record for revision {ended}"))),
+    }
+}
+
+/// Finds when the key's former record ended that held at the revision, and leaves the iterator at the next key.
+fn skip_former(old: &mut Cursor<'_>, key: &[u8], at: Revision) -> Result<Option<Revision>, StorageError> {
     let prefix = keys::superseded_prefix(key);
     if !old.key().is_some_and(|encoded| encoded.starts_with(&prefix)) {
         return Ok(None);
@@ -176,7 +193,8 @@ fn skip_former(old: &mut Cursor<'_>, key: &[u8], at: Revision) -> Result<Option<
     if let Some((encoded, bytes)) = old.item()
         && encoded.starts_with(&prefix)
     {
-        found = Some(codec::decode::<Record>(bytes)?).filter(|r| r.mod_revision <= at);
+        let ended = keys::trailing_revision(encoded).ok_or_else(|| damaged("superseded"))?;
+        found = (codec::decode::<Revision>(bytes)? <= at).then_some(ended);
     }
     old.seek(keys::superseded(key, Revision::MAX));
     while old.key().is_some_and(|encoded| encoded.starts_with(&prefix)) {

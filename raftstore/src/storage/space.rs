@@ -4,8 +4,8 @@ use super::StorageError;
 use super::engine::{Family, Measure};
 use super::state::{StateDb, cf};
 
-/// What history is kept in.
-const HISTORY: [Family; 3] = [cf::EVENTS, cf::SUPERSEDED, cf::BUCKETS];
+/// History that is not in the order of revisions, and therefore does not go by itself.
+const HISTORY: [Family; 2] = [cf::SUPERSEDED, cf::BUCKETS];
 /// Removals below this number are not worth the work.
 const WORTH: u64 = 20_000;
 
@@ -39,6 +39,7 @@ impl StateDb {
 
     /// Gives the room of what was removed back to the file system. Reads and writes go on meanwhile.
     pub(crate) fn reclaim(&self, history: bool, live: bool) -> Result<(), StorageError> {
+        self.flush()?;
         let families = HISTORY.iter().filter(|_| history).chain([cf::LIVE, cf::EXPIRY].iter().filter(|_| live));
         self.engine().compact(families.copied());
         Ok(())

@@ -1,7 +1,8 @@
 //! The applied state: latest records, history, and how far it is applied.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ const COLLECTED: &[u8] = b"collected";
 pub(super) struct EventRecord {
     pub(super) key: Vec<u8>,
     pub(super) deleted: bool,
+    /// The key had a record before, which is among the former ones.
+    pub(super) replaced: bool,
     /// The next revision belongs to the same transaction.
     pub(super) more: bool,
 }
@@ -37,21 +40,31 @@ pub(crate) struct StateDb {
     engine: Engine,
     path: PathBuf,
     remove: AtomicBool,
+    /// History below this revision may be gone, also from views that were taken before.
+    floor: Arc<AtomicU64>,
 }
 
 impl StateDb {
     /// Opens a database, or creates it.
     pub(crate) fn open(disk: &Disk, path: &Path, create: bool) -> Result<Self, StorageError> {
-        Ok(Self::over(Engine::open(disk, path, create)?, path))
+        let floor = Arc::<AtomicU64>::default();
+        Self::over(Engine::open(disk, path, create, floor.clone())?, path, floor)
     }
 
     /// Opens a database that must stay as it is.
     pub(crate) fn open_to_read(disk: &Disk, path: &Path) -> Result<Self, StorageError> {
-        Ok(Self::over(Engine::open_to_read(disk, path)?, path))
+        Self::over(Engine::open_to_read(disk, path)?, path, Arc::default())
     }
 
-    fn over(engine: Engine, path: &Path) -> Self {
-        Self { engine, path: path.to_owned(), remove: AtomicBool::new(false) }
+    fn over(engine: Engine, path: &Path, floor: Arc<AtomicU64>) -> Result<Self, StorageError> {
+        let state = Self { engine, path: path.to_owned(), remove: AtomicBool::new(false), floor };
+        state.floor.store(state.collected()?, Ordering::Release);
+        Ok(state)
+    }
+
+    /// Up to where history may be gone, whatever a view shows.
+    pub(super) fn floor(&self) -> Revision {
+        self.floor.load(Ordering::Acquire)
     }
 
     /// Removes the directory once nobody uses the database any more.
@@ -103,7 +116,7 @@ impl StateDb {
         self.flush()
     }
 
-    /// Up to where compacted history is physically gone.
+    /// Up to where history is to be forgotten.
     pub(super) fn collected(&self) -> Result<Revision, StorageError> {
         Ok(self.meta(COLLECTED)?.unwrap_or(0))
     }
@@ -137,7 +150,9 @@ impl StateDb {
     fn write_change(&self, batch: &mut Batch<'_>, change: &Change) {
         let key = &change.key;
         if let Some(before) = &change.before {
-            batch.put(cf::SUPERSEDED, keys::superseded(key, change.revision), codec::encode(before));
+            let (ended, begun) = (keys::superseded(key, change.revision), codec::encode(&before.mod_revision));
+            batch.put(cf::SUPERSEDED, ended, begun);
+            batch.put(cf::FORMER, change.revision.to_be_bytes(), codec::encode(before));
             if let Some(at) = before.expires_at_ms {
                 batch.delete(cf::EXPIRY, keys::expiry_key(at, key));
             }
@@ -152,16 +167,23 @@ impl StateDb {
             }
             None => batch.delete(cf::LIVE, key),
         }
-        let event = EventRecord { key: key.to_vec(), deleted: change.after.is_none(), more: change.more };
+        let (deleted, replaced) = (change.after.is_none(), change.before.is_some());
+        let event = EventRecord { key: key.to_vec(), deleted, replaced, more: change.more };
         batch.put(cf::EVENTS, change.revision.to_be_bytes(), codec::encode(&event));
         if let Some(bucket) = keys::bucket(key) {
             batch.put(cf::BUCKETS, keys::bucket_key(bucket, change.revision), b"");
         }
     }
 
-    /// Makes everything written so far durable; tells up to which log index the state is durable now.
+    /// Makes everything written so far durable, and lets go of the history that by then is to be forgotten. Not sooner:
+    /// after a crash the state would be one that still has it.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
-        self.engine.flush()
+        let forgotten = self.collected()?;
+        self.engine.flush()?;
+        match self.floor.fetch_max(forgotten, Ordering::AcqRel) < forgotten {
+            true => self.engine.forget(),
+            false => Ok(()),
+        }
     }
 
     /// Keys with a time of expiry not after `now_ms`, with the revision that set it.

@@ -1,16 +1,21 @@
 //! Reading the whole state and comparing it with what apply noted. RocksDB compares the checksum of every block that is
 //! read; the hash of the live records tells whether they are the ones that apply wrote.
 
-use super::engine::{Reading, View};
+use super::engine::{Cursor, Family, Reading, View};
 use super::records::AppliedRecord;
 use super::state::{EventRecord, StateDb, cf, damaged};
 use super::{StorageError, keys};
 use crate::codec;
 use crate::machine::Record;
 use crate::machine::digest::Digest;
+use crate::types::Revision;
 
 /// Called with the bytes of each row; the reading ends early if it answers false.
 pub(crate) type Pace<'a> = &'a mut dyn FnMut(usize) -> bool;
+
+fn rows_from<'a>(view: &'a View<'_>, family: Family, revision: Revision) -> Cursor<'a> {
+    view.scan(family, (revision.to_be_bytes().to_vec(), None), Reading::All)
+}
 
 impl StateDb {
     /// Reads everything; answers how far the state was applied that was read, or nothing if it was told to end early.
@@ -32,7 +37,7 @@ impl StateDb {
             while let Some((key, value)) = it.item() {
                 if family == cf::SUPERSEDED {
                     keys::parse_superseded(key).ok_or_else(|| damaged("superseded"))?;
-                    codec::decode::<Record>(value)?;
+                    codec::decode::<Revision>(value)?;
                 }
                 if !pace(key.len() + value.len()) {
                     return Ok(None);
@@ -64,25 +69,42 @@ impl StateDb {
         Ok(Some(sum))
     }
 
-    /// What can be asked for has one event for each revision.
+    /// What can be asked for has one event for each revision, and the record that it ended.
     fn verify_events(&self, view: &View<'_>, applied: &AppliedRecord, pace: Pace<'_>) -> Result<bool, StorageError> {
         let meta = &applied.meta;
-        // Nothing happened at revision 1, and what is compacted may or may not be gone.
-        let mut next = meta.compacted.max(1) + 1;
-        let mut it = view.scan(cf::EVENTS, (next.to_be_bytes().to_vec(), None), Reading::Some);
+        let from = meta.compacted.max(1) + 1;
+        let (mut it, mut former) = (rows_from(view, cf::EVENTS, from), rows_from(view, cf::FORMER, from));
+        // Nothing happened at revision 1, what is compacted may or may not be gone, and what was forgotten before these
+        // cursors were there may be gone too.
+        let mut next = from.max(self.floor() + 1);
+        it.seek(next.to_be_bytes());
+        former.seek(next.to_be_bytes());
         while let Some((key, value)) = it.item() {
-            codec::decode::<EventRecord>(value)?;
+            let event: EventRecord = codec::decode(value)?;
             let revision = keys::trailing_revision(key).ok_or_else(|| damaged("events"))?;
             if revision != next {
                 return Err(StorageError::Damaged(format!("the event of revision {next} is missing")));
             }
+            let mut read = key.len() + value.len();
+            if event.replaced != (former.key() == Some(key)) {
+                return Err(StorageError::Damaged(format!(
+                    "the former record of revision {next} is missing, or too much"
+                )));
+            }
+            if event.replaced {
+                let value = former.value().unwrap_or_default();
+                codec::decode::<Record>(value)?;
+                read += value.len();
+                former.next();
+            }
             next += 1;
-            if !pace(key.len() + value.len()) {
+            if !pace(read) {
                 return Ok(false);
             }
             it.next();
         }
         it.finish()?;
+        former.finish()?;
         if next <= meta.revision {
             return Err(StorageError::Damaged(format!("the events end before revision {next}")));
         }

@@ -130,7 +130,7 @@ pub(crate) async fn tend(node: Arc<Node>) {
         ticks.tick().await;
         node.measure();
         node.refresh_members().await;
-        removed.revisions += node.collect().await;
+        removed.revisions += node.collect();
         let deleted = node.machine.counts().deletions.load(Ordering::Relaxed);
         removed.keys += deleted - std::mem::replace(&mut deletions, deleted);
         node.reclaim(&mut removed).await;
@@ -163,28 +163,13 @@ impl Node {
         }
     }
 
-    /// Removes what is compacted, piece by piece; tells how many revisions that were.
-    async fn collect(&self) -> u64 {
-        let mut revisions = 0;
-        loop {
-            let machine = self.machine.clone();
-            let collected = blocking_on(&self.runtime, move || machine.state().collect()).await;
-            match collected {
-                Ok(Ok(step)) => {
-                    revisions += step.revisions;
-                    if !step.more {
-                        return revisions;
-                    }
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                Ok(Err(error)) => {
-                    self.machine.note(&error);
-                    tracing::warn!(%error, "removing compacted history");
-                    return revisions;
-                }
-                Err(_) => return revisions,
-            }
-        }
+    /// Notes what is compacted as to be forgotten; tells how many revisions that were.
+    fn collect(&self) -> u64 {
+        self.machine.state().collect().unwrap_or_else(|error| {
+            self.machine.note(&error);
+            tracing::warn!(%error, "forgetting compacted history");
+            0
+        })
     }
 
     /// Gives space back to the file system once enough was removed.

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes};
 use parking_lot::Mutex;
 
 use super::{Family, Measure, cf};
 use crate::codec::{self, CodecError};
-use crate::storage::StorageError;
 use crate::storage::disk::Disk;
+use crate::storage::{StorageError, keys};
 
 /// The file with everything.
 const FILE: &str = "maps";
@@ -26,6 +27,8 @@ pub(crate) struct Memory {
     path: PathBuf,
     /// Copied when it is written to while somebody looks at it.
     maps: Mutex<Arc<Maps>>,
+    /// Rows of history below this revision may go.
+    floor: Arc<AtomicU64>,
 }
 
 /// The maps at one moment.
@@ -46,7 +49,6 @@ pub(crate) struct Batch(Vec<Change>);
 enum Change {
     Put(Family, Bytes, Bytes),
     Delete(Family, Bytes),
-    DeleteRange(Family, Bytes, Bytes),
 }
 
 fn encode(maps: &Maps) -> Vec<u8> {
@@ -90,7 +92,7 @@ fn decode(content: Vec<u8>) -> Result<Maps, CodecError> {
 }
 
 impl Memory {
-    pub(super) fn open(disk: &Disk, path: &Path, create: bool) -> Result<Self, StorageError> {
+    pub(super) fn open(disk: &Disk, path: &Path, create: bool, floor: Arc<AtomicU64>) -> Result<Self, StorageError> {
         let content = disk.read_optional(&path.join(FILE))?;
         let maps = match content {
             Some(content) => decode(content)?,
@@ -100,7 +102,7 @@ impl Memory {
         if create {
             disk.create_dir(path)?;
         }
-        Ok(Self { disk: disk.clone(), path: path.to_owned(), maps: Mutex::new(Arc::new(maps)) })
+        Ok(Self { disk: disk.clone(), path: path.to_owned(), maps: Mutex::new(Arc::new(maps)), floor })
     }
 
     pub(super) fn view(&self) -> View {
@@ -114,11 +116,6 @@ impl Memory {
             match change {
                 Change::Put(family, key, value) => drop(maps[family.0].insert(key, value)),
                 Change::Delete(family, key) => drop(maps[family.0].remove(&key)),
-                Change::DeleteRange(family, from, to) if from < to => {
-                    let gone: Vec<Bytes> = maps[family.0].range(from..to).map(|(key, _)| key.clone()).collect();
-                    gone.iter().for_each(|key| drop(maps[family.0].remove(key)));
-                }
-                Change::DeleteRange(..) => {}
             }
         }
     }
@@ -134,6 +131,16 @@ impl Memory {
 
     fn write_to(&self, path: &Path) -> Result<(), StorageError> {
         self.disk.write_whole(path, FILE, &encode(&self.view().0))
+    }
+
+    /// Removes what lies below the floor.
+    pub(super) fn forget(&self, families: &[Family]) {
+        let floor = self.floor.load(Ordering::Acquire);
+        let mut held = self.maps.lock();
+        let maps = Arc::make_mut(&mut held);
+        for family in families {
+            maps[family.0].retain(|key, _| keys::trailing_revision(key).is_none_or(|revision| revision >= floor));
+        }
     }
 
     pub(super) fn measure(&self, family: Family, what: Measure) -> u64 {
@@ -191,9 +198,5 @@ impl Batch {
 
     pub(super) fn delete(&mut self, family: Family, key: &[u8]) {
         self.0.push(Change::Delete(family, Bytes::copy_from_slice(key)));
-    }
-
-    pub(super) fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
-        self.0.push(Change::DeleteRange(family, Bytes::copy_from_slice(from), Bytes::copy_from_slice(to)));
     }
 }

@@ -7,6 +7,8 @@ mod rocks;
 
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
@@ -19,7 +21,7 @@ pub(crate) struct Family(usize);
 
 impl Family {
     fn name(self) -> &'static str {
-        ["meta", "live", "superseded", "events", "buckets", "expiry"][self.0]
+        ["meta", "live", "superseded", "events", "buckets", "expiry", "former"][self.0]
     }
 }
 
@@ -31,7 +33,7 @@ pub(crate) mod cf {
     pub(crate) const META: Family = Family(0);
     /// Latest record of each key.
     pub(crate) const LIVE: Family = Family(1);
-    /// Former records, by key and the revision that ended them.
+    /// Which revisions ended a former record of a key, and the revision of that record.
     pub(crate) const SUPERSEDED: Family = Family(2);
     /// Which key each revision changed.
     pub(crate) const EVENTS: Family = Family(3);
@@ -39,8 +41,14 @@ pub(crate) mod cf {
     pub(crate) const BUCKETS: Family = Family(4);
     /// Records that expire, by time.
     pub(crate) const EXPIRY: Family = Family(5);
+    /// Former records, by the revision that ended them.
+    pub(crate) const FORMER: Family = Family(6);
     /// All of them.
-    pub(crate) const ALL: [Family; 6] = [META, LIVE, SUPERSEDED, EVENTS, BUCKETS, EXPIRY];
+    pub(crate) const ALL: [Family; 7] = [META, LIVE, SUPERSEDED, EVENTS, BUCKETS, EXPIRY, FORMER];
+    /// History by revision alone: new rows come after all others, so that old ones go file by file.
+    pub(super) const BY_REVISION: [Family; 2] = [EVENTS, FORMER];
+    /// History by something else and then by revision: old rows go when their part of the family is written anew.
+    pub(super) const BY_KEY: [Family; 2] = [SUPERSEDED, BUCKETS];
 }
 
 /// How a cursor is going to be used.
@@ -107,11 +115,11 @@ pub(crate) enum Batch<'a> {
 }
 
 impl Engine {
-    /// Opens a database, or creates it.
-    pub(crate) fn open(disk: &Disk, path: &Path, create: bool) -> Result<Self, StorageError> {
+    /// Opens a database, or creates it. It may forget rows of history below a floor, which rises.
+    pub(crate) fn open(disk: &Disk, path: &Path, create: bool, floor: Arc<AtomicU64>) -> Result<Self, StorageError> {
         match disk {
-            Disk::Real => Ok(Self::Rocks(rocks::Rocks::open(path, create)?)),
-            Disk::Memory(_) => Ok(Self::Memory(memory::Memory::open(disk, path, create)?)),
+            Disk::Real => Ok(Self::Rocks(rocks::Rocks::open(path, create, floor)?)),
+            Disk::Memory(_) => Ok(Self::Memory(memory::Memory::open(disk, path, create, floor)?)),
         }
     }
 
@@ -119,7 +127,7 @@ impl Engine {
     pub(crate) fn open_to_read(disk: &Disk, path: &Path) -> Result<Self, StorageError> {
         match disk {
             Disk::Real => Ok(Self::Rocks(rocks::Rocks::open_to_read(path)?)),
-            Disk::Memory(_) => Ok(Self::Memory(memory::Memory::open(disk, path, false)?)),
+            Disk::Memory(_) => Ok(Self::Memory(memory::Memory::open(disk, path, false, Arc::default())?)),
         }
     }
 
@@ -175,6 +183,14 @@ impl Engine {
         }
     }
 
+    /// Waits until nothing is done in the background.
+    #[cfg(test)]
+    pub(crate) fn settle(&self) {
+        if let Self::Rocks(db) = self {
+            db.settle();
+        }
+    }
+
     /// The sum of a measure over families.
     pub(crate) fn measure(&self, families: &[Family], what: Measure) -> u64 {
         match self {
@@ -183,10 +199,25 @@ impl Engine {
         }
     }
 
-    /// Gives the room of what was removed from families back to the file system.
+    /// Lets go of what lies below the floor as far as that costs nothing. Views do not keep it.
+    pub(crate) fn forget(&self) -> Result<(), StorageError> {
+        match self {
+            Self::Rocks(db) => Ok(db.forget()?),
+            Self::Memory(maps) => {
+                maps.forget(&cf::BY_REVISION);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the room of what was removed from families, or lies below the floor, back to the file system.
     pub(crate) fn compact(&self, families: impl Iterator<Item = Family>) {
-        if let Self::Rocks(db) = self {
-            db.compact(families);
+        match self {
+            Self::Rocks(db) => db.compact(families),
+            Self::Memory(maps) => {
+                let of_history: Vec<Family> = families.filter(|family| cf::BY_KEY.contains(family)).collect();
+                maps.forget(&of_history);
+            }
         }
     }
 
@@ -291,14 +322,6 @@ impl Batch<'_> {
         match self {
             Self::Rocks(batch) => batch.delete(family, key),
             Self::Memory(batch) => batch.delete(family, key.as_ref()),
-        }
-    }
-
-    /// Removes all keys from the first up to the second, which stays.
-    pub(crate) fn delete_range(&mut self, family: Family, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) {
-        match self {
-            Self::Rocks(batch) => batch.delete_range(family, from, to),
-            Self::Memory(batch) => batch.delete_range(family, from.as_ref(), to.as_ref()),
         }
     }
 }

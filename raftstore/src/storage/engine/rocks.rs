@@ -1,19 +1,32 @@
 //! RocksDB.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::checkpoint::Checkpoint;
+use rocksdb::compaction_filter::Decision;
 use rocksdb::{
-    BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBPinnableSlice,
-    DBRawIterator, FlushOptions, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBPinnableSlice, DBRawIterator, FlushOptions, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 
 use super::{Family, Measure, Reading, cf};
+use crate::storage::keys;
 
 type Result<T> = std::result::Result<T, rocksdb::Error>;
 
+/// Bytes of blocks that were read, of all families together.
+const CACHE_BYTES: usize = 64 << 20;
+/// Bits for each key in the filters that tell what is surely absent.
+const FILTER_BITS: f64 = 10.0;
+
 /// A database.
-pub(crate) struct Rocks(DB);
+pub(crate) struct Rocks {
+    db: DB,
+    /// Rows of history below this revision may go.
+    floor: Arc<AtomicU64>,
+}
 
 /// A snapshot of it.
 pub(crate) struct View<'a> {
@@ -44,32 +57,56 @@ fn options(create: bool) -> Options {
     options
 }
 
-fn column_family(family: Family) -> ColumnFamilyDescriptor {
+fn column_family(family: Family, cache: &Cache, floor: &Arc<AtomicU64>) -> ColumnFamilyDescriptor {
     let mut options = Options::default();
     options.set_write_buffer_size(12 << 20);
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    if family == cf::LIVE {
+        blocks.set_bloom_filter(FILTER_BITS, false);
+    }
+    options.set_block_based_table_factory(&blocks);
+    if cf::BY_KEY.contains(&family) {
+        let floor = floor.clone();
+        options.set_compaction_filter("history", move |_, key, _| {
+            let ended = keys::trailing_revision(key);
+            match ended.is_some_and(|revision| revision < floor.load(Ordering::Acquire)) {
+                true => Decision::Remove,
+                false => Decision::Keep,
+            }
+        });
+    }
     ColumnFamilyDescriptor::new(family.name(), options)
 }
 
+fn families(floor: &Arc<AtomicU64>) -> [ColumnFamilyDescriptor; cf::ALL.len()] {
+    let cache = Cache::new_lru_cache(CACHE_BYTES);
+    cf::ALL.map(|family| column_family(family, &cache, floor))
+}
+
 impl Rocks {
-    pub(super) fn open(path: &Path, create: bool) -> Result<Self> {
-        DB::open_cf_descriptors(&options(create), path, cf::ALL.map(column_family)).map(Self)
+    pub(super) fn open(path: &Path, create: bool, floor: Arc<AtomicU64>) -> Result<Self> {
+        let db = DB::open_cf_descriptors(&options(create), path, families(&floor))?;
+        Ok(Self { db, floor })
     }
 
     /// Nothing is written, compacted or removed, except for what the database logs of itself.
     pub(super) fn open_to_read(path: &Path) -> Result<Self> {
-        DB::open_cf_descriptors_read_only(&options(false), path, cf::ALL.map(column_family), false).map(Self)
+        let floor = Arc::default();
+        let db = DB::open_cf_descriptors_read_only(&options(false), path, families(&floor), false)?;
+        Ok(Self { db, floor })
     }
 
     fn cf(&self, family: Family) -> &ColumnFamily {
-        self.0.cf_handle(family.name()).expect("column families are opened together")
+        self.db.cf_handle(family.name()).expect("column families are opened together")
     }
 
     pub(super) fn get(&self, family: Family, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>> {
-        self.0.get_pinned_cf(self.cf(family), key)
+        self.db.get_pinned_cf(self.cf(family), key)
     }
 
     pub(super) fn view(&self) -> View<'_> {
-        View { db: self, snapshot: self.0.snapshot() }
+        View { db: self, snapshot: self.db.snapshot() }
     }
 
     pub(super) fn batch(&self) -> Batch<'_> {
@@ -79,22 +116,46 @@ impl Rocks {
     pub(super) fn write(&self, batch: Batch<'_>) -> Result<()> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.0.write_opt(batch.batch, &options)
+        self.db.write_opt(batch.batch, &options)
     }
 
     pub(super) fn flush(&self) -> Result<()> {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families: Vec<&ColumnFamily> = cf::ALL.iter().map(|family| self.cf(*family)).collect();
-        self.0.flush_cfs_opt(&families, &options)
+        self.db.flush_cfs_opt(&families, &options)
     }
 
     pub(super) fn checkpoint(&self, path: &Path) -> Result<()> {
-        Checkpoint::new(&self.0)?.create_checkpoint(path)
+        Checkpoint::new(&self.db)?.create_checkpoint(path)
+    }
+
+    /// Unlinks files that hold nothing but rows below the floor.
+    pub(super) fn forget(&self) -> Result<()> {
+        let Some(last) = self.floor.load(Ordering::Acquire).checked_sub(1) else { return Ok(()) };
+        for family in cf::BY_REVISION {
+            // Both ends belong to it.
+            self.db.delete_file_in_range_cf(self.cf(family), 0u64.to_be_bytes(), last.to_be_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is compacted in the background.
+    #[cfg(test)]
+    pub(super) fn settle(&self) {
+        let busy = |family: &Family| {
+            let of = |name: &str| self.db.property_int_value_cf(self.cf(*family), name).ok().flatten().unwrap_or(0);
+            of("rocksdb.compaction-pending") + of("rocksdb.num-running-compactions") > 0
+        };
+        let begin = std::time::Instant::now();
+        while cf::ALL.iter().any(busy) {
+            assert!(begin.elapsed().as_secs() < 60, "it is compacted for too long");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 
     pub(super) fn measure(&self, family: Family, what: Measure) -> u64 {
-        let of = |name: &str| self.0.property_int_value_cf(self.cf(family), name).ok().flatten().unwrap_or(0);
+        let of = |name: &str| self.db.property_int_value_cf(self.cf(family), name).ok().flatten().unwrap_or(0);
         match what {
             Measure::Bytes => of("rocksdb.total-sst-files-size") + of("rocksdb.cur-size-all-mem-tables"),
             Measure::InUse => of("rocksdb.estimate-live-data-size") + of("rocksdb.cur-size-all-mem-tables"),
@@ -108,12 +169,12 @@ impl Rocks {
         options.set_exclusive_manual_compaction(false);
         options.set_bottommost_level_compaction(BottommostLevelCompaction::IfHaveCompactionFilter);
         for family in families {
-            self.0.compact_range_cf_opt(self.cf(family), None::<&[u8]>, None::<&[u8]>, &options);
+            self.db.compact_range_cf_opt(self.cf(family), None::<&[u8]>, None::<&[u8]>, &options);
         }
     }
 
     pub(super) fn remove(&self, path: &Path) {
-        self.0.cancel_all_background_work(true);
+        self.db.cancel_all_background_work(true);
         // The database still has the files open, which is no obstacle to unlinking them.
         let _ = std::fs::remove_dir_all(path);
     }
@@ -154,9 +215,5 @@ impl Batch<'_> {
 
     pub(super) fn delete(&mut self, family: Family, key: impl AsRef<[u8]>) {
         self.batch.delete_cf(self.db.cf(family), key);
-    }
-
-    pub(super) fn delete_range(&mut self, family: Family, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) {
-        self.batch.delete_range_cf(self.db.cf(family), from.as_ref(), to.as_ref());
     }
 }
