@@ -84,15 +84,14 @@ bench failover soak: check-root deps build
 	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
 	@$(BENCH) $@
 
+# In one call: built one by one, crates of the registry would be compiled again for each selection's features.
 bench-store: deps
-	@$(CARGO) build --locked -p trireme-raftstore --example store-server
-	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
+	@$(CARGO) build --locked -p trireme -p trireme-raftstore -p trireme-chaos-tests --bins --example store-server
 	@$(BENCH) $@
 
 # PROOFS=1 shows instead that the checkers see known bugs, each with its guard taken out.
 chaos: check-root deps
-	@$(CARGO) build --locked -p trireme-raftstore --example store-server
-	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests --bins --example power
+	@$(CARGO) build --locked -p trireme -p trireme-raftstore -p trireme-chaos-tests --bins --example store-server --example power
 	@$(BENCH) $@ $(FILE) $(if $(PROOFS),proofs)
 	@$(if $(FILE)$(PROOFS),,COUNT=$(or $(COUNT),3000) $(BENCH) sim)
 

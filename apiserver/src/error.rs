@@ -35,7 +35,7 @@ pub(crate) fn store_status(error: &StoreError) -> Status {
         StoreError::Compacted { requested, compacted } => Status::compacted(*requested, *compacted),
         StoreError::FutureRevision { requested, current } => Status::too_large_resource_version(*requested, *current),
         StoreError::Unavailable { reason, maybe_applied: false } => {
-            let mut status = Status::service_unavailable(format!("the store has no quorum at the moment: {reason}"));
+            let mut status = Status::service_unavailable(format!("the store cannot do that at the moment: {reason}"));
             status.details =
                 Some(Box::new(trireme_api::status::Details { retry_after_seconds: 1, ..Default::default() }));
             status

@@ -347,7 +347,7 @@ pub enum StoreError {
     },
     /// There is no leader, or no quorum answered in time. The operation was not performed, except when
     /// `maybe_applied` says that it could have been.
-    #[error("the store has no quorum at the moment: {reason}")]
+    #[error("the store cannot do that at the moment: {reason}")]
     Unavailable {
         /// What was tried.
         reason: String,

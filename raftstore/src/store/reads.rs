@@ -1,7 +1,7 @@
 //! Linearizable reads: ask the leader how far it has committed, then wait until that much is applied here. All reads
 //! that wait at the same time share one question.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -25,6 +25,7 @@ pub(crate) type ReadWaiter = oneshot::Sender<Result<u64, String>>;
 pub(crate) const QUEUE: usize = 16_384;
 /// Questions under way at one time: while one is, those who come later share the next.
 const CONCURRENT: usize = 2;
+const NOT_CONFIRMED: &str = "no quorum confirmed the read in time";
 /// From when on a read is worth a line in the log.
 const SLOW: Duration = Duration::from_millis(500);
 
@@ -89,12 +90,14 @@ impl Node {
         self.metrics.reads.inc();
         let called = Instant::now();
         let deadline = called + self.config.timing.read_timeout;
+        let needed = OnceLock::new();
         let read = async {
             let (waiter, answer) = oneshot::channel();
             self.reads.send(waiter).await.map_err(|_| StoreError::ShuttingDown)?;
             let answer = answer.await.map_err(|_| StoreError::ShuttingDown)?;
             let index = answer.map_err(|reason| StoreError::Unavailable { reason, maybe_applied: false })?;
             let confirmed = called.elapsed();
+            needed.get_or_init(|| index);
             let mut progress = self.machine.watch_progress();
             let applied = progress.wait_for(|p| p.next_index > index).await;
             let revision = applied.map(|p| p.revision).map_err(|_| StoreError::ShuttingDown)?;
@@ -107,8 +110,7 @@ impl Node {
         };
         let result = tokio::select! {
             result = timeout_at(deadline, read) => result.unwrap_or_else(|_| {
-                let reason = "no quorum confirmed the read in time".to_owned();
-                Err(StoreError::Unavailable { reason, maybe_applied: false })
+                Err(StoreError::Unavailable { reason: self.why_too_late(needed.get().copied()), maybe_applied: false })
             }),
             () = self.stop.cancelled() => Err(StoreError::ShuttingDown),
         };
@@ -119,6 +121,17 @@ impl Node {
         result
     }
 
+    /// Why a read has found no end in time: nobody confirmed it, or this member has yet to apply what it has to see.
+    fn why_too_late(&self, needed: Option<u64>) -> String {
+        match needed {
+            None => NOT_CONFIRMED.to_owned(),
+            Some(needed) => {
+                let behind = (needed + 1).saturating_sub(self.machine.progress().next_index);
+                format!("{} catches up and is {behind} log entries behind what the read has to see", self.identity.name)
+            }
+        }
+    }
+
     /// Asks until there is an answer or the time is over.
     async fn read_index(&self) -> Result<u64, String> {
         let deadline = Instant::now() + self.config.timing.read_timeout;
@@ -126,7 +139,7 @@ impl Node {
             let error = match timeout_at(deadline, self.ask_read_index()).await {
                 Ok(Ok(index)) => return Ok(index),
                 Ok(Err(error)) => error,
-                Err(_) => "no quorum confirmed the read in time".to_owned(),
+                Err(_) => NOT_CONFIRMED.to_owned(),
             };
             if Instant::now() >= deadline || self.stop.is_cancelled() {
                 return Err(error);
@@ -136,7 +149,7 @@ impl Node {
     }
 
     async fn ask_read_index(&self) -> Result<u64, String> {
-        let Some(leader) = self.leader() else { return Err("no leader is known".into()) };
+        let Some(leader) = self.leader() else { return Err("no quorum: no leader is known".into()) };
         if leader == self.identity.id {
             return self.read_index_here().await;
         }
@@ -155,7 +168,7 @@ impl Node {
         let index = match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => linearizer.read_log_id().index(),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
-                return Err("no leader is known".into());
+                return Err("no quorum: no leader is known".into());
             }
             Err(error) => return Err(error.to_string()),
         };

@@ -269,7 +269,7 @@ impl Group {
         (0..SIZE).filter(|i| self.members[*i].child.is_some()).collect()
     }
 
-    /// Waits until all living members agree on a leader and take a write; tells which it is.
+    /// Waits until all living members agree on a leader, take a write and have caught up; tells which leads.
     ///
     /// # Errors
     /// When they do not.
@@ -291,9 +291,13 @@ impl Group {
                 && seen.len() == connections.len()
                 && seen.iter().all(|(_, s)| s.leader == id && s.voters)
             {
-                let written = connections.iter().map(|(_, c)| c.put("/settle".into(), "x".into()));
-                let written = tokio::time::timeout(Duration::from_secs(2), futures::future::try_join_all(written));
-                if matches!(written.await, Ok(Ok(_))) {
+                // Who was away has caught up once it answers such a read.
+                let work = connections.iter().map(|(_, c)| async move {
+                    c.put("/settle".into(), "x".into()).await?;
+                    c.get("/settle".into(), true).await
+                });
+                let done = tokio::time::timeout(Duration::from_secs(2), futures::future::try_join_all(work));
+                if matches!(done.await, Ok(Ok(_))) {
                     return Ok(i);
                 }
             }
