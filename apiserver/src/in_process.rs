@@ -27,6 +27,8 @@ impl InProcess {
     pub async fn send(&self, request: Request<Body>) -> Response<Body> {
         let mut request = request;
         request.extensions_mut().insert(self.caller.clone());
+        // No component of the process looks at them.
+        request.headers_mut().insert(trireme_api::apply::OMIT_HEADER, http::HeaderValue::from_static("true"));
         self.server.handle(request).await
     }
 }

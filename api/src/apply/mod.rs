@@ -1,21 +1,27 @@
 //! Server-side apply: who owns which fields of an object, and what an applied configuration makes of it.
 //! Source: Kubernetes' documentation of server-side apply and the behaviour of upstream's structured-merge-diff.
 
+mod compare;
 mod managers;
+mod merge;
+#[cfg(test)]
+mod scenarios;
 mod set;
 #[cfg(test)]
 mod tests;
 mod walk;
 
+pub use managers::{Managers, put, take};
 pub use set::{Element, FieldSet};
 
 use crate::schema::{Node, Schemas, TypeId};
 use crate::value;
-use managers::{Manager, Managers, Operation, Owned};
+use compare::Comparison;
+use managers::{Manager, Operation, Owned};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-use walk::{Comparison, Typed};
+use walk::Typed;
 
 /// Under what name the fields of an object are kept that has none kept when it is first applied.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -23,6 +29,11 @@ const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 const KUBECTL: &str = "kubectl";
 /// What client-side apply leaves.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Most bytes of an object's annotations.
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+
+/// The header of a request whose answer needs no `managedFields`: our own components', which never look at them.
+pub const OMIT_HEADER: &str = "trireme-omit-managed-fields";
 
 /// A field that another manager owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,20 +127,26 @@ static STRIPPED: LazyLock<FieldSet> = LazyLock::new(|| {
 });
 
 /// Applies a configuration to an object (to one with nothing but its type and name, if it is not there yet). Answers the
-/// object with its managers, or nothing if it and they are what they were.
+/// object and its managers, or nothing if it and they are what they were. Neither object carries managers itself.
 ///
 /// # Errors
 /// If the configuration is malformed, or others own some of its fields and it is not forced.
-pub fn apply(write: &Write<'_>, live: &Value, applied: &Value, force: bool) -> Result<Option<Value>, ApplyError> {
+pub fn apply(
+    write: &Write<'_>,
+    live: &Value,
+    managers: Managers,
+    applied: &Value,
+    force: bool,
+) -> Result<Option<(Value, Managers)>, ApplyError> {
     if value::has(&applied["metadata"], "managedFields") {
         return Err(ApplyError::Malformed("metadata.managedFields must be nil".into()));
     }
-    let mut before = managers::read(&live["metadata"]["managedFields"])?;
-    let live = &without_managers(live);
+    let mut before = managers;
     if before.is_empty() && value::has(&live["metadata"], "creationTimestamp") {
-        let first = Write { manager: BEFORE_FIRST_APPLY, subresource: "", ..*write };
+        let first = Write { manager: BEFORE_FIRST_APPLY, ..*write };
         before = first.update(&Value::Object(Default::default()), live, before)?;
     }
+    before.reconcile(write.schemas, write.root, write.version);
     let done = match write.apply(live, applied, &before, force) {
         Err(ApplyError::Conflicts(conflicts)) if write.manager == KUBECTL => {
             let taken = write.last_applied(live).paths();
@@ -142,45 +159,59 @@ pub fn apply(write: &Write<'_>, live: &Value, applied: &Value, force: bool) -> R
         done => done?,
     };
     let Some((mut object, mut managers)) = done else { return Ok(None) };
-    managers::cap(&mut managers);
-    with_managers(&mut object, &managers);
-    Ok(Some(object))
+    if write.manager == KUBECTL {
+        note_last_applied(&mut object, applied);
+    }
+    managers.cap();
+    Ok(Some((object, managers)))
 }
 
-/// Notes in a new object who has changed what, compared with the one before (an empty object, if there was none).
-/// Managers that the new object brings along are taken for the ones before, unless it is written through a sub-resource.
+/// Who has changed what in a new object, compared with the one before (an empty object, if there was none). Managers that
+/// the new object brings along are taken for the ones before, unless it is written through a sub-resource. An object that
+/// has none gets none: it is tracked from its creation on, or not before it is applied. Neither object carries managers
+/// itself.
 ///
 /// # Errors
-/// If the managers of the object before are malformed.
-pub fn update(write: &Write<'_>, live: &Value, new: &mut Value) -> Result<(), ApplyError> {
-    let given = new["metadata"].get("managedFields").cloned().unwrap_or_default();
-    let brought = (write.subresource.is_empty()).then(|| managers::read(&given).ok()).flatten();
-    let before = match brought.filter(|managers| !managers.is_empty()) {
-        _ if write.subresource.is_empty() && managers::is_reset(&given) => Managers::new(),
-        Some(managers) => managers,
-        None => managers::read(&live["metadata"]["managedFields"])?,
+/// If a list in an object does not fit its schema.
+pub fn update(
+    write: &Write<'_>,
+    live: &Value,
+    new: &Value,
+    managers: Managers,
+    brought: Option<&Value>,
+) -> Result<Managers, ApplyError> {
+    let brought = brought.filter(|list| write.subresource.is_empty() && !list.is_null());
+    let mut before = match brought {
+        Some(list) if managers::is_reset(list) => Managers::default(),
+        Some(list) => Managers::from_json(list).ok().filter(|given| !given.is_empty()).unwrap_or(managers),
+        None => managers,
     };
-    let (old, object) = (without_managers(live), without_managers(new));
-    let mut after = write.update(&old, &object, before)?;
-    managers::cap(&mut after);
-    with_managers(new, &after);
-    Ok(())
+    if before.is_empty() && value::has(&live["metadata"], "uid") {
+        return Ok(before);
+    }
+    before.reconcile(write.schemas, write.root, write.version);
+    let mut after = write.update(live, new, before)?;
+    after.cap();
+    Ok(after)
 }
 
-fn without_managers(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Some(metadata) = object.get_mut("metadata") {
-        value::remove(metadata, "managedFields");
+/// What client-side apply has noted of its last configuration follows what its user applies by the server now, so that it
+/// can go back.
+fn note_last_applied(object: &mut Value, applied: &Value) {
+    let Some(annotations) = object.get_mut("metadata").and_then(|m| m.get_mut("annotations")) else { return };
+    if value::text(annotations, LAST_APPLIED).is_empty() {
+        return;
     }
-    object
-}
-
-fn with_managers(object: &mut Value, managers: &Managers) {
-    let Some(metadata) = value::object_mut(object, "metadata") else { return };
-    match managers::write(managers) {
-        Some(list) => value::set(metadata, "managedFields", list),
-        None => drop(value::remove(metadata, "managedFields")),
-    }
+    let mut applied = applied.clone();
+    applied.sort_all_objects();
+    let text = format!("{applied}\n");
+    let others: usize = value::object(annotations)
+        .iter()
+        .filter(|(key, _)| *key != LAST_APPLIED)
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum();
+    let fits = others + LAST_APPLIED.len() + text.len() <= MAX_ANNOTATIONS;
+    value::set(annotations, LAST_APPLIED, if fits { text } else { String::new() });
 }
 
 /// The fields that one object has and another has not, with the named ones above them.
@@ -197,15 +228,16 @@ impl Write<'_> {
     fn update(&self, old: &Value, new: &Value, mut managers: Managers) -> Result<Managers, ApplyError> {
         let own = self.operation(Operation::Update);
         let compared = self.settle(old, new, &mut managers, None, true)?;
-        let before = managers.get(&own).map(|owned| owned.fields.clone()).unwrap_or_default();
-        let taken = compared.modified.union(&compared.added).difference(&STRIPPED);
-        let fields = before.difference(&compared.removed).union(&taken);
-        if fields.is_empty() {
-            managers.remove(&own);
-        } else {
-            let kept = managers.get(&own).filter(|_| taken.is_empty()).and_then(|owned| owned.time.clone());
-            let time = Some(kept.unwrap_or_else(|| self.now.to_owned()));
-            managers.insert(own, Owned { version: self.version.to_owned(), fields, time });
+        let taken = compared.modified.union(&compared.added).difference(&compared.removed).difference(&STRIPPED);
+        let before = managers.0.remove(&own);
+        let (kept, time) = match before {
+            Some(before) => (before.fields.difference(&compared.removed), before.time),
+            None => (FieldSet::default(), None),
+        };
+        let fields = kept.union(&taken);
+        if !fields.is_empty() {
+            let time = time.filter(|_| taken.is_empty()).unwrap_or_else(|| self.now.to_owned());
+            managers.0.insert(own, Owned { version: self.version.to_owned(), fields, time: Some(time) });
         }
         Ok(managers)
     }
@@ -222,11 +254,11 @@ impl Write<'_> {
         let typed = Typed::new(self.schemas, &root);
         let mut managers = before.clone();
         let own = self.operation(Operation::Apply);
-        let last = before.get(&own);
+        let last = before.0.get(&own);
         let fields = typed.fields_of_applied(applied)?.recursive_difference(self.ignored);
         let merged = typed.merge(live, applied)?;
         let mut owned = Owned { version: self.version.to_owned(), fields, time: last.and_then(|o| o.time.clone()) };
-        managers.insert(own.clone(), owned.clone());
+        managers.0.insert(own.clone(), owned.clone());
         let object = match last {
             Some(last) if !last.fields.is_empty() => self.prune(merged, &managers, last)?,
             _ => merged,
@@ -234,16 +266,16 @@ impl Write<'_> {
         let compared = self.settle(live, &object, &mut managers, Some(&own), force)?;
         owned.fields = owned.fields.difference(&STRIPPED);
         let same_fields = last.is_some_and(|last| last.fields == owned.fields && last.version == owned.version);
-        let others_same = managers.iter().all(|(m, o)| *m == own || before.get(m) == Some(o));
+        let others_same = managers.0.iter().all(|(m, o)| *m == own || before.0.get(m) == Some(o));
         if compared.is_same() && same_fields && others_same && object == *live {
             return Ok(None);
         }
         owned.time = Some(self.now.to_owned());
         match owned.fields.is_empty() {
-            true => drop(managers.remove(&own)),
-            false => drop(managers.insert(own, owned)),
+            true => drop(managers.0.remove(&own)),
+            false => drop(managers.0.insert(own, owned)),
         }
-        managers.retain(|_, owned| !owned.fields.is_empty());
+        managers.0.retain(|_, owned| !owned.fields.is_empty());
         Ok(Some((object, managers)))
     }
 
@@ -262,7 +294,7 @@ impl Write<'_> {
         let own = own.unwrap_or(&updater);
         let mut versions: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
         let (mut conflicts, mut left, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
-        for (manager, owned) in managers.iter().filter(|(manager, _)| *manager != own) {
+        for (manager, owned) in managers.0.iter().filter(|(manager, _)| *manager != own) {
             let other = match owned.version == self.version {
                 true => Some(&compared),
                 false => {
@@ -276,6 +308,10 @@ impl Write<'_> {
                 unknown.push(manager.clone());
                 continue;
             };
+            let touched = [&other.modified, &other.added, &other.removed];
+            if !touched.into_iter().any(|set| owned.fields.meets(set)) {
+                continue;
+            }
             let contested = owned.fields.intersection(&other.modified.union(&other.added));
             let fields = contested.paths().into_iter();
             conflicts.extend(fields.map(|field| Conflict { manager: manager.describe(), field }));
@@ -286,13 +322,14 @@ impl Write<'_> {
         }
         for (manager, fields) in left {
             if fields.is_empty() {
-                managers.remove(&manager);
-            } else if let Some(owned) = managers.get_mut(&manager) {
+                managers.0.remove(&manager);
+            } else if let Some(owned) = managers.0.get_mut(&manager) {
                 owned.fields = fields;
             }
         }
         // The version in which they told their fields is not served any more.
-        unknown.iter().for_each(|manager| drop(managers.remove(manager)));
+        unknown.iter().for_each(|manager| drop(managers.0.remove(manager)));
+        managers.0.retain(|manager, owned| manager == own || !owned.fields.is_empty());
         Ok(compared)
     }
 
@@ -313,7 +350,7 @@ impl Write<'_> {
         let mut pruned = typed.remove(&then_merged, &typed.with_named(&last.fields))?;
         // What somebody owns comes back, in whatever version it is told, the same version first.
         let mut by_version: BTreeMap<&str, FieldSet> = BTreeMap::new();
-        for owned in managers.values() {
+        for owned in managers.0.values() {
             let all = by_version.entry(&owned.version).or_default();
             *all = all.union(&owned.fields);
         }

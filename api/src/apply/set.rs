@@ -2,10 +2,10 @@
 //! Source: the OpenAPI description of `FieldsV1` and upstream's structured-merge-diff, package fieldpath.
 
 use super::ApplyError;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// One step into an object.
 #[derive(Debug, Clone)]
@@ -30,17 +30,27 @@ impl Element {
         }
     }
 
-    /// The key of `FieldsV1`.
-    fn text(&self) -> String {
+    /// Appends the key of `FieldsV1`, in quotes.
+    fn write_json(&self, out: &mut String) {
         match self {
-            Self::Field(name) => format!("f:{name}"),
-            Self::Key(keys) => {
-                let map: Map<String, Value> = keys.iter().cloned().collect();
-                format!("k:{}", Value::Object(map))
+            Self::Field(name) => {
+                out.push_str("\"f:");
+                escape(name, out);
             }
-            Self::Value(value) => format!("v:{value}"),
-            Self::Index(index) => format!("i:{index}"),
+            Self::Key(keys) => {
+                out.push_str("\"k:");
+                let map: Map<String, Value> = keys.iter().cloned().collect();
+                escape(&Value::Object(map).to_string(), out);
+            }
+            Self::Value(value) => {
+                out.push_str("\"v:");
+                escape(&value.to_string(), out);
+            }
+            Self::Index(index) => {
+                let _ = write!(out, "\"i:{index}");
+            }
         }
+        out.push('"');
     }
 
     fn parse(text: &str) -> Result<Self, ApplyError> {
@@ -58,6 +68,16 @@ impl Element {
             }
             _ => return Err(bad()),
         })
+    }
+}
+
+/// Appends a text as it is inside of JSON's quotes.
+fn escape(text: &str, out: &mut String) {
+    let plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
+    if text.as_bytes().iter().all(plain) {
+        out.push_str(text);
+    } else if let Ok(quoted) = serde_json::to_string(text) {
+        out.push_str(&quoted[1..quoted.len() - 1]);
     }
 }
 
@@ -131,74 +151,160 @@ impl Eq for Element {}
 /// A set of fields. That a field is in it says nothing of what is below that field.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldSet {
-    pub(super) members: BTreeSet<Element>,
-    /// What is below, never empty sets.
-    pub(super) below: BTreeMap<Element, FieldSet>,
+    /// In order, each element once, none without meaning: every step is a member or has something below.
+    steps: Vec<Step>,
 }
 
-static NOTHING: FieldSet = FieldSet { members: BTreeSet::new(), below: BTreeMap::new() };
+/// A step of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) element: Element,
+    /// Whether the set has the field itself.
+    pub(super) member: bool,
+    /// What it has below the field.
+    pub(super) below: FieldSet,
+}
+
+impl Step {
+    fn means_something(&self) -> bool {
+        self.member || !self.below.is_empty()
+    }
+}
+
+/// The steps of two sets side by side, in order.
+struct Beside<'a> {
+    left: &'a [Step],
+    right: &'a [Step],
+}
+
+impl<'a> Iterator for Beside<'a> {
+    type Item = (Option<&'a Step>, Option<&'a Step>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let order = match (self.left.first(), self.right.first()) {
+            (None, None) => return None,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(a), Some(b)) => a.element.cmp(&b.element),
+        };
+        let take = |from: &mut &'a [Step], wanted: bool| {
+            let (first, rest) = from.split_first().filter(|_| wanted)?;
+            *from = rest;
+            Some(first)
+        };
+        Some((take(&mut self.left, order.is_le()), take(&mut self.right, order.is_ge())))
+    }
+}
 
 impl FieldSet {
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.below.is_empty()
+        self.steps.is_empty()
     }
 
-    /// Adds a step: whether it is a member itself, and what is below it.
-    pub(super) fn put(&mut self, element: Element, member: bool, below: FieldSet) {
-        match (member, below.is_empty()) {
-            (true, true) => drop(self.members.insert(element)),
-            (false, false) => drop(self.below.insert(element, below)),
-            (true, false) => {
-                self.members.insert(element.clone());
-                self.below.insert(element, below);
-            }
-            (false, true) => {}
+    /// A set of steps in whatever order; steps that are there several times become one.
+    pub(super) fn of_steps(mut steps: Vec<Step>) -> Self {
+        steps.retain(Step::means_something);
+        if !steps.is_sorted_by(|a, b| a.element < b.element) {
+            steps.sort_by(|a, b| a.element.cmp(&b.element));
+            steps.dedup_by(|later, first| {
+                let same = later.element == first.element;
+                if same {
+                    first.member |= later.member;
+                    first.below = first.below.union(&later.below);
+                }
+                same
+            });
         }
+        Self { steps }
     }
 
-    /// What is below a step.
-    pub(super) fn under(&self, element: &Element) -> &FieldSet {
-        self.below.get(element).unwrap_or(&NOTHING)
+    /// All steps, in order.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// A step.
+    pub(super) fn step(&self, element: &Element) -> Option<&Step> {
+        let at = self.steps.binary_search_by(|step| step.element.cmp(element)).ok()?;
+        Some(&self.steps[at])
+    }
+
+    /// The step to a named field.
+    pub(super) fn field(&self, name: &str) -> Option<&Step> {
+        let order = |step: &Step| match &step.element {
+            Element::Field(own) => own.as_str().cmp(name),
+            _ => Ordering::Greater,
+        };
+        let at = self.steps.binary_search_by(order).ok()?;
+        Some(&self.steps[at])
+    }
+
+    fn beside<'a>(&'a self, other: &'a Self) -> Beside<'a> {
+        Beside { left: &self.steps, right: &other.steps }
+    }
+
+    fn joined(&self, other: &Self, join: impl Fn(Option<&Step>, Option<&Step>) -> Option<Step>) -> Self {
+        let steps = self.beside(other).filter_map(|(a, b)| join(a, b));
+        Self { steps: steps.filter(Step::means_something).collect() }
     }
 
     /// What is in either.
     pub fn union(&self, other: &Self) -> Self {
-        let mut all = self.clone();
-        all.members.extend(other.members.iter().cloned());
-        for (element, below) in &other.below {
-            let joined = self.under(element).union(below);
-            all.below.insert(element.clone(), joined);
+        if self.is_empty() || other.is_empty() {
+            return if self.is_empty() { other.clone() } else { self.clone() };
         }
-        all
+        self.joined(other, |a, b| match (a, b) {
+            (Some(a), Some(b)) => {
+                Some(Step { element: a.element.clone(), member: a.member || b.member, below: a.below.union(&b.below) })
+            }
+            (one, None) | (None, one) => one.cloned(),
+        })
     }
 
     /// What is in both.
     pub fn intersection(&self, other: &Self) -> Self {
-        let mut both =
-            Self { members: self.members.intersection(&other.members).cloned().collect(), ..Self::default() };
-        for (element, below) in &self.below {
-            both.put(element.clone(), false, below.intersection(other.under(element)));
-        }
-        both
+        self.joined(other, |a, b| {
+            let (a, b) = (a?, b?);
+            Some(Step {
+                element: a.element.clone(),
+                member: a.member && b.member,
+                below: a.below.intersection(&b.below),
+            })
+        })
     }
 
     /// What is in this one only.
     pub fn difference(&self, other: &Self) -> Self {
-        let mut rest = Self { members: self.members.difference(&other.members).cloned().collect(), ..Self::default() };
-        for (element, below) in &self.below {
-            rest.put(element.clone(), false, below.difference(other.under(element)));
-        }
-        rest
+        self.without(other, false)
     }
 
     /// What is in this one only, and not below a member of the other one either.
     pub fn recursive_difference(&self, other: &Self) -> Self {
-        let mut rest = Self { members: self.members.difference(&other.members).cloned().collect(), ..Self::default() };
-        for (element, below) in self.below.iter().filter(|(element, _)| !other.members.contains(element)) {
-            rest.put(element.clone(), false, below.recursive_difference(other.under(element)));
+        self.without(other, true)
+    }
+
+    fn without(&self, other: &Self, all_below: bool) -> Self {
+        if self.is_empty() || other.is_empty() {
+            return self.clone();
         }
-        rest
+        self.joined(other, |a, b| match (a?, b) {
+            (a, None) => Some(a.clone()),
+            (_, Some(b)) if b.member && all_below => None,
+            (a, Some(b)) => Some(Step {
+                element: a.element.clone(),
+                member: a.member && !b.member,
+                below: a.below.without(&b.below, all_below),
+            }),
+        })
+    }
+
+    /// Whether some field is in both.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        self.beside(other).any(|pair| match pair {
+            (Some(a), Some(b)) => a.member && b.member || a.below.meets(&b.below),
+            _ => false,
+        })
     }
 
     /// The paths of all members as text, in order: `.spec.containers[name="web"].image`.
@@ -209,48 +315,44 @@ impl FieldSet {
     }
 
     fn collect(&self, prefix: &str, found: &mut Vec<String>) {
-        for element in self.elements() {
-            let path = format!("{prefix}{element}");
-            let below = self.under(element);
-            if self.members.contains(element) {
+        for step in &self.steps {
+            let path = format!("{prefix}{}", step.element);
+            if step.member {
                 found.push(path.clone());
             }
-            below.collect(&path, found);
+            step.below.collect(&path, found);
         }
-    }
-
-    /// All steps, in order.
-    fn elements(&self) -> BTreeSet<&Element> {
-        self.members.iter().chain(self.below.keys()).collect()
     }
 
     /// The set of one path of field names.
     pub fn of_fields(path: &[&str]) -> Self {
-        let mut set = Self::default();
-        match path {
-            [] => {}
-            [last] => set.put(Element::Field((*last).to_owned()), true, Self::default()),
-            [first, rest @ ..] => set.put(Element::Field((*first).to_owned()), false, Self::of_fields(rest)),
-        }
-        set
+        let Some((first, rest)) = path.split_first() else { return Self::default() };
+        let element = Element::Field((*first).to_owned());
+        Self::of_steps(vec![Step { element, member: rest.is_empty(), below: Self::of_fields(rest) }])
     }
 
-    /// `FieldsV1`.
-    pub fn to_json(&self) -> Value {
-        let mut map = Map::new();
-        for element in self.elements() {
-            let mut below = Map::new();
-            if let Some(set) = self.below.get(element) {
-                if self.members.contains(element) {
-                    below.insert(".".to_owned(), Value::Object(Map::new()));
-                }
-                if let Value::Object(rest) = set.to_json() {
-                    below.extend(rest);
-                }
+    /// Appends `FieldsV1` as text.
+    pub(super) fn write_json(&self, out: &mut String) {
+        out.push('{');
+        self.write_members(out);
+        out.push('}');
+    }
+
+    fn write_members(&self, out: &mut String) {
+        for (i, step) in self.steps.iter().enumerate() {
+            if i > 0 {
+                out.push(',');
             }
-            map.insert(element.text(), Value::Object(below));
+            step.element.write_json(out);
+            out.push_str(":{");
+            if !step.below.is_empty() {
+                if step.member {
+                    out.push_str("\".\":{},");
+                }
+                step.below.write_members(out);
+            }
+            out.push('}');
         }
-        Value::Object(map)
     }
 
     /// Reads `FieldsV1`.
@@ -258,16 +360,75 @@ impl FieldSet {
     /// # Errors
     /// If it is none.
     pub fn from_json(fields: &Value) -> Result<Self, ApplyError> {
-        let bad = |what: &Value| ApplyError::Malformed(format!("field set: {what} is no object"));
-        let mut set = Self::default();
-        for (text, below) in fields.as_object().ok_or_else(|| bad(fields))? {
-            if text == "." {
+        Self::deserialize(fields).map_err(|e| ApplyError::Malformed(format!("field set: {e}")))
+    }
+}
+
+/// A set, and whether the map that it was read from had the member that stands for the map's own field.
+struct Read {
+    set: FieldSet,
+    dot: bool,
+}
+
+impl<'de> Deserialize<'de> for FieldSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Read::deserialize(deserializer)?.set)
+    }
+}
+
+impl<'de> Deserialize<'de> for Read {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Read;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of fields")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Read, A::Error> {
+        let (mut steps, mut dot) = (Vec::new(), false);
+        while let Some(Key(element)) = map.next_key()? {
+            let Some(element) = element else {
+                map.next_value::<IgnoredAny>()?;
+                dot = true;
                 continue;
-            }
-            let map = below.as_object().ok_or_else(|| bad(below))?;
-            let member = map.is_empty() || map.contains_key(".");
-            set.put(Element::parse(text)?, member, Self::from_json(below)?);
+            };
+            let below: Read = map.next_value()?;
+            let member = below.dot || below.set.is_empty();
+            steps.push(Step { element, member, below: below.set });
         }
-        Ok(set)
+        Ok(Read { set: FieldSet::of_steps(steps), dot })
+    }
+}
+
+/// A key of `FieldsV1`; none for the dot.
+struct Key(Option<Element>);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(KeyReader)
+    }
+}
+
+struct KeyReader;
+
+impl Visitor<'_> for KeyReader {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a path element")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Key, E> {
+        if text == "." {
+            return Ok(Key(None));
+        }
+        Element::parse(text).map(|element| Key(Some(element))).map_err(E::custom)
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::{ApplyError, FieldSet, Write, apply, update};
+use super::{ApplyError, FieldSet, Managers, Write, apply, managers, update};
 use crate::catalogue::Catalogue;
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ struct Case {
     group: &'static str,
     kind: &'static str,
     live: Value,
+    managers: Managers,
     writes: u32,
     ignored: FieldSet,
 }
@@ -19,7 +20,7 @@ impl Case {
     fn new(group: &'static str, kind: &'static str) -> Self {
         let version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
         let live = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a", "namespace": "n"}});
-        Self { group, kind, live, writes: 0, ignored: FieldSet::of_fields(&["status"]) }
+        Self { group, kind, live, managers: Managers::default(), writes: 0, ignored: FieldSet::of_fields(&["status"]) }
     }
 
     fn run<T>(&mut self, manager: &str, subresource: &str, work: impl FnOnce(&Write<'_>, &Value) -> T) -> T {
@@ -48,10 +49,11 @@ impl Case {
 
     fn try_apply(&mut self, manager: &str, part: Value, force: bool) -> Result<bool, ApplyError> {
         let applied = self.full(&part);
-        let done = self.run(manager, "", |write, live| apply(write, live, &applied, force))?;
+        let managers = self.managers.clone();
+        let done = self.run(manager, "", |write, live| apply(write, live, managers, &applied, force))?;
         let changed = done.is_some();
-        if let Some(object) = done {
-            self.live = object;
+        if let Some((object, managers)) = done {
+            (self.live, self.managers) = (object, managers);
         }
         Ok(changed)
     }
@@ -72,13 +74,19 @@ impl Case {
     fn update(&mut self, manager: &str, part: Value) {
         let mut new = self.live.clone();
         json_patch::merge(&mut new, &part);
-        self.run(manager, "", |write, live| update(write, live, &mut new)).unwrap();
-        self.live = new;
+        let (brought, managers) = (managers::take(&mut new), self.managers.clone());
+        let after = self.run(manager, "", |write, live| update(write, live, &new, managers, brought.as_ref()));
+        (self.live, self.managers) = (new, after.unwrap());
+    }
+
+    /// The list of managers.
+    fn list(&self) -> Value {
+        self.managers.to_json().unwrap_or(json!([]))
     }
 
     /// The managers: `name Operation: fields`.
     fn owners(&self) -> Vec<String> {
-        let list = self.live["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        let list = self.list().as_array().cloned().unwrap_or_default();
         let text = |e: &Value| {
             let fields = FieldSet::from_json(&e["fieldsV1"]).unwrap().paths().join(" ");
             format!("{} {}: {fields}", e["manager"].as_str().unwrap(), e["operation"].as_str().unwrap())
@@ -100,7 +108,9 @@ fn field_sets_are_written_and_read_as_upstream_writes_them() {
     let text = r#"{"f:data":{".":{},"f:a":{}},"f:metadata":{"f:finalizers":{".":{},"v:\"x/y\"":{}}},"f:spec":{"f:ports":{"k:{\"port\":80,\"protocol\":\"TCP\"}":{".":{},"f:port":{}}},"i:3":{}}}"#;
     let json: Value = serde_json::from_str(text).unwrap();
     let set = FieldSet::from_json(&json).unwrap();
-    assert_eq!(set.to_json().to_string(), text);
+    let mut written = String::new();
+    set.write_json(&mut written);
+    assert_eq!(written, text);
     assert_eq!(
         set.paths(),
         [
@@ -165,9 +175,9 @@ fn updates_take_fields_over_and_are_conflicts_for_appliers() {
     assert_eq!(c.owners(), ["applier Apply: .data.a .data.b", "updater Update: .data.a .data.n"]);
     c.update("updater", json!({"data": {"a": null}}));
     assert_eq!(c.owners(), ["applier Apply: .data.b", "updater Update: .data.n"], "what is gone nobody owns");
-    let time = c.live["metadata"]["managedFields"][1]["time"].clone();
+    let time = c.list()[1]["time"].clone();
     c.update("updater", json!({"data": {"n": "2"}}));
-    assert_eq!(c.live["metadata"]["managedFields"][1]["time"], time, "nothing was changed");
+    assert_eq!(c.list()[1]["time"], time, "nothing was changed");
 }
 
 #[test]
@@ -322,7 +332,7 @@ fn managers_can_be_reset_and_written() {
     c.update("two", json!({"metadata": {"managedFields": [{}]}}));
     assert_eq!(c.owners(), Vec::<String>::new());
     c.apply("one", json!({"data": {"a": "1"}}));
-    let mut list = c.live["metadata"]["managedFields"].clone();
+    let mut list = c.list();
     list[0]["manager"] = json!("renamed");
     c.update("two", json!({"metadata": {"managedFields": list}}));
     assert_eq!(c.owners(), ["renamed Apply: .data.a"]);

@@ -1,17 +1,17 @@
-//! Walks over objects along their schema: which fields an object has, in which ones two differ, one merged into another,
-//! some taken away.
+//! What an object is to whoever owns its fields: the walk along its schema, and which fields an object has.
 //! Source for what is one field and what are many: the extensions `x-kubernetes-list-type`, `-list-map-keys` and
 //! `-map-type`, and upstream's structured-merge-diff, package typed.
 
 use super::ApplyError;
-use super::set::{Element, FieldSet};
+use super::compare::{self, Comparison};
+use super::merge;
+use super::set::{Element, FieldSet, Step};
 use crate::schema::{List, ListType, Node, Schemas, Struct};
-use crate::value;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What a value is to whoever owns fields.
-enum Shape<'a> {
+pub(super) enum Shape<'a> {
     /// One field, whatever is in it.
     Leaf,
     /// Named fields.
@@ -26,7 +26,7 @@ enum Shape<'a> {
 
 /// A place in a schema.
 #[derive(Clone, Copy)]
-struct At<'a> {
+pub(super) struct At<'a> {
     schemas: &'a Schemas,
     node: &'a Node,
     /// The property says that all below it is one field.
@@ -34,7 +34,7 @@ struct At<'a> {
 }
 
 impl<'a> At<'a> {
-    fn shape(self) -> Shape<'a> {
+    pub(super) fn shape(self) -> Shape<'a> {
         match self.node {
             Node::Struct(id) if id.0 != 0 => match self.schemas.get(*id) {
                 of if of.atomic || self.atomic => Shape::Leaf,
@@ -54,38 +54,44 @@ impl<'a> At<'a> {
         Self { node, atomic: false, ..self }
     }
 
+    /// The items of a list, or the values of a map.
+    pub(super) fn inner(self, shape: &Shape<'a>) -> Self {
+        match shape {
+            Shape::Keyed(list) => self.of(&list.items),
+            Shape::Map(values) => self.of(values),
+            _ => self.of(&SCALAR),
+        }
+    }
+
+    /// A named field or a key; nothing for a name that the schema does not have.
+    pub(super) fn step(self, shape: &Shape<'a>, name: &str) -> Option<Self> {
+        match shape {
+            Shape::Struct(of) => self.field(of, name),
+            Shape::Map(_) => Some(self.inner(shape)),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a map, an object or a list that is one field.
+    fn is_one_field(self) -> bool {
+        let large =
+            matches!(self.node, Node::Struct(id) if id.0 != 0) || matches!(self.node, Node::Map(_) | Node::List(_));
+        large && matches!(self.shape(), Shape::Leaf)
+    }
+
     /// A named field, if there is one of this name.
-    fn field(self, of: &'a Struct, name: &str) -> Option<Self> {
+    pub(super) fn field(self, of: &'a Struct, name: &str) -> Option<Self> {
         of.property(name).map(|p| Self { schemas: self.schemas, node: &p.node, atomic: p.atomic })
     }
 }
+
+static SCALAR: Node = Node::Any;
 
 /// Of what kind an object is.
 #[derive(Clone, Copy)]
 pub(super) struct Typed<'a> {
     schemas: &'a Schemas,
     root: &'a Node,
-}
-
-/// How an object differs from an older one.
-#[derive(Debug, Default)]
-pub(super) struct Comparison {
-    pub(super) added: FieldSet,
-    pub(super) modified: FieldSet,
-    pub(super) removed: FieldSet,
-}
-
-impl Comparison {
-    /// Without some fields and what is below them.
-    pub(super) fn without(self, ignored: &FieldSet) -> Self {
-        let [added, modified, removed] =
-            [self.added, self.modified, self.removed].map(|set| set.recursive_difference(ignored));
-        Self { added, modified, removed }
-    }
-
-    pub(super) fn is_same(&self) -> bool {
-        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
-    }
 }
 
 impl<'a> Typed<'a> {
@@ -99,38 +105,40 @@ impl<'a> Typed<'a> {
 
     /// The fields of an object.
     pub(super) fn fields(self, object: &Value) -> Result<FieldSet, ApplyError> {
-        let mut below = FieldSet::default();
-        fields(self.at(), object, &mut below, &mut Collect::new(false, false))?;
-        Ok(below)
+        Ok(fields(self.at(), object, &mut Collect::new(false, false))?.1)
     }
 
     /// The fields of what is applied, in which no item may be there twice.
     pub(super) fn fields_of_applied(self, object: &Value) -> Result<FieldSet, ApplyError> {
-        let mut below = FieldSet::default();
-        fields(self.at(), object, &mut below, &mut Collect::new(true, false))?;
-        Ok(below)
+        Ok(fields(self.at(), object, &mut Collect::new(true, false))?.1)
     }
 
     /// How a newer object differs.
     pub(super) fn compare(self, old: &Value, new: &Value) -> Result<Comparison, ApplyError> {
-        let mut found = Comparison::default();
-        compare(self.at(), old, new, &mut found)?;
-        Ok(found)
+        compare::compare(self.at(), old, new)
     }
 
     /// The live object with what is applied on top.
     pub(super) fn merge(self, live: &Value, applied: &Value) -> Result<Value, ApplyError> {
-        merge(self.at(), live, applied)
+        merge::merge(self.at(), live, applied)
     }
 
     /// The object without some fields.
     pub(super) fn remove(self, object: &Value, fields: &FieldSet) -> Result<Value, ApplyError> {
-        Ok(remove(self.at(), object, fields)?.unwrap_or_else(|| Value::Object(Map::new())))
+        Ok(match merge::remove(self.at(), object, fields)? {
+            Value::Null => Value::Object(Map::new()),
+            rest => rest,
+        })
     }
 
     /// The set, and in it each named field that has members below.
     pub(super) fn with_named(self, set: &FieldSet) -> FieldSet {
         with_named(Some(self.at()), set)
+    }
+
+    /// The set with each field that is one, although members below it are in the set; nothing if there is none.
+    pub(super) fn reconciled(self, set: &FieldSet) -> Option<FieldSet> {
+        reconciled(self.at(), set)
     }
 }
 
@@ -149,16 +157,16 @@ impl Collect {
         Self { unique, all, path: String::new() }
     }
 
-    fn within<T>(&mut self, step: &str, work: impl FnOnce(&mut Self) -> T) -> T {
+    fn within<T>(&mut self, step: &[&str], work: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.path.len();
-        self.path.push_str(step);
+        step.iter().for_each(|part| self.path.push_str(part));
         let done = work(self);
         self.path.truncate(before);
         done
     }
 }
 
-fn is_empty_map(value: &Value) -> bool {
+pub(super) fn is_empty_map(value: &Value) -> bool {
     value.as_object().is_some_and(Map::is_empty)
 }
 
@@ -186,318 +194,124 @@ fn default_key(key: &str) -> Option<Value> {
     (key == "protocol").then(|| "TCP".into())
 }
 
-/// The steps to the items of a list, and how often each is there.
-struct Items<'v> {
-    list: Vec<(Element, &'v Value)>,
-    at: BTreeMap<Element, (usize, usize)>,
+/// The items of a list with the steps to them, in the list's order.
+pub(super) struct Items<'v> {
+    pub(super) list: Vec<(Element, &'v Value)>,
+    /// Where each step leads, in order.
+    at: BTreeMap<Element, Vec<usize>>,
 }
 
 impl<'v> Items<'v> {
-    fn of(shape: &Shape<'_>, value: &'v Value, path: &str) -> Result<Self, ApplyError> {
+    pub(super) fn of(shape: &Shape<'_>, value: &'v Value, path: &str) -> Result<Self, ApplyError> {
         let mut items = Self { list: Vec::new(), at: BTreeMap::new() };
         for (i, item) in value.as_array().into_iter().flatten().enumerate() {
             let element = item_element(shape, item).map_err(|e| e.at(&format!("{path}: element {i}")))?;
-            items.at.entry(element.clone()).or_insert((i, 0)).1 += 1;
+            items.at.entry(element.clone()).or_default().push(i);
             items.list.push((element, item));
         }
         Ok(items)
     }
 
-    fn has(&self, element: &Element) -> bool {
+    pub(super) fn has(&self, element: &Element) -> bool {
         self.at.contains_key(element)
     }
 
     /// The item, if it is there exactly once.
-    fn single(&self, element: &Element) -> Option<&'v Value> {
-        let (i, count) = self.at.get(element)?;
-        (*count == 1).then(|| self.list[*i].1)
+    pub(super) fn single(&self, element: &Element) -> Option<&'v Value> {
+        match self.at.get(element)?[..] {
+            [i] => Some(self.list[i].1),
+            _ => None,
+        }
     }
 
-    fn all(&self, element: &Element) -> Vec<&'v Value> {
-        self.list.iter().filter(|(e, _)| e == element).map(|(_, item)| *item).collect()
+    /// The items at one step.
+    pub(super) fn all(&self, element: &Element) -> Vec<&'v Value> {
+        self.at.get(element).into_iter().flatten().map(|i| self.list[*i].1).collect()
+    }
+
+    /// All steps, in order.
+    pub(super) fn elements(&self) -> impl Iterator<Item = &Element> {
+        self.at.keys()
     }
 }
 
-static SCALAR: Node = Node::Any;
-
-fn item_at<'a>(at: At<'a>, shape: &Shape<'a>) -> At<'a> {
-    match shape {
-        Shape::Keyed(list) => at.of(&list.items),
-        _ => at.of(&SCALAR),
-    }
-}
-
-/// Adds the fields below a value; answers whether the value is a field itself.
-fn fields(at: At<'_>, value: &Value, below: &mut FieldSet, how: &mut Collect) -> Result<bool, ApplyError> {
+/// Whether a value is a field itself, and the fields below it.
+fn fields(at: At<'_>, value: &Value, how: &mut Collect) -> Result<(bool, FieldSet), ApplyError> {
     let shape = at.shape();
+    let mut steps = Vec::new();
     match (&shape, value) {
-        (Shape::Leaf, _) => return Ok(true),
+        (Shape::Leaf, _) => return Ok((true, FieldSet::default())),
         (Shape::Struct(_) | Shape::Map(_), Value::Object(map)) => {
+            let key = matches!(shape, Shape::Map(_));
+            steps.reserve_exact(map.len());
             for (name, value) in map {
-                let Some((inner, key)) = step(at, &shape, name) else { continue };
-                let mut deeper = FieldSet::default();
-                let own = how.within(&format!(".{name}"), |how| fields(inner, value, &mut deeper, how))?;
+                let Some(inner) = at.step(&shape, name) else { continue };
+                let (own, below) = how.within(&[".", name], |how| fields(inner, value, how))?;
                 let member = own || key || how.all || value.is_null() || is_empty_map(value);
-                below.put(Element::Field(name.clone()), member, deeper);
+                steps.push(Step { element: Element::Field(name.clone()), member, below });
             }
         }
         (Shape::Set | Shape::Keyed(_), Value::Array(_)) => {
             let items = Items::of(&shape, value, &how.path)?;
-            let inner = item_at(at, &shape);
+            let inner = at.inner(&shape);
             for (element, item) in &items.list {
-                let mut deeper = FieldSet::default();
+                let mut below = FieldSet::default();
                 if items.single(element).is_some() {
-                    how.within(&element.to_string(), |how| fields(inner, item, &mut deeper, how))?;
+                    below = how.within(&[&element.to_string()], |how| fields(inner, item, how))?.1;
                 } else if how.unique {
                     let why = format!("{}: duplicate entries for key {element}", how.path);
                     return Err(ApplyError::Malformed(why));
                 }
-                below.put(element.clone(), true, deeper);
+                steps.push(Step { element: element.clone(), member: true, below });
             }
         }
         // Of another type, or null: nothing below.
         _ => {}
     }
-    Ok(false)
+    Ok((false, FieldSet::of_steps(steps)))
 }
 
-/// The place of a named field or a key, and whether it is a key.
-fn step<'a>(at: At<'a>, shape: &Shape<'a>, name: &str) -> Option<(At<'a>, bool)> {
-    match shape {
-        Shape::Struct(of) => Some((at.field(of, name)?, false)),
-        Shape::Map(values) => Some((at.of(values), true)),
-        _ => None,
-    }
-}
-
-/// Notes a value that only one of two objects has, with all that is in it.
-fn lone(at: At<'_>, element: Element, value: &Value, set: &mut FieldSet) -> Result<(), ApplyError> {
-    let mut deeper = FieldSet::default();
-    fields(at, value, &mut deeper, &mut Collect::new(false, true))?;
-    set.put(element, true, deeper);
-    Ok(())
-}
-
-/// Fields that upstream's types hold by value, so that every object has them, if only empty.
-const HELD_BY_VALUE: &[&str] = &[
-    "daemonEndpoints",
-    "jobTemplate",
-    "kubeletEndpoint",
-    "lastState",
-    "loadBalancer",
-    "metadata",
-    "nodeInfo",
-    "podSelector",
-    "resources",
-    "spec",
-    "state",
-    "status",
-    "strategy",
-    "template",
-    "updateStrategy",
-];
-
-/// Whether a field is there, empty or null, in every object whose JSON does not show it.
-fn is_always_there(shape: &Shape<'_>, name: &str) -> bool {
-    let Shape::Struct(of) = shape else { return false };
-    let by_pointer = name == "template" && of.go_name() == "ReplicationControllerSpec";
-    let by_value = HELD_BY_VALUE.contains(&name) && !by_pointer;
-    of.property(name).is_some_and(|p| p.required || by_value && matches!(p.node, Node::Struct(_)))
-}
-
-/// Notes what two values differ in below; answers whether they differ as fields themselves.
-fn compare(at: At<'_>, old: &Value, new: &Value, found: &mut Comparison) -> Result<bool, ApplyError> {
-    let shape = at.shape();
-    let empty = |v: &Value| v.is_null() || is_empty_map(v) || v.as_array().is_some_and(Vec::is_empty);
-    match &shape {
-        Shape::Leaf => return Ok(old != new),
-        _ if empty(old) && empty(new) => return Ok(old != new),
-        Shape::Struct(_) | Shape::Map(_) => compare_maps(at, &shape, old, new, found)?,
-        Shape::Set | Shape::Keyed(_) => compare_lists(at, &shape, old, new, found)?,
-    }
-    Ok(false)
-}
-
-fn compare_maps(
-    at: At<'_>,
-    shape: &Shape<'_>,
-    old: &Value,
-    new: &Value,
-    found: &mut Comparison,
-) -> Result<(), ApplyError> {
-    let (old, new) = (value::object(old), value::object(new));
-    for name in old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))) {
-        let Some((inner, _)) = step(at, shape, name) else { continue };
-        let element = Element::Field(name.clone());
-        let absent = is_always_there(shape, name).then_some(&Value::Null);
-        match (old.get(name).or(absent), new.get(name).or(absent)) {
-            (Some(before), Some(after)) => descend(inner, element, before, after, found)?,
-            (Some(before), None) => lone(inner, element, before, &mut found.removed)?,
-            (None, Some(after)) => lone(inner, element, after, &mut found.added)?,
-            (None, None) => {}
-        }
-    }
-    Ok(())
-}
-
-fn compare_lists(
-    at: At<'_>,
-    shape: &Shape<'_>,
-    old: &Value,
-    new: &Value,
-    found: &mut Comparison,
-) -> Result<(), ApplyError> {
-    let (old, new) = (Items::of(shape, old, "")?, Items::of(shape, new, "")?);
-    let inner = item_at(at, shape);
-    let elements: BTreeSet<&Element> = old.at.keys().chain(new.at.keys()).collect();
-    for element in elements {
-        match (old.all(element)[..].as_ref(), new.all(element)[..].as_ref()) {
-            ([before], [after]) => descend(inner, element.clone(), before, after, found)?,
-            ([before], []) => lone(inner, element.clone(), before, &mut found.removed)?,
-            ([], [after]) => lone(inner, element.clone(), after, &mut found.added)?,
-            // What is there several times is compared as a whole.
-            (_, []) => found.removed.put(element.clone(), true, FieldSet::default()),
-            ([], _) => found.added.put(element.clone(), true, FieldSet::default()),
-            (before, after) if before != after => found.modified.put(element.clone(), true, FieldSet::default()),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn descend(at: At<'_>, element: Element, old: &Value, new: &Value, found: &mut Comparison) -> Result<(), ApplyError> {
-    let mut deeper = Comparison::default();
-    let own = compare(at, old, new, &mut deeper)?;
-    found.modified.put(element.clone(), own, deeper.modified);
-    found.added.put(element.clone(), false, deeper.added);
-    found.removed.put(element, false, deeper.removed);
-    Ok(())
-}
-
-fn merge(at: At<'_>, live: &Value, applied: &Value) -> Result<Value, ApplyError> {
-    let shape = at.shape();
-    match (&shape, live, applied) {
-        (Shape::Struct(_) | Shape::Map(_), Value::Object(old), Value::Object(new)) => {
-            let mut merged = old.clone();
-            for (name, value) in new {
-                let inner = step(at, &shape, name).map(|(inner, _)| inner);
-                let value = match (inner, old.get(name)) {
-                    (Some(inner), Some(before)) => merge(inner, before, value)?,
-                    _ => value.clone(),
-                };
-                merged.insert(name.clone(), value);
-            }
-            Ok(Value::Object(merged))
-        }
-        (Shape::Set | Shape::Keyed(_), Value::Array(_), Value::Array(_)) => merge_lists(at, &shape, live, applied),
-        _ => Ok(applied.clone()),
-    }
-}
-
-/// Items that are applied are in the order in which they are applied; those that only the live list has stay before the
-/// item that they stood before, as far as both orders can be kept.
-fn merge_lists(at: At<'_>, shape: &Shape<'_>, live: &Value, applied: &Value) -> Result<Value, ApplyError> {
-    let (old, new) = (Items::of(shape, live, "")?, Items::of(shape, applied, "")?);
-    let inner = item_at(at, shape);
-    let both = |element: &Element, item: &Value| match old.single(element) {
-        Some(before) => merge(inner, before, item),
-        None => Ok(item.clone()),
-    };
-    let mut shared = new.list.iter().map(|(e, _)| e).filter(|e| old.has(e));
-    let mut next_shared = shared.next();
-    let (mut merged, mut taken) = (Vec::new(), BTreeSet::new());
-    let (mut l, mut r) = (0, 0);
-    while l < old.list.len() || r < new.list.len() {
-        if let (Some((left, _)), Some((right, item))) = (old.list.get(l), new.list.get(r)) {
-            if left == right {
-                taken.insert(right);
-                merged.push(both(right, item)?);
-                (l, r) = (l + 1, r + 1);
-                next_shared = shared.next();
-                continue;
-            }
-            if new.has(left) && next_shared.is_some_and(|next| next != left) {
-                // It comes where it is applied.
-                l += 1;
-                continue;
-            }
-        }
-        if let Some((left, item)) = old.list.get(l) {
-            if !new.has(left) {
-                merged.push((*item).clone());
-                l += 1;
-                continue;
-            }
-            if taken.contains(left) {
-                l += 1;
-            }
-        }
-        if let Some((right, item)) = new.list.get(r) {
-            taken.insert(right);
-            merged.push(both(right, item)?);
-            r += 1;
-            if next_shared == Some(right) {
-                next_shared = shared.next();
-            }
-        }
-    }
-    Ok(Value::Array(merged))
-}
-
-/// A value without some fields; nothing if nothing is left of it.
-fn remove(at: At<'_>, value: &Value, gone: &FieldSet) -> Result<Option<Value>, ApplyError> {
-    let shape = at.shape();
-    match (&shape, value) {
-        (Shape::Struct(_) | Shape::Map(_), Value::Object(map)) => {
-            let mut kept = Map::new();
-            for (name, value) in map {
-                let element = Element::Field(name.clone());
-                if gone.members.contains(&element) {
-                    continue;
-                }
-                let inner = step(at, &shape, name).map(|(inner, _)| inner);
-                let rest = match (inner, gone.below.get(&element)) {
-                    (Some(inner), Some(below)) => remove(inner, value, below)?,
-                    _ => Some(value.clone()),
-                };
-                if let Some(rest) = rest {
-                    kept.insert(name.clone(), rest);
-                }
-            }
-            Ok((!kept.is_empty() || map.is_empty()).then_some(Value::Object(kept)))
-        }
-        (Shape::Set | Shape::Keyed(_), Value::Array(list)) => {
-            let mut kept = Vec::new();
-            for (element, item) in Items::of(&shape, value, "")?.list {
-                if gone.members.contains(&element) {
-                    continue;
-                }
-                match gone.below.get(&element) {
-                    Some(below) => kept.extend(remove(item_at(at, &shape), item, below)?),
-                    None => kept.push(item.clone()),
-                }
-            }
-            Ok((!kept.is_empty() || list.is_empty()).then_some(Value::Array(kept)))
-        }
-        _ => Ok(Some(value.clone())),
-    }
+/// All that is in a value that only one of two objects has.
+pub(super) fn all_fields(at: At<'_>, value: &Value) -> Result<FieldSet, ApplyError> {
+    Ok(fields(at, value, &mut Collect::new(false, true))?.1)
 }
 
 fn with_named(at: Option<At<'_>>, set: &FieldSet) -> FieldSet {
-    let mut all = FieldSet { members: set.members.clone(), ..FieldSet::default() };
     let shape = at.map(|at| (at, at.shape()));
-    for (element, below) in &set.below {
-        let (named, inner) = match (&shape, element) {
-            (Some((at, Shape::Struct(of))), Element::Field(name)) => match at.field(of, name) {
-                Some(inner) => (true, Some(inner)),
-                None => (false, None),
-            },
-            (Some((at, Shape::Map(values))), _) => (false, Some(at.of(values))),
-            (Some((at, shape)), _) => (false, Some(item_at(*at, shape))),
+    let steps = set.steps().iter().map(|step| {
+        let (named, inner) = match (&shape, &step.element) {
+            (Some((at, Shape::Struct(of))), Element::Field(name)) => {
+                let inner = at.field(of, name);
+                (inner.is_some() && !step.below.is_empty(), inner)
+            }
+            (Some((at, shape)), _) => (false, Some(at.inner(shape))),
             _ => (false, None),
         };
-        let named = named || set.members.contains(element);
-        all.put(element.clone(), named, with_named(inner, below));
+        Step { element: step.element.clone(), member: step.member || named, below: with_named(inner, &step.below) }
+    });
+    FieldSet::of_steps(steps.collect())
+}
+
+fn reconciled(at: At<'_>, set: &FieldSet) -> Option<FieldSet> {
+    let shape = at.shape();
+    let mend = |step: &Step| -> Option<Step> {
+        let inner = match &step.element {
+            Element::Field(name) => at.step(&shape, name)?,
+            _ => at.inner(&shape),
+        };
+        if step.below.is_empty() {
+            return None;
+        }
+        let element = step.element.clone();
+        if inner.is_one_field() {
+            return Some(Step { element, member: true, below: FieldSet::default() });
+        }
+        Some(Step { element, member: step.member, below: reconciled(inner, &step.below)? })
+    };
+    let mended: Vec<Option<Step>> = set.steps().iter().map(mend).collect();
+    if mended.iter().all(Option::is_none) {
+        return None;
     }
-    all
+    let steps = mended.into_iter().zip(set.steps()).map(|(mended, step)| mended.unwrap_or_else(|| step.clone()));
+    Some(FieldSet::of_steps(steps.collect()))
 }

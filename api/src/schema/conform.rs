@@ -98,7 +98,8 @@ fn droppable(property: &Property, value: &Value) -> bool {
         Value::Null => true,
         // What may be anything means what it says: the default of a custom resource's field may be "".
         _ if property.node == Node::Any => false,
-        Value::Array(list) => !property.required && list.is_empty(),
+        // An empty list of managers asks to forget them.
+        Value::Array(list) => !property.required && list.is_empty() && &*property.name != "managedFields",
         Value::Object(map) => !property.required && map.is_empty() && matches!(property.node, Node::Map(_)),
         Value::String(text) => {
             !property.required && text.is_empty() && !MEANINGFUL_WHEN_EMPTY.contains(&property.name.as_ref())

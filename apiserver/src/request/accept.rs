@@ -28,6 +28,8 @@ pub(crate) enum Shape {
 pub(crate) struct Accept {
     pub(crate) encoding: Encoding,
     pub(crate) shape: Shape,
+    /// Whether `managedFields` are shown.
+    pub(crate) managers: bool,
 }
 
 const SUPPORTED: [&str; 2] = ["application/json", "application/yaml"];
@@ -69,8 +71,9 @@ pub(crate) fn media_ranges(headers: &HeaderMap) -> Vec<MediaRange> {
 /// Chooses encoding and shape; 406 when nothing fits.
 pub(crate) fn negotiate(headers: &HeaderMap) -> ApiResult<Accept> {
     let ranges = media_ranges(headers);
+    let managers = !headers.contains_key(trireme_api::apply::OMIT_HEADER);
     if ranges.is_empty() {
-        return Ok(Accept { encoding: Encoding::Json, shape: Shape::Native });
+        return Ok(Accept { encoding: Encoding::Json, shape: Shape::Native, managers });
     }
     for range in &ranges {
         let encoding = match range.kind.as_str() {
@@ -88,7 +91,7 @@ pub(crate) fn negotiate(headers: &HeaderMap) -> ApiResult<Accept> {
             }
             Some(_) => continue,
         };
-        return Ok(Accept { encoding, shape });
+        return Ok(Accept { encoding, shape, managers });
     }
     Err(Status::not_acceptable(&SUPPORTED))
 }

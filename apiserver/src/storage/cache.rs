@@ -262,7 +262,7 @@ mod tests {
         let (namespace, name) = key.split_once('/').unwrap();
         let value = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": namespace},
                            "spec": {"nodeName": node}});
-        let bytes = codec::encode(&value, "v1").unwrap();
+        let bytes = codec::encode(&value, "v1", None).unwrap();
         Arc::new(Object::read(&cache.resource, Arc::from(key), &bytes, revision).unwrap())
     }
 

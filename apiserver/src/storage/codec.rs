@@ -1,15 +1,21 @@
 //! The stored form of an object: a small header and its JSON without resourceVersion.
 //!
 //! Only apply knows the resourceVersion, so it is spliced in when the object is encoded for a client: the header says
-//! where. A reader that meets a format it does not know refuses the value instead of guessing.
+//! where. It also says where `managedFields` are, last in the metadata: they can be as large as all the rest, and most
+//! readers do without. A reader that meets a format it does not know refuses the value instead of guessing.
+
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
 
 const MAGIC: u8 = b'T';
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Bumped when defaults or pruning change, so that older values take the slow path.
 const SCHEMA_STAMP: u16 = 1;
+/// Bytes of the header before the storage version.
+const HEADER: usize = 18;
+const MANAGERS: &str = "managedFields";
 
 /// Why a stored value cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +35,13 @@ pub(crate) enum CodecError {
 pub(crate) struct Stored {
     body: Bytes,
     splice: usize,
+    /// Where the list of managers is; empty if there is none.
+    managers: Range<usize>,
 }
 
-/// Encodes an object for the store; `metadata.resourceVersion` is left out.
-pub(crate) fn encode(object: &Value, storage_version: &str) -> Result<Bytes, CodecError> {
+/// Encodes an object for the store; `metadata.resourceVersion` is left out. The text of the list of managers is given, or
+/// the object has it.
+pub(crate) fn encode(object: &Value, storage_version: &str, managers: Option<&str>) -> Result<Bytes, CodecError> {
     let map = object.as_object().ok_or(CodecError::NoMetadata)?;
     let metadata = map.get("metadata").and_then(Value::as_object).ok_or(CodecError::NoMetadata)?;
     let mut body = Vec::with_capacity(512);
@@ -45,23 +54,54 @@ pub(crate) fn encode(object: &Value, storage_version: &str) -> Result<Bytes, Cod
     }
     body.extend_from_slice(b"\"metadata\":{");
     let splice = body.len();
-    put_members(&mut body, metadata, &["resourceVersion"])?;
+    put_members(&mut body, metadata, &["resourceVersion", MANAGERS])?;
+    let managers = put_managers(&mut body, splice, metadata, managers)?;
     body.push(b'}');
     if map.keys().any(|k| !matches!(k.as_str(), "kind" | "apiVersion" | "metadata")) {
         body.push(b',');
         put_members(&mut body, map, &["kind", "apiVersion", "metadata"])?;
     }
     body.push(b'}');
-    let mut out = BytesMut::with_capacity(body.len() + 16 + storage_version.len());
+    let mut out = BytesMut::with_capacity(body.len() + HEADER + storage_version.len());
     out.put_u8(MAGIC);
     out.put_u8(FORMAT);
     out.put_u8(0); // key id: not encrypted
     out.put_u16_le(SCHEMA_STAMP);
-    out.put_u32_le(splice as u32);
+    for place in [splice, managers.start, managers.end] {
+        out.put_u32_le(place as u32);
+    }
     out.put_u8(storage_version.len() as u8);
     out.put_slice(storage_version.as_bytes());
     out.put_slice(&body);
     Ok(out.freeze())
+}
+
+/// Writes the list of managers; answers where it is.
+fn put_managers(
+    out: &mut Vec<u8>,
+    splice: usize,
+    metadata: &Map<String, Value>,
+    text: Option<&str>,
+) -> Result<Range<usize>, CodecError> {
+    let own;
+    let text = match (text, metadata.get(MANAGERS)) {
+        (Some(text), _) => text,
+        (None, Some(list)) if !list.is_null() => {
+            own = list.to_string();
+            &own
+        }
+        _ => "",
+    };
+    if text.is_empty() {
+        return Ok(0..0);
+    }
+    if out.len() > splice {
+        out.push(b',');
+    }
+    out.extend_from_slice(format!("\"{MANAGERS}\":").as_bytes());
+    let start = out.len();
+    out.extend_from_slice(text.as_bytes());
+    Ok(start..out.len())
 }
 
 fn put_members(out: &mut Vec<u8>, map: &Map<String, Value>, skip: &[&str]) -> Result<(), CodecError> {
@@ -84,24 +124,48 @@ fn put_member(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<(), CodecEr
 
 /// Reads header and body apart.
 pub(crate) fn decode(value: &Bytes) -> Result<Stored, CodecError> {
-    if value.len() < 10 || value[0] != MAGIC || value[1] != FORMAT {
+    if value.len() < HEADER || value[0] != MAGIC || value[1] != FORMAT {
         return Err(CodecError::Format);
     }
     if value[2] != 0 {
         return Err(CodecError::Key(value[2]));
     }
-    let splice = u32::from_le_bytes([value[5], value[6], value[7], value[8]]) as usize;
-    let start = 10 + usize::from(value[9]);
-    if start + splice > value.len() {
+    let place = |at: usize| u32::from_le_bytes([value[at], value[at + 1], value[at + 2], value[at + 3]]) as usize;
+    let (splice, managers) = (place(5), place(9)..place(13));
+    let start = HEADER + usize::from(value[HEADER - 1]);
+    if start > value.len() {
         return Err(CodecError::Format);
     }
-    Ok(Stored { body: value.slice(start..), splice })
+    let body = value.slice(start..);
+    let inside = managers.is_empty() || managers.start > splice + MANAGERS.len() + 2 && managers.end <= body.len();
+    if splice > body.len() || managers.start > managers.end || !inside {
+        return Err(CodecError::Format);
+    }
+    Ok(Stored { body, splice, managers })
 }
 
 impl Stored {
     /// The body without resourceVersion.
     pub(crate) fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// The text of the list of managers; empty if there is none.
+    pub(crate) fn managers(&self) -> &[u8] {
+        &self.body[self.managers.clone()]
+    }
+
+    /// The same without managers.
+    pub(crate) fn bare(&self) -> Stored {
+        if self.managers.is_empty() {
+            return self.clone();
+        }
+        let key = self.managers.start - MANAGERS.len() - 3;
+        let start = if self.body[key - 1] == b',' { key - 1 } else { key };
+        let mut body = Vec::with_capacity(self.body.len() - (self.managers.end - start));
+        body.extend_from_slice(&self.body[..start]);
+        body.extend_from_slice(&self.body[self.managers.end..]);
+        Stored { body: body.into(), splice: self.splice, managers: 0..0 }
     }
 
     /// The JSON with a resourceVersion as pieces that share the stored bytes.
@@ -144,15 +208,52 @@ mod tests {
     #[test]
     fn round_trip_with_spliced_revision() {
         let object = json!({"spec": {"a": 1}, "metadata": {"name": "x", "resourceVersion": "7"}, "kind": "Pod", "apiVersion": "v1"});
-        let stored = decode(&encode(&object, "v1").unwrap()).unwrap();
+        let stored = decode(&encode(&object, "v1", None).unwrap()).unwrap();
         assert!(!stored.body().windows(15).any(|w| w == b"resourceVersion"));
         let read: Value = serde_json::from_slice(&stored.json(42)).unwrap();
         assert_eq!(read["metadata"]["resourceVersion"], "42");
         assert_eq!(read["metadata"]["name"], "x");
         assert_eq!(stored.value(Some(42)).unwrap(), read);
-        let empty = decode(&encode(&json!({"metadata": {}}), "v1").unwrap()).unwrap();
+        let empty = decode(&encode(&json!({"metadata": {}}), "v1", None).unwrap()).unwrap();
         let read: Value = serde_json::from_slice(&empty.json(1)).unwrap();
         assert_eq!(read["metadata"]["resourceVersion"], "1");
         assert!(matches!(decode(&Bytes::from_static(b"nonsense....")), Err(CodecError::Format)));
+    }
+    #[test]
+    fn managers_are_found_and_left_out() {
+        let list = r#"[{"manager":"m","fieldsV1":{"f:a":{}}}]"#;
+        let with =
+            json!({"metadata": {"managedFields": [{"manager": "m", "fieldsV1": {"f:a": {}}}], "name": "x"}, "a": 1});
+        let named = json!({"metadata": {"name": "x"}, "a": 1});
+        let nameless = json!({"metadata": {}, "a": 1});
+        for (object, given, bare) in [
+            (&with, None, &named),
+            (&named, Some(list), &named),
+            (&with, Some(list), &named),
+            (&nameless, Some(list), &nameless),
+        ] {
+            let stored = decode(&encode(object, "v1", given).unwrap()).unwrap();
+            assert_eq!(stored.managers(), list.as_bytes());
+            assert_eq!(stored.value(None).unwrap()["metadata"]["managedFields"], with["metadata"]["managedFields"]);
+            assert_eq!(stored.bare().value(None).unwrap(), *bare);
+            let json: Value = serde_json::from_slice(&stored.bare().json(7)).unwrap();
+            assert_eq!(json["metadata"]["resourceVersion"], "7");
+            assert!(stored.bare().managers().is_empty());
+        }
+        let stored = decode(&encode(&with, "v1", Some("")).unwrap()).unwrap();
+        assert_eq!((stored.managers(), stored.value(None).unwrap()), (&b""[..], named));
+    }
+
+    #[test]
+    fn places_outside_of_the_body_are_refused() {
+        let good = encode(&json!({"metadata": {"name": "x"}}), "v1", Some("[1]")).unwrap();
+        for at in [5, 9, 13] {
+            let mut bad = good.to_vec();
+            bad[at + 2] = 0xff;
+            assert!(matches!(decode(&bad.into()), Err(CodecError::Format)), "{at}");
+        }
+        let mut reversed = good.to_vec();
+        reversed[9..17].rotate_left(4);
+        assert!(matches!(decode(&reversed.into()), Err(CodecError::Format)));
     }
 }

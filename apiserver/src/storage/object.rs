@@ -24,7 +24,7 @@ impl Object {
     /// Reads a stored value; the tree it is decoded to lives only in here.
     pub(crate) fn read(resource: &Resource, key: Arc<str>, value: &Bytes, revision: u64) -> Result<Self, CodecError> {
         let stored = codec::decode(value)?;
-        let tree = stored.value(None)?;
+        let tree = stored.bare().value(None)?;
         let labels = tree["metadata"]["labels"]
             .as_object()
             .map(|map| map.iter().filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect());
@@ -51,6 +51,11 @@ impl Object {
     /// The decoded object with its resourceVersion.
     pub(crate) fn value(&self) -> Result<Value, CodecError> {
         self.stored.value(Some(self.revision))
+    }
+
+    /// The same without managers.
+    pub(crate) fn bare(&self) -> Result<Value, CodecError> {
+        self.stored.bare().value(Some(self.revision))
     }
 }
 
@@ -80,7 +85,8 @@ pub(crate) struct Change {
     pub(crate) new: Option<Arc<Object>>,
     /// `None` for a creation.
     pub(crate) old: Option<Arc<Object>>,
-    frames: [OnceLock<Bytes>; 3],
+    /// With managers, and without.
+    frames: [[OnceLock<Bytes>; 3]; 2],
 }
 
 impl Change {
@@ -103,10 +109,11 @@ impl Change {
     }
 
     /// The JSON watch frame, encoded by the first watcher that needs it.
-    pub(crate) fn frame(&self, kind: EventType) -> Bytes {
-        self.frames[kind as usize]
+    pub(crate) fn frame(&self, kind: EventType, managers: bool) -> Bytes {
+        self.frames[usize::from(!managers)][kind as usize]
             .get_or_init(|| match self.shown(kind) {
-                Some(object) => json_frame(kind, &object.stored, self.revision),
+                Some(object) if managers => json_frame(kind, &object.stored, self.revision),
+                Some(object) => json_frame(kind, &object.stored.bare(), self.revision),
                 None => Bytes::new(),
             })
             .clone()

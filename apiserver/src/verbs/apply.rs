@@ -1,21 +1,20 @@
 //! Server-side apply, and who owns which fields of an object.
-//!
-//! Owners are kept for an object from the first time that it is applied: before that nothing is noted of its fields, and
-//! whatever it has then is owned by `before-first-apply`.
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Response, header};
+use http::Response;
 use serde_json::{Value, json};
-use trireme_api::apply::{self, ApplyError, FieldSet, Write};
+use trireme_api::apply::{self, ApplyError, FieldSet, Managers, Write};
 use trireme_api::field::{FieldError, Path};
-use trireme_api::schema::TypeId;
-use trireme_api::status::Status;
+use trireme_api::schema::{Schemas, TypeId};
+use trireme_api::status::{Reason, Status};
 use trireme_api::{decode, value};
 
 use super::ctx::{Ctx, text_at};
+use super::owners::{self, Owners};
+use super::update::{Current, Next};
 use super::{create, options, update};
-use crate::error::{ApiResult, corrupt};
+use crate::error::ApiResult;
 use crate::request::accept;
 
 /// The content type of what is applied.
@@ -28,22 +27,22 @@ pub(super) fn is_apply(ctx: &Ctx) -> bool {
     ctx.info.verb == "patch" && accept::content_type(&ctx.headers) == APPLY
 }
 
-/// PATCH with a configuration to apply; creates what is not there.
-pub(super) async fn apply(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
+/// Who applies, which has to be said, and whether conflicts are overruled.
+pub(super) fn applier(ctx: &Ctx) -> ApiResult<(&str, bool)> {
     let manager = ctx.query.get("fieldManager").unwrap_or_default();
     if manager.is_empty() {
         let error = FieldError::required(&Path::new("fieldManager"), "is required for apply patch");
         options::refuse("PatchOptions", &[error])?;
     }
-    let force = ctx.query.option_flag("force").unwrap_or_default();
+    Ok((manager, ctx.query.option_flag("force").unwrap_or_default()))
+}
+
+/// PATCH with a configuration to apply; creates what is not there.
+pub(super) async fn apply(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
+    let (manager, force) = applier(ctx)?;
     let applied = configuration(ctx, bytes)?;
     for _ in 0..ATTEMPTS {
-        let written = update::write(ctx, |current| {
-            with_write(ctx, manager, |write| {
-                let done = apply::apply(write, current, &applied, force).map_err(|e| e.status())?;
-                done.map_or_else(|| Ok(current.clone()), |object| fit(ctx, object))
-            })
-        });
+        let written = update::write(ctx, |current| merged(ctx, current, manager, &applied, force));
         match written.await {
             Err(status) if status.code == 404 && ctx.subresource().is_none() => {}
             answer => return answer,
@@ -52,19 +51,30 @@ pub(super) async fn apply(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>>
             // Of an object that is gone.
             return Err(Status::modified(ctx.group(), ctx.plural(), ctx.name()));
         }
-        let object = with_write(ctx, manager, |write| {
-            let nothing = json!({
-                "apiVersion": applied["apiVersion"], "kind": applied["kind"], "metadata": {"name": ctx.name()},
-            });
-            let done = apply::apply(write, &nothing, &applied, force).map_err(|e| e.status())?;
-            fit(ctx, done.unwrap_or(nothing))
+        let nothing = json!({
+            "apiVersion": applied["apiVersion"], "kind": applied["kind"], "metadata": {"name": ctx.name()},
+        });
+        let done = with_write(ctx, manager, &ignored(ctx), |write| {
+            apply::apply(write, &nothing, Managers::default(), &applied, force).map_err(|e| e.status())
         })?;
-        match create::store(ctx, object).await {
-            Err(status) if status.reason == trireme_api::status::Reason::AlreadyExists => {}
+        let (object, managers) = done.unwrap_or((nothing, Managers::default()));
+        match create::store(ctx, fit(ctx, object)?, Owners::These(managers)).await {
+            Err(status) if status.reason == Reason::AlreadyExists => {}
             answer => return answer,
         }
     }
     Err(Status::modified(ctx.group(), ctx.plural(), ctx.name()))
+}
+
+/// What applying makes of an object.
+pub(super) fn merged(ctx: &Ctx, current: &Current<'_>, manager: &str, applied: &Value, force: bool) -> ApiResult<Next> {
+    let done = with_write(ctx, manager, &ignored(ctx), |write| {
+        apply::apply(write, &current.object, owners::of(current.stored), applied, force).map_err(|e| e.status())
+    })?;
+    Ok(match done {
+        Some((object, managers)) => Next { object: fit(ctx, object)?, owners: Owners::These(managers) },
+        None => Next { object: current.object.clone(), owners: Owners::Kept },
+    })
 }
 
 /// What is applied, checked as far as it can be without the object.
@@ -79,25 +89,61 @@ fn configuration(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Value> {
             return Err(Status::bad_request(format!("error converting to typed: {key} must be set")));
         }
     }
+    check_version(&applied, &ctx.resource.api_version())?;
     if value::text(&applied["metadata"], "name").is_empty()
         && let Some(metadata) = value::object_mut(&mut applied, "metadata")
     {
         value::set(metadata, "name", ctx.name());
     }
     update::check_identity(ctx, &applied)?;
-    if value::has(&applied["metadata"], "managedFields") {
+    if apply::take(&mut applied).is_some_and(|list| !list.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     create::check_namespace(ctx, &mut applied)?;
-    let found = ctx.resource.conform(&mut applied);
-    let found = found.map_err(|e| Status::bad_request(format!("{}{e}", prefix(ctx))))?;
-    // Whatever the request says of unknown fields: nobody can own them.
-    if let Some(field) = found.unknown.first() {
-        return Err(Status::bad_request(format!("{}.{field}: field not declared in schema", prefix(ctx))));
-    }
+    let typed = typed(&ctx.resource.schemas, ctx.resource.root, &mut applied);
+    typed.map_err(|e| Status::bad_request(format!("{}{e}", prefix(ctx))))?;
     match decoded.duplicates.first() {
         Some(field) => Err(Status::bad_request(format!("error decoding YAML: duplicate field {field:?}"))),
         None => Ok(applied),
+    }
+}
+
+/// What is applied has to be in the version of the request.
+pub(super) fn check_version(applied: &Value, version: &str) -> ApiResult<()> {
+    let given = value::text(applied, "apiVersion");
+    if given == version {
+        return Ok(());
+    }
+    let why = "Incorrect version specified in apply patch. Specified patch version:";
+    Err(Status::bad_request(format!("{why} {given}, expected: {version}")))
+}
+
+/// Checks types, and that there are no unknown fields: nobody could own them, whatever the request says of them.
+pub(super) fn typed(schemas: &Schemas, root: TypeId, applied: &mut Value) -> Result<(), String> {
+    let given = applied.clone();
+    let found = schemas.conform(root, applied).map_err(|e| e.to_string())?;
+    if let Some(field) = found.unknown.first() {
+        return Err(format!(".{field}: field not declared in schema"));
+    }
+    put_back(&given, applied);
+    Ok(())
+}
+
+/// What is empty or null means something in what is applied: that its field is owned, and is to be so.
+fn put_back(given: &Value, applied: &mut Value) {
+    match (given, applied) {
+        (Value::Object(given), Value::Object(applied)) => {
+            for (key, value) in given {
+                match applied.get_mut(key) {
+                    Some(kept) => put_back(value, kept),
+                    None => drop(applied.insert(key.clone(), value.clone())),
+                }
+            }
+        }
+        (Value::Array(given), Value::Array(applied)) => {
+            given.iter().zip(applied).for_each(|(given, applied)| put_back(given, applied));
+        }
+        _ => {}
     }
 }
 
@@ -111,23 +157,25 @@ fn fit(ctx: &Ctx, object: Value) -> ApiResult<Value> {
     Ok(decode::fit(&ctx.resource, object, &[], ctx.field_validation()?)?.object)
 }
 
-/// Notes who changed what, if the object has owners. What it is given in the place of owners counts as upstream has it.
-pub(super) fn track(ctx: &Ctx, old: &Value, new: &mut Value) -> ApiResult<()> {
-    if !old["metadata"]["managedFields"].is_array() {
-        if let Some(metadata) = new.get_mut("metadata") {
-            value::remove(metadata, "managedFields");
-        }
-        return Ok(());
-    }
-    let agent = ctx.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("unknown");
-    let agent: String = agent.split('/').next().unwrap_or_default().chars().take(options::MANAGER).collect();
-    let manager = ctx.query.get("fieldManager").filter(|name| !name.is_empty()).unwrap_or(&agent);
-    // Only what is stored can be malformed here.
-    with_write(ctx, manager, |write| apply::update(write, old, new).map_err(corrupt))
+/// Who owns what after an update of an object. Where that cannot be told, for an object that will be refused, nobody.
+pub(super) fn tracked(ctx: &Ctx, current: &Current<'_>, new: &Value, brought: Option<&Value>) -> Managers {
+    let ignored = if ctx.subresource().is_none() { ignored(ctx) } else { FieldSet::default() };
+    let before = owners::of(current.stored);
+    with_write(ctx, &owners::manager(ctx), &ignored, |write| {
+        apply::update(write, &current.object, new, before, brought).unwrap_or_default()
+    })
+}
+
+/// Who owns what of a new object.
+pub(super) fn tracked_from_the_first(ctx: &Ctx, new: &Value, brought: Option<&Value>) -> Managers {
+    let nothing = Value::Object(Default::default());
+    with_write(ctx, &owners::manager(ctx), &ignored(ctx), |write| {
+        apply::update(write, &nothing, new, Managers::default(), brought).unwrap_or_default()
+    })
 }
 
 /// What the write is to the owners of fields.
-fn with_write<T>(ctx: &Ctx, manager: &str, work: impl FnOnce(&Write<'_>) -> T) -> T {
+fn with_write<T>(ctx: &Ctx, manager: &str, ignored: &FieldSet, work: impl FnOnce(&Write<'_>) -> T) -> T {
     let resource = &ctx.resource;
     let catalogue = &ctx.server.inner.catalogue;
     let convert = |object: &Value, version: &str| -> Option<(Value, TypeId)> {
@@ -144,7 +192,7 @@ fn with_write<T>(ctx: &Ctx, manager: &str, work: impl FnOnce(&Write<'_>) -> T) -
         Some((object, to.root))
     };
     let now = trireme_api::time::seconds(jiff::Timestamp::now());
-    let (version, ignored) = (resource.api_version(), ignored(ctx));
+    let version = resource.api_version();
     let write = Write {
         schemas: &resource.schemas,
         root: resource.root,
@@ -152,7 +200,7 @@ fn with_write<T>(ctx: &Ctx, manager: &str, work: impl FnOnce(&Write<'_>) -> T) -
         manager,
         subresource: ctx.subresource().unwrap_or_default(),
         now: &now,
-        ignored: &ignored,
+        ignored,
         convert: &convert,
     };
     work(&write)
@@ -172,7 +220,7 @@ fn ignored(ctx: &Ctx) -> FieldSet {
 }
 
 /// The answer to what cannot be applied.
-trait Answer {
+pub(super) trait Answer {
     fn status(&self) -> Status;
 }
 

@@ -5,13 +5,15 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use rand::Rng;
 use serde_json::Value;
+use trireme_api::apply::Managers;
 use trireme_api::catalogue::NewObject;
 use trireme_api::status::Status;
 use trireme_raftstore::{Compare, Op};
 
 use super::ctx::{Ctx, text_at};
+use super::owners::{self, Owners};
 use super::store::{self, Change, Guard, Outcome};
-use super::{admission, encode, services};
+use super::{admission, apply, encode, services};
 use crate::error::{ApiResult, corrupt};
 use crate::request::accept::{self, Encoding};
 use crate::storage::keys;
@@ -26,16 +28,20 @@ pub(crate) async fn create(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
     check_namespace(ctx, &mut object)?;
-    if let Some(metadata) = object.get_mut("metadata") {
-        // Nobody owns fields before the object is applied.
-        trireme_api::value::remove(metadata, "managedFields");
-    }
-    store(ctx, object).await
+    store(ctx, object, Owners::Tracked).await
 }
 
-/// Stores a new object; owners of its fields that it brings along are kept.
-pub(super) async fn store(ctx: &Ctx, object: Value) -> ApiResult<Response<Body>> {
+/// Stores a new object.
+pub(super) async fn store(ctx: &Ctx, mut object: Value, owners: Owners) -> ApiResult<Response<Body>> {
     let dry_run = ctx.dry_run();
+    let brought = trireme_api::apply::take(&mut object);
+    ctx.resource.default(&mut object);
+    let managers = match owners {
+        Owners::Tracked => apply::tracked_from_the_first(ctx, &object, brought.as_ref()),
+        Owners::Kept => Managers::default(),
+        Owners::These(managers) => managers,
+    };
+    let managers = managers.to_text();
     for attempt in 1.. {
         let mut candidate = object.clone();
         prepare(ctx, &mut candidate)?;
@@ -52,7 +58,7 @@ pub(super) async fn store(ctx: &Ctx, object: Value) -> ApiResult<Response<Body>>
             services::allocate(ctx, &mut candidate, None, &mut change, &mut extra)?;
         }
         admission::validate_create(ctx, &candidate)?;
-        let value = store::encode(ctx, &candidate)?;
+        let value = store::encode(ctx, &candidate, Some(&managers))?;
         change.op(store::put(ctx, &suffix, value.clone()));
         if ctx.resource.group.is_empty() && ctx.plural() == "namespaces" {
             let key = keys::namespace_active(&name);
@@ -60,6 +66,7 @@ pub(super) async fn store(ctx: &Ctx, object: Value) -> ApiResult<Response<Body>>
         }
         extra.into_iter().for_each(|op| change.op(op));
         if dry_run {
+            owners::show(&mut candidate, &managers);
             return dry(ctx, &name, candidate).await;
         }
         match change.commit(ctx).await? {
@@ -133,7 +140,6 @@ pub(crate) fn check_namespace(ctx: &Ctx, object: &mut Value) -> ApiResult<()> {
 }
 
 fn prepare(ctx: &Ctx, object: &mut Value) -> ApiResult<()> {
-    ctx.resource.default(object);
     if ctx.resource.group.is_empty() && ctx.plural() == "pods" {
         let config = ctx.server.config();
         let seconds = (config.default_not_ready_toleration_seconds, config.default_unreachable_toleration_seconds);

@@ -80,13 +80,26 @@ impl Ctx {
         FieldValidation::parse(text).map_err(Status::bad_request)
     }
 
-    /// The object as this request's version shows it.
+    /// The object as this request's version shows it, with managers if the client wants them.
     pub(crate) fn served(&self, object: &Object) -> ApiResult<Value> {
-        let mut value = object.value().map_err(corrupt)?;
+        if self.accept.managers { self.full(object) } else { self.bare(object) }
+    }
+
+    /// The object in this request's version, with managers.
+    pub(crate) fn full(&self, object: &Object) -> ApiResult<Value> {
+        Ok(self.converted(object.value().map_err(corrupt)?))
+    }
+
+    /// The object in this request's version, without managers.
+    pub(crate) fn bare(&self, object: &Object) -> ApiResult<Value> {
+        Ok(self.converted(object.bare().map_err(corrupt)?))
+    }
+
+    fn converted(&self, mut value: Value) -> Value {
         if self.resource.converts() {
             self.resource.from_storage(&mut value);
         }
-        Ok(value)
+        value
     }
 
     /// The current object: from the cache as it is, or after everything acknowledged before this call.

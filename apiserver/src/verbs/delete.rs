@@ -215,7 +215,7 @@ enum Step {
 }
 
 fn step(ctx: &Ctx, current: &Object, name: &str, options: &Options) -> ApiResult<Step> {
-    let old = ctx.served(current)?;
+    let old = ctx.full(current)?;
     options.check(ctx, name, &old)?;
     authz::admit_node(&ctx.caller.user, &ctx.info, &old)?;
     let namespace = ctx.resource.group.is_empty() && ctx.plural() == "namespaces";
@@ -243,7 +243,7 @@ fn step(ctx: &Ctx, current: &Object, name: &str, options: &Options) -> ApiResult
     if !marked && new == old {
         return Ok(Step::Pending(old));
     }
-    change.op(store::put(ctx, &current.key, store::encode(ctx, &new)?));
+    change.op(store::put(ctx, &current.key, store::encode(ctx, &new, None)?));
     if namespace && !deleting {
         change.op(Op::Delete { key: keys::namespace_active(name) });
     }

@@ -40,13 +40,17 @@ impl ListMeta {
 /// One object of the cache.
 pub(crate) fn object(ctx: &Ctx, code: StatusCode, object: &Object) -> ApiResult<Response<Body>> {
     if ctx.accept.shape == Shape::Native && !ctx.resource.converts() {
-        return response::encoded(code, ctx.accept.encoding, object.stored.json(object.revision));
+        let stored = if ctx.accept.managers { object.stored.clone() } else { object.stored.bare() };
+        return response::encoded(code, ctx.accept.encoding, stored.json(object.revision));
     }
     value(ctx, code, ctx.served(object)?)
 }
 
 /// One object as a value, in the request's version.
-pub(crate) fn value(ctx: &Ctx, code: StatusCode, object: Value) -> ApiResult<Response<Body>> {
+pub(crate) fn value(ctx: &Ctx, code: StatusCode, mut object: Value) -> ApiResult<Response<Body>> {
+    if !ctx.accept.managers {
+        trireme_api::apply::take(&mut object);
+    }
     let shown = shaped(ctx, object)?;
     response::value(code, ctx.accept.encoding, &shown)
 }
@@ -121,7 +125,8 @@ fn spliced(ctx: &Ctx, objects: &[Arc<Object>], meta: &ListMeta) -> Response<Body
         if i > 0 {
             pieces.push(Bytes::from_static(b","));
         }
-        pieces.extend(object.stored.pieces(object.revision));
+        let stored = if ctx.accept.managers { &object.stored } else { &object.stored.bare() };
+        pieces.extend(stored.pieces(object.revision));
     }
     pieces.push(Bytes::from_static(b"]}\n"));
     response::pieces(StatusCode::OK, pieces, ctx.gzip)

@@ -11,7 +11,9 @@ mod filter;
 mod made;
 mod node_secrets;
 mod options;
+mod owners;
 mod read;
+mod scale;
 mod services;
 mod store;
 mod subresources;
@@ -126,11 +128,13 @@ async fn act(ctx: &Ctx, bytes: &bytes::Bytes) -> ApiResult<Response<Body>> {
         ("" | "status" | "finalize" | "approval" | "ephemeralcontainers" | "resize", "update") => {
             update::update(ctx, bytes).await
         }
-        ("" | "status", "patch") if apply::is_apply(ctx) => apply::apply(ctx, bytes).await,
+        ("" | "status" | "approval" | "ephemeralcontainers" | "resize", "patch") if apply::is_apply(ctx) => {
+            apply::apply(ctx, bytes).await
+        }
         ("" | "status" | "approval" | "ephemeralcontainers" | "resize", "patch") => update::patch(ctx, bytes).await,
         ("", "delete") => delete::delete(ctx, bytes).await,
         ("", "deletecollection") => delete::delete_collection(ctx, bytes).await,
-        ("scale", "get" | "update" | "patch") => subresources::scale(ctx, bytes).await,
+        ("scale", "get" | "update" | "patch") => scale::scale(ctx, bytes).await,
         ("binding", "create") => subresources::binding(ctx, bytes).await,
         ("token", "create") => token::create(ctx, bytes).await,
         ("eviction", "create") => subresources::eviction(ctx, bytes).await,

@@ -83,14 +83,14 @@ impl Change {
     }
 }
 
-/// The stored form of an object in the request's version.
-pub(crate) fn encode(ctx: &Ctx, object: &Value) -> ApiResult<Bytes> {
+/// The stored form of an object in the request's version; its managers are given as text, or it has them.
+pub(crate) fn encode(ctx: &Ctx, object: &Value, managers: Option<&str>) -> ApiResult<Bytes> {
     let encoded = if ctx.resource.converts() {
         let mut stored = object.clone();
         ctx.resource.to_storage(&mut stored);
-        codec::encode(&stored, &ctx.resource.storage.version)
+        codec::encode(&stored, &ctx.resource.storage.version, managers)
     } else {
-        codec::encode(object, &ctx.resource.version)
+        codec::encode(object, &ctx.resource.version, managers)
     };
     encoded.map_err(corrupt)
 }

@@ -1,4 +1,4 @@
-//! Sub-resources with bodies of their own: scale, binding, eviction.
+//! Sub-resources with bodies of their own: binding and eviction.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -9,51 +9,11 @@ use trireme_api::{decode, subresource, value};
 
 use super::ctx::{Ctx, text_at};
 use super::delete::{self, Options};
-use super::update::{self, Written};
+use super::owners::Owners;
+use super::update::{self, Next};
 use crate::error::{ApiResult, corrupt};
 use crate::request::accept::{self, Encoding};
 use crate::response;
-
-/// GET, PUT and PATCH of `…/scale`.
-pub(crate) async fn scale(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
-    let written = match ctx.info.verb.as_str() {
-        "get" => {
-            let object = ctx.current(ctx.name(), true).await?;
-            return response::value(StatusCode::OK, ctx.accept.encoding, &subresource::scale(&ctx.served(&object)?));
-        }
-        "update" => {
-            let scale = body(ctx, bytes)?;
-            if value::text(&scale, "kind") != "Scale" && !value::text(&scale, "kind").is_empty() {
-                return Err(Status::bad_request(format!("expected a Scale, got {}", value::text(&scale, "kind"))));
-            }
-            update::write_object(ctx, |current| {
-                let mut new = current.clone();
-                subresource::apply_scale(&ctx.resource, &mut new, scale.clone())?;
-                Ok(new)
-            })
-            .await?
-        }
-        _ => {
-            let kind = update::patch_kind(ctx)?;
-            let change = decode::from_json(bytes).map_err(|e| Status::bad_request(e.to_string()))?.value;
-            update::write_object(ctx, |current| {
-                let mut scale = subresource::scale(current);
-                let plain =
-                    if kind.starts_with("application/strategic") { "application/merge-patch+json" } else { kind };
-                update::patched_by(ctx, plain, &mut scale, &change)?;
-                let mut new = current.clone();
-                subresource::apply_scale(&ctx.resource, &mut new, scale)?;
-                Ok(new)
-            })
-            .await?
-        }
-    };
-    let object = match written {
-        Written::Stored(object) => ctx.served(&object)?,
-        Written::Dry(object) => object,
-    };
-    response::value(StatusCode::OK, ctx.accept.encoding, &subresource::scale(&object))
-}
 
 /// POST of a Binding to `pods/NAME/binding`, or to `bindings` with the pod's name in its metadata.
 pub(crate) async fn binding(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
@@ -61,9 +21,9 @@ pub(crate) async fn binding(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body
     check_kind(&binding, "Binding")?;
     check_name(ctx, &binding)?;
     let written = update::write_object(ctx, |current| {
-        let mut pod = current.clone();
+        let mut pod = current.object.clone();
         subresource::apply_binding(&mut pod, &binding, jiff::Timestamp::now())?;
-        Ok(pod)
+        Ok(Next { object: pod, owners: Owners::Kept })
     });
     written.await?;
     created(ctx)

@@ -4,14 +4,16 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::Value;
+use trireme_api::apply::Managers;
 use trireme_api::field::{FieldError, Path};
 use trireme_api::status::Status;
 use trireme_api::{decode, patch};
 use trireme_raftstore::Op;
 
 use super::ctx::{Ctx, text_at};
+use super::owners::Owners;
 use super::store::{self, Change, Guard, Outcome};
-use super::{admission, apply, create, delete, encode, services};
+use super::{admission, apply, create, delete, encode, owners, services};
 use crate::error::ApiResult;
 use crate::request::accept;
 use crate::storage::keys;
@@ -38,22 +40,23 @@ pub(crate) async fn update(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>
         let error = FieldError::invalid(&metadata.child("resourceVersion"), version, "must be specified for an update");
         return Err(Status::invalid(ctx.group(), &ctx.resource.kind, ctx.name(), &[error]));
     }
-    write(ctx, |_| Ok(object.clone())).await
+    write(ctx, |_| Ok(Next::tracked(object.clone()))).await
 }
 
 /// PATCH.
 pub(crate) async fn patch(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
     let kind = patch_kind(ctx)?;
     let decoded = decode::from_json(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+    let whole = owners::concerns(kind, &decoded.value);
     write(ctx, |current| {
-        let mut patched = current.clone();
+        let mut patched = if whole { ctx.full(current.stored)? } else { current.object.clone() };
         patched_by(ctx, kind, &mut patched, &decoded.value)?;
         let admitted = decode::fit(&ctx.resource, patched, &decoded.duplicates, ctx.field_validation()?)?;
         admitted.warnings.into_iter().for_each(|w| ctx.warn(w));
         let mut object = admitted.object;
         check_identity(ctx, &object)?;
         create::check_namespace(ctx, &mut object)?;
-        Ok(object)
+        Ok(Next::tracked(object))
     })
     .await
 }
@@ -104,9 +107,29 @@ fn check_name(ctx: &Ctx, object: &Value) -> ApiResult<()> {
     }
 }
 
-/// Reads, changes and writes an object, again where others were faster. The change sees the object in the request's
-/// version with its resourceVersion; if it carries one, the write is conditional on it.
-pub(crate) async fn write(ctx: &Ctx, change: impl Fn(&Value) -> ApiResult<Value>) -> ApiResult<Response<Body>> {
+/// What a change sees of the object.
+pub(crate) struct Current<'a> {
+    /// In the request's version with its resourceVersion, without managers.
+    pub(crate) object: Value,
+    pub(crate) stored: &'a Object,
+}
+
+/// What a change makes of it.
+pub(crate) struct Next {
+    pub(crate) object: Value,
+    pub(crate) owners: Owners,
+}
+
+impl Next {
+    /// What the writer has changed is the writer's.
+    pub(crate) fn tracked(object: Value) -> Self {
+        Self { object, owners: Owners::Tracked }
+    }
+}
+
+/// Reads, changes and writes an object, again where others were faster. If what it becomes carries a resourceVersion, the
+/// write is conditional on it.
+pub(crate) async fn write(ctx: &Ctx, change: impl Fn(&Current<'_>) -> ApiResult<Next>) -> ApiResult<Response<Body>> {
     let object = write_object(ctx, change).await?;
     match object {
         Written::Stored(object) => encode::object(ctx, StatusCode::OK, &object),
@@ -121,7 +144,7 @@ pub(crate) enum Written {
 }
 
 /// [`write`] without the response.
-pub(crate) async fn write_object(ctx: &Ctx, change: impl Fn(&Value) -> ApiResult<Value>) -> ApiResult<Written> {
+pub(crate) async fn write_object(ctx: &Ctx, change: impl Fn(&Current<'_>) -> ApiResult<Next>) -> ApiResult<Written> {
     let dry_run = ctx.dry_run();
     // The first try takes the cache as it is; whatever goes wrong with it is only believed of fresh state.
     let mut fresh = false;
@@ -146,8 +169,11 @@ pub(crate) async fn write_object(ctx: &Ctx, change: impl Fn(&Value) -> ApiResult
         match step {
             Step::Unchanged if fresh => return Ok(Written::Stored(object)),
             Step::Unchanged => {}
-            Step::Write { object, .. } if dry_run => return Ok(Written::Dry(*object)),
-            Step::Write { object: new, asked, value, change } => match change.commit(ctx).await? {
+            Step::Write { mut object, managers, .. } if dry_run => {
+                owners::show(&mut object, &managers);
+                return Ok(Written::Dry(*object));
+            }
+            Step::Write { object: new, asked, value, change, .. } => match change.commit(ctx).await? {
                 Outcome::Done(revision) => {
                     return store::committed(ctx, &object.key, &value, revision).map(|o| Written::Stored(o.into()));
                 }
@@ -169,48 +195,71 @@ enum Step {
         object: Box<Value>,
         /// What a service asked for, before it was given what it left open.
         asked: Option<Box<Value>>,
+        /// The text of their list.
+        managers: String,
         value: Bytes,
         change: Change,
     },
 }
 
-fn step(ctx: &Ctx, current: &Object, change: impl Fn(&Value) -> ApiResult<Value>) -> ApiResult<Step> {
-    let old = ctx.served(current)?;
-    let mut new = change(&old)?;
-    let version = text_at(&new, &["metadata", "resourceVersion"]);
-    if !matches!(version, "" | "0") && version != text_at(&old, &["metadata", "resourceVersion"]) {
-        return Err(Status::modified(ctx.group(), ctx.plural(), ctx.name()));
-    }
-    let (uid, own) = (text_at(&new, &["metadata", "uid"]), text_at(&old, &["metadata", "uid"]));
-    if !uid.is_empty() && uid != own {
-        return Err(Status::uid_mismatch(ctx.group(), ctx.plural(), ctx.name(), uid, own));
-    }
+fn step(ctx: &Ctx, stored: &Object, change: impl Fn(&Current<'_>) -> ApiResult<Next>) -> ApiResult<Step> {
+    let current = Current { object: ctx.bare(stored)?, stored };
+    let old = &current.object;
+    let Next { object: mut new, owners } = change(&current)?;
+    preconditions(ctx, &new, old)?;
+    let brought = trireme_api::apply::take(&mut new);
     ctx.resource.default(&mut new);
-    if !apply::is_apply(ctx) {
-        apply::track(ctx, &old, &mut new)?;
-    }
-    ctx.resource.prepare_update(&mut new, &old, ctx.subresource());
+    let track = |new: &Value| -> Option<Managers> {
+        match &owners {
+            Owners::Kept => None,
+            Owners::These(managers) => Some(managers.clone()),
+            Owners::Tracked if brought.is_none() && same(new, old) => None,
+            Owners::Tracked => Some(apply::tracked(ctx, &current, new, brought.as_ref())),
+        }
+    };
+    // What the server makes of an object is nobody's; but what a sub-resource does not write is not changed by it.
+    let whole = ctx.subresource().is_none().then(|| track(&new));
+    ctx.resource.prepare_update(&mut new, old, ctx.subresource());
+    let managers = whole.unwrap_or_else(|| track(&new));
     let mut txn = Change::new(ctx);
-    txn.guard(Guard::Object, store::unchanged(ctx, current));
+    txn.guard(Guard::Object, store::unchanged(ctx, stored));
     let mut extra: Vec<Op> = Vec::new();
     let mut asked = None;
     if ctx.resource.group.is_empty() && ctx.plural() == "services" && ctx.subresource().is_none() {
         asked = Some(Box::new(new.clone()));
-        services::allocate(ctx, &mut new, Some(&old), &mut txn, &mut extra)?;
+        services::allocate(ctx, &mut new, Some(old), &mut txn, &mut extra)?;
     }
-    admission::validate_update(ctx, &new, &old)?;
-    let value = store::encode(ctx, &new)?;
+    admission::validate_update(ctx, &new, old)?;
+    let owned_as_before = managers.as_ref().is_none_or(|managers| managers.same_but_times(&owners::of(stored)));
+    if extra.is_empty() && owned_as_before && same(&new, old) && !delete::finished(ctx, &new) {
+        return Ok(Step::Unchanged);
+    }
+    let managers = match managers {
+        Some(managers) => managers.to_text(),
+        None => String::from_utf8_lossy(stored.stored.managers()).into_owned(),
+    };
+    let value = store::encode(ctx, &new, Some(&managers))?;
     if delete::finished(ctx, &new) {
-        txn.op(Op::Delete { key: ctx.cache.store_key(&current.key) });
+        txn.op(Op::Delete { key: ctx.cache.store_key(&stored.key) });
         extra.extend(released(ctx, &new));
     } else {
-        if extra.is_empty() && same(&new, &old) {
-            return Ok(Step::Unchanged);
-        }
-        txn.op(store::put(ctx, &current.key, value.clone()));
+        txn.op(store::put(ctx, &stored.key, value.clone()));
     }
     extra.into_iter().for_each(|op| txn.op(op));
-    Ok(Step::Write { object: Box::new(new), asked, value, change: txn })
+    Ok(Step::Write { object: Box::new(new), asked, managers, value, change: txn })
+}
+
+/// The resourceVersion and the uid that an object carries have to be those of the one that it replaces.
+fn preconditions(ctx: &Ctx, new: &Value, old: &Value) -> ApiResult<()> {
+    let version = text_at(new, &["metadata", "resourceVersion"]);
+    if !matches!(version, "" | "0") && version != text_at(old, &["metadata", "resourceVersion"]) {
+        return Err(Status::modified(ctx.group(), ctx.plural(), ctx.name()));
+    }
+    let (uid, own) = (text_at(new, &["metadata", "uid"]), text_at(old, &["metadata", "uid"]));
+    if !uid.is_empty() && uid != own {
+        return Err(Status::uid_mismatch(ctx.group(), ctx.plural(), ctx.name(), uid, own));
+    }
+    Ok(())
 }
 
 /// Whether two objects differ in nothing but the resourceVersion, in whatever order their fields are.

@@ -282,7 +282,7 @@ impl Watcher {
         };
         let plain = self.ctx.accept.shape == Shape::Native && !self.ctx.resource.converts();
         let frame = if plain {
-            change.frame(kind)
+            change.frame(kind, self.ctx.accept.managers)
         } else {
             let Some(object) = change.shown(kind) else { return Ok(()) };
             self.object_frame(kind, object, change.revision)?
@@ -294,7 +294,8 @@ impl Watcher {
     fn object_frame(&mut self, kind: EventType, object: &Object, revision: u64) -> Result<Bytes, End> {
         let ctx = &self.ctx;
         if ctx.accept.shape == Shape::Native && !ctx.resource.converts() {
-            return Ok(crate::storage::object::json_frame(kind, &object.stored, revision));
+            let stored = if ctx.accept.managers { &object.stored } else { &object.stored.bare() };
+            return Ok(crate::storage::object::json_frame(kind, stored, revision));
         }
         let mut value = ctx.served(object)?;
         value["metadata"]["resourceVersion"] = revision.to_string().into();

@@ -72,16 +72,24 @@ async fn conflicts_are_told_and_forced() {
 }
 
 #[tokio::test]
-async fn what_was_made_otherwise_is_owned_before_the_first_apply() {
+async fn what_nobody_owns_is_owned_before_the_first_apply() {
     let server = Server::start().await;
     let (_, made) = server.post(MAPS, map("old", json!({"x": "1"}))).await;
-    assert_eq!(owners(&made), Vec::<String>::new());
+    assert_eq!(owners(&made), [r#"admin Update {"f:data":{".":{},"f:x":{}}}"#]);
     let path = format!("{MAPS}/old");
-    let (code, status) = apply(&server, &path, "one", &map("old", json!({"x": "2"}))).await;
-    assert_eq!(code, StatusCode::CONFLICT);
-    assert!(status["message"].as_str().unwrap().contains(r#""before-first-apply" using v1: .data.x"#), "{status}");
-    let (_, applied) = apply(&server, &path, "one", &map("old", json!({"y": "2"}))).await;
-    assert_eq!(owners(&applied).len(), 2, "{applied}");
+    for (i, reset) in [json!([{}]), json!([])].into_iter().enumerate() {
+        let patch = json!({"metadata": {"managedFields": reset}, "data": {"n": i.to_string()}}).to_string();
+        let (_, bare) = server.call(Method::PATCH, &path, MERGE, patch).await;
+        assert_eq!(owners(&bare), Vec::<String>::new());
+        let patch = json!({"data": {"m": i.to_string()}}).to_string();
+        let (_, bare) = server.call(Method::PATCH, &path, MERGE, patch).await;
+        assert_eq!(owners(&bare), Vec::<String>::new(), "it stays untracked until it is applied");
+        let (code, status) = apply(&server, &path, "one", &map("old", json!({"x": "2"}))).await;
+        assert_eq!(code, StatusCode::CONFLICT);
+        assert!(status["message"].as_str().unwrap().contains(r#""before-first-apply" using v1: .data.x"#), "{status}");
+        let (_, applied) = apply(&server, &path, "one", &map("old", json!({"y": "2"}))).await;
+        assert_eq!(owners(&applied).len(), 2, "{applied}");
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod forward;
 mod harness;
 mod kinds;
 mod objects;
+mod owners;
 mod paging;
 mod proxy;
 mod requests;

@@ -224,6 +224,8 @@ impl<K: Object> Feed<K> {
 
     /// Asks for metadata only where that is enough; full objects are understood too.
     fn accepting(&self, mut request: http::Request<Vec<u8>>, kind: &str) -> http::Request<Vec<u8>> {
+        // They would be thrown away as soon as they are read.
+        request.headers_mut().insert(trireme_api::apply::OMIT_HEADER, HeaderValue::from_static("true"));
         if self.source.metadata_only {
             let accept = format!("application/json;as={kind};g=meta.k8s.io;v=v1, application/json");
             if let Ok(value) = HeaderValue::from_str(&accept) {
