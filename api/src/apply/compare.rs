@@ -23,7 +23,7 @@ impl Comparison {
             return self;
         }
         let [added, modified, removed] =
-            [self.added, self.modified, self.removed].map(|set| set.recursive_difference(ignored));
+            [self.added, self.modified, self.removed].map(|set| set.without_all_below(ignored));
         Self { added, modified, removed }
     }
 

@@ -216,7 +216,7 @@ fn note_last_applied(object: &mut Value, applied: &Value) {
 
 /// The fields that one object has and another has not, with the named ones above them.
 fn lost(typed: Typed<'_>, whole: &Value, rest: &Value) -> Result<FieldSet, ApplyError> {
-    Ok(typed.with_named(&typed.fields(whole)?).difference(&typed.with_named(&typed.fields(rest)?)))
+    Ok(typed.with_named(&typed.fields(whole)?).without(&typed.with_named(&typed.fields(rest)?)))
 }
 
 impl Write<'_> {
@@ -228,15 +228,15 @@ impl Write<'_> {
     fn update(&self, old: &Value, new: &Value, mut managers: Managers) -> Result<Managers, ApplyError> {
         let own = self.operation(Operation::Update);
         let compared = self.settle(old, new, &mut managers, None, true)?;
-        let taken = compared.modified.union(&compared.added).difference(&compared.removed).difference(&STRIPPED);
+        let taken = compared.modified.with(compared.added).without(&compared.removed).without(&STRIPPED);
         let before = managers.0.remove(&own);
         let (kept, time) = match before {
-            Some(before) => (before.fields.difference(&compared.removed), before.time),
+            Some(before) => (before.fields.without(&compared.removed), before.time),
             None => (FieldSet::default(), None),
         };
-        let fields = kept.union(&taken);
+        let time = time.filter(|_| taken.is_empty()).unwrap_or_else(|| self.now.to_owned());
+        let fields = kept.with(taken);
         if !fields.is_empty() {
-            let time = time.filter(|_| taken.is_empty()).unwrap_or_else(|| self.now.to_owned());
             managers.0.insert(own, Owned { version: self.version.to_owned(), fields, time: Some(time) });
         }
         Ok(managers)
@@ -255,7 +255,7 @@ impl Write<'_> {
         let mut managers = before.clone();
         let own = self.operation(Operation::Apply);
         let last = before.0.get(&own);
-        let fields = typed.fields_of_applied(applied)?.recursive_difference(self.ignored);
+        let fields = typed.fields_of_applied(applied)?.without_all_below(self.ignored);
         let merged = typed.merge(live, applied)?;
         let mut owned = Owned { version: self.version.to_owned(), fields, time: last.and_then(|o| o.time.clone()) };
         managers.0.insert(own.clone(), owned.clone());
@@ -264,7 +264,7 @@ impl Write<'_> {
             _ => merged,
         };
         let compared = self.settle(live, &object, &mut managers, Some(&own), force)?;
-        owned.fields = owned.fields.difference(&STRIPPED);
+        owned.fields = owned.fields.without(&STRIPPED);
         let same_fields = last.is_some_and(|last| last.fields == owned.fields && last.version == owned.version);
         let others_same = managers.0.iter().all(|(m, o)| *m == own || before.0.get(m) == Some(o));
         if compared.is_same() && same_fields && others_same && object == *live {
@@ -315,7 +315,7 @@ impl Write<'_> {
             let contested = owned.fields.intersection(&other.modified.union(&other.added));
             let fields = contested.paths().into_iter();
             conflicts.extend(fields.map(|field| Conflict { manager: manager.describe(), field }));
-            left.push((manager.clone(), owned.fields.difference(&contested).difference(&other.removed)));
+            left.push((manager.clone(), owned.fields.difference(&contested).without(&other.removed)));
         }
         if !force && !conflicts.is_empty() {
             return Err(ApplyError::Conflicts(conflicts));
@@ -361,7 +361,7 @@ impl Write<'_> {
             let (Some((whole, id)), Some((rest, _))) = (whole, rest) else { continue };
             let root = Node::Struct(id);
             let typed = Typed::new(self.schemas, &root);
-            let gone = lost(typed, &whole, &rest)?.difference(&typed.with_named(&owned));
+            let gone = lost(typed, &whole, &rest)?.without(&typed.with_named(&owned));
             if let Some((back, _)) = then(&typed.remove(&whole, &gone)?) {
                 pruned = back;
             }
@@ -388,6 +388,6 @@ impl Write<'_> {
         let (Ok(fields), Ok(found)) = (typed.fields(&applied), typed.compare(&applied, live)) else {
             return FieldSet::default();
         };
-        fields.difference(&found.modified).difference(&found.added).difference(&found.removed)
+        fields.without(&found.modified).without(&found.added).without(&found.removed)
     }
 }

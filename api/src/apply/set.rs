@@ -39,8 +39,13 @@ impl Element {
             }
             Self::Key(keys) => {
                 out.push_str("\"k:");
-                let map: Map<String, Value> = keys.iter().cloned().collect();
-                escape(&Value::Object(map).to_string(), out);
+                for (i, (name, value)) in keys.iter().enumerate() {
+                    out.push_str(if i == 0 { "{\\\"" } else { ",\\\"" });
+                    escape(name, out);
+                    out.push_str("\\\":");
+                    escape(&value.to_string(), out);
+                }
+                out.push('}');
             }
             Self::Value(value) => {
                 out.push_str("\"v:");
@@ -73,12 +78,19 @@ impl Element {
 
 /// Appends a text as it is inside of JSON's quotes.
 fn escape(text: &str, out: &mut String) {
-    let plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
-    if text.as_bytes().iter().all(plain) {
-        out.push_str(text);
-    } else if let Ok(quoted) = serde_json::to_string(text) {
+    if text.bytes().any(|byte| byte < 0x20) {
+        let quoted = Value::from(text).to_string();
         out.push_str(&quoted[1..quoted.len() - 1]);
+        return;
     }
+    let mut rest = text;
+    while let Some(at) = rest.find(['"', '\\']) {
+        out.push_str(&rest[..at]);
+        out.push('\\');
+        out.push_str(&rest[at..=at]);
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
 }
 
 /// As people read it in conflicts: `.spec`, `[name="web"]`, `[="finalizer"]`, `[3]`.
@@ -211,7 +223,7 @@ impl FieldSet {
                 let same = later.element == first.element;
                 if same {
                     first.member |= later.member;
-                    first.below = first.below.union(&later.below);
+                    first.below = std::mem::take(&mut first.below).with(std::mem::take(&mut later.below));
                 }
                 same
             });
@@ -251,15 +263,16 @@ impl FieldSet {
 
     /// What is in either.
     pub fn union(&self, other: &Self) -> Self {
+        self.clone().with(other.clone())
+    }
+
+    /// What is in either, of sets that are not needed any more.
+    pub(super) fn with(mut self, other: Self) -> Self {
         if self.is_empty() || other.is_empty() {
-            return if self.is_empty() { other.clone() } else { self.clone() };
+            return if self.is_empty() { other } else { self };
         }
-        self.joined(other, |a, b| match (a, b) {
-            (Some(a), Some(b)) => {
-                Some(Step { element: a.element.clone(), member: a.member || b.member, below: a.below.union(&b.below) })
-            }
-            (one, None) | (None, one) => one.cloned(),
-        })
+        self.steps.extend(other.steps);
+        Self::of_steps(self.steps)
     }
 
     /// What is in both.
@@ -276,27 +289,39 @@ impl FieldSet {
 
     /// What is in this one only.
     pub fn difference(&self, other: &Self) -> Self {
-        self.without(other, false)
+        self.clone().without(other)
+    }
+
+    /// What is in this one only, of a set that is not needed any more.
+    pub(super) fn without(mut self, other: &Self) -> Self {
+        self.take_away(other, false);
+        self
     }
 
     /// What is in this one only, and not below a member of the other one either.
-    pub fn recursive_difference(&self, other: &Self) -> Self {
-        self.without(other, true)
+    pub(super) fn without_all_below(mut self, other: &Self) -> Self {
+        self.take_away(other, true);
+        self
     }
 
-    fn without(&self, other: &Self, all_below: bool) -> Self {
-        if self.is_empty() || other.is_empty() {
-            return self.clone();
+    /// The other one is looked through: it is the smaller one most of the time.
+    fn take_away(&mut self, other: &Self, all_below: bool) {
+        if self.is_empty() {
+            return;
         }
-        self.joined(other, |a, b| match (a?, b) {
-            (a, None) => Some(a.clone()),
-            (_, Some(b)) if b.member && all_below => None,
-            (a, Some(b)) => Some(Step {
-                element: a.element.clone(),
-                member: a.member && !b.member,
-                below: a.below.without(&b.below, all_below),
-            }),
-        })
+        for step in &other.steps {
+            let Ok(at) = self.steps.binary_search_by(|own| own.element.cmp(&step.element)) else { continue };
+            let own = &mut self.steps[at];
+            own.member &= !step.member;
+            if step.member && all_below {
+                own.below.steps.clear();
+            } else {
+                own.below.take_away(&step.below, all_below);
+            }
+            if !own.means_something() {
+                self.steps.remove(at);
+            }
+        }
     }
 
     /// Whether some field is in both.

@@ -8,7 +8,7 @@ use super::merge;
 use super::set::{Element, FieldSet, Step};
 use crate::schema::{List, ListType, Node, Schemas, Struct};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// What a value is to whoever owns fields.
 pub(super) enum Shape<'a> {
@@ -157,9 +157,13 @@ impl Collect {
         Self { unique, all, path: String::new() }
     }
 
-    fn within<T>(&mut self, step: &[&str], work: impl FnOnce(&mut Self) -> T) -> T {
+    fn within<T>(&mut self, step: std::fmt::Arguments<'_>, work: impl FnOnce(&mut Self) -> T) -> T {
+        // Only what is applied can be wrong.
+        if !self.unique {
+            return work(self);
+        }
         let before = self.path.len();
-        step.iter().for_each(|part| self.path.push_str(part));
+        let _ = self.path.write_fmt(step);
         let done = work(self);
         self.path.truncate(before);
         done
@@ -197,41 +201,50 @@ fn default_key(key: &str) -> Option<Value> {
 /// The items of a list with the steps to them, in the list's order.
 pub(super) struct Items<'v> {
     pub(super) list: Vec<(Element, &'v Value)>,
-    /// Where each step leads, in order.
-    at: BTreeMap<Element, Vec<usize>>,
+    /// Places in the list, in the order of the steps.
+    order: Vec<usize>,
 }
 
 impl<'v> Items<'v> {
     pub(super) fn of(shape: &Shape<'_>, value: &'v Value, path: &str) -> Result<Self, ApplyError> {
-        let mut items = Self { list: Vec::new(), at: BTreeMap::new() };
-        for (i, item) in value.as_array().into_iter().flatten().enumerate() {
+        let items = value.as_array().map_or(&[][..], Vec::as_slice);
+        let mut list = Vec::with_capacity(items.len());
+        for (i, item) in items.iter().enumerate() {
             let element = item_element(shape, item).map_err(|e| e.at(&format!("{path}: element {i}")))?;
-            items.at.entry(element.clone()).or_default().push(i);
-            items.list.push((element, item));
+            list.push((element, item));
         }
-        Ok(items)
+        let mut order: Vec<usize> = (0..list.len()).collect();
+        order.sort_by(|a, b| list[*a].0.cmp(&list[*b].0));
+        Ok(Self { list, order })
+    }
+
+    /// The places of the items at one step.
+    fn places(&self, element: &Element) -> &[usize] {
+        let start = self.order.partition_point(|i| self.list[*i].0 < *element);
+        let same = self.order[start..].iter().take_while(|i| self.list[**i].0 == *element).count();
+        &self.order[start..start + same]
     }
 
     pub(super) fn has(&self, element: &Element) -> bool {
-        self.at.contains_key(element)
+        !self.places(element).is_empty()
     }
 
     /// The item, if it is there exactly once.
     pub(super) fn single(&self, element: &Element) -> Option<&'v Value> {
-        match self.at.get(element)?[..] {
-            [i] => Some(self.list[i].1),
+        match self.places(element) {
+            [i] => Some(self.list[*i].1),
             _ => None,
         }
     }
 
     /// The items at one step.
     pub(super) fn all(&self, element: &Element) -> Vec<&'v Value> {
-        self.at.get(element).into_iter().flatten().map(|i| self.list[*i].1).collect()
+        self.places(element).iter().map(|i| self.list[*i].1).collect()
     }
 
-    /// All steps, in order.
+    /// All steps.
     pub(super) fn elements(&self) -> impl Iterator<Item = &Element> {
-        self.at.keys()
+        self.list.iter().map(|(element, _)| element)
     }
 }
 
@@ -246,7 +259,7 @@ fn fields(at: At<'_>, value: &Value, how: &mut Collect) -> Result<(bool, FieldSe
             steps.reserve_exact(map.len());
             for (name, value) in map {
                 let Some(inner) = at.step(&shape, name) else { continue };
-                let (own, below) = how.within(&[".", name], |how| fields(inner, value, how))?;
+                let (own, below) = how.within(format_args!(".{name}"), |how| fields(inner, value, how))?;
                 let member = own || key || how.all || value.is_null() || is_empty_map(value);
                 steps.push(Step { element: Element::Field(name.clone()), member, below });
             }
@@ -257,7 +270,7 @@ fn fields(at: At<'_>, value: &Value, how: &mut Collect) -> Result<(bool, FieldSe
             for (element, item) in &items.list {
                 let mut below = FieldSet::default();
                 if items.single(element).is_some() {
-                    below = how.within(&[&element.to_string()], |how| fields(inner, item, how))?.1;
+                    below = how.within(format_args!("{element}"), |how| fields(inner, item, how))?.1;
                 } else if how.unique {
                     let why = format!("{}: duplicate entries for key {element}", how.path);
                     return Err(ApplyError::Malformed(why));

@@ -1,7 +1,10 @@
 //! Patches: RFC 6902 (JSON patch), RFC 7386 (merge patch) and strategic merge patch.
 
+mod json;
 mod order;
 mod strategic;
+#[cfg(test)]
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -9,9 +12,6 @@ use crate::catalogue::Resource;
 use crate::schema::{Schemas, TypeId};
 use crate::status::{Cause, Status};
 use serde_json::Value;
-
-/// Most operations in a JSON patch.
-const MAX_OPERATIONS: usize = 10_000;
 
 /// Why a patch does not apply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,35 +57,7 @@ impl PatchError {
 /// # Errors
 /// If it is malformed, or an operation (a `test` too) fails.
 pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let count = patch.as_array().map_or(0, Vec::len);
-    if count > MAX_OPERATIONS {
-        let text = format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {count}");
-        return Err(PatchError::TooLarge(text));
-    }
-    let patch: json_patch::Patch = serde_json::from_value(patch.clone())
-        .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
-    // A failed patch leaves the target unchanged.
-    let mut patched = target.clone();
-    for (index, operation) in patch.0.iter().enumerate() {
-        if tests_absence(&patched, operation) {
-            continue;
-        }
-        json_patch::patch(&mut patched, std::slice::from_ref(operation)).map_err(|mut error| {
-            error.operation = index;
-            PatchError::Unprocessable(error.to_string())
-        })?;
-    }
-    *target = patched;
-    Ok(())
-}
-
-/// Whether an operation tests for null what an object does not have. RFC 6902 knows no such thing, but upstream's library
-/// takes absent for null, and clients (kube-rs' finalizers) build on that.
-fn tests_absence(target: &Value, operation: &json_patch::PatchOperation) -> bool {
-    let json_patch::PatchOperation::Test(test) = operation else { return false };
-    let Some((parent, key)) = test.path.as_str().rsplit_once('/') else { return false };
-    let key = key.replace("~1", "/").replace("~0", "~");
-    test.value.is_null() && target.pointer(parent).and_then(Value::as_object).is_some_and(|map| !map.contains_key(&key))
+    json::apply(target, patch)
 }
 
 /// Applies an RFC 7386 patch.
@@ -94,7 +66,7 @@ fn tests_absence(target: &Value, operation: &json_patch::PatchOperation) -> bool
 /// If the patch is no object.
 pub fn merge_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if !patch.is_object() {
-        return Err(PatchError::Malformed("json merge patch: the patch must be an object".into()));
+        return Err(json::unreadable(patch, "value of type map[string]interface {}"));
     }
     json_patch::merge(target, patch);
     Ok(())

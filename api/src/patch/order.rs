@@ -4,14 +4,40 @@
 use super::PatchError;
 use super::strategic::{DIRECTIVE, no_merge_key};
 use serde_json::Value;
+use std::collections::HashMap;
 
-/// Where an item is in a list: by its merge key, or by itself where there is none.
-pub(super) fn index(list: &[Value], item: &Value, merge_key: Option<&str>) -> Option<usize> {
-    match merge_key {
-        None => list.iter().position(|other| other == item),
-        Some(key) => {
-            let value = item.get(key)?;
-            list.iter().position(|other| other.get(key) == Some(value))
+/// Where the items of a list are: by their merge key, or by themselves where there is none. Lists can be long, so that
+/// nobody may look through one for each item of another.
+pub(super) struct Places<'a> {
+    merge_key: Option<&'a str>,
+    at: HashMap<String, usize>,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn of(list: &[Value], merge_key: Option<&'a str>) -> Self {
+        let mut places = Self { merge_key, at: HashMap::with_capacity(list.len()) };
+        for (i, item) in list.iter().enumerate() {
+            places.add(item, i);
+        }
+        places
+    }
+
+    /// Notes an item, unless there is one with its key already.
+    pub(super) fn add(&mut self, item: &Value, place: usize) {
+        if let Some(key) = self.key(item) {
+            self.at.entry(key).or_insert(place);
+        }
+    }
+
+    /// Where the first item with the same key is.
+    pub(super) fn find(&self, item: &Value) -> Option<usize> {
+        self.at.get(&self.key(item)?).copied()
+    }
+
+    fn key(&self, item: &Value) -> Option<String> {
+        match self.merge_key {
+            None => Some(item.to_string()),
+            Some(key) => item.get(key).map(Value::to_string),
         }
     }
 }
@@ -44,9 +70,11 @@ pub(super) fn check(
 /// in place, so that new items take the places at the end that deleted ones have freed; its tests expect that.
 pub(super) fn of_server(old: &[Value], patch: Option<&[Value]>, merge_key: Option<&str>) -> Vec<Value> {
     let (Some(key), Some(patch)) = (merge_key, patch) else { return old.to_vec() };
-    let deleted = |item: &Value| patch.iter().any(|p| p[DIRECTIVE] == "delete" && p.get(key) == item.get(key));
-    let mut out: Vec<Value> = old.iter().filter(|item| !deleted(item)).cloned().collect();
-    let added = patch.iter().filter(|item| item.get(DIRECTIVE).is_none() && index(&out, item, merge_key).is_none());
+    let deletions: Vec<Value> = patch.iter().filter(|item| item[DIRECTIVE] == "delete").cloned().collect();
+    let deleted = Places::of(&deletions, Some(key));
+    let mut out: Vec<Value> = old.iter().filter(|item| deleted.find(item).is_none()).cloned().collect();
+    let places = Places::of(&out, Some(key));
+    let added = patch.iter().filter(|item| item.get(DIRECTIVE).is_none() && places.find(item).is_none());
     let added: Vec<Value> = added.take(old.len() - out.len()).cloned().collect();
     out.extend(added);
     out
@@ -64,10 +92,11 @@ pub(super) fn normalize(
     {
         return Err(no_merge_key(item, key));
     }
-    let (mut ours, mut theirs): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| index(patch_order, item, merge_key).is_some());
-    ours.sort_by_key(|item| index(patch_order, item, merge_key));
-    theirs.sort_by_key(|item| index(server_order, item, merge_key));
+    let (patch, server) = (Places::of(patch_order, merge_key), Places::of(server_order, merge_key));
+    let placed = merged.into_iter().map(|item| (patch.find(&item), server.find(&item), item));
+    let (mut ours, mut theirs): (Vec<_>, Vec<_>) = placed.partition(|(in_patch, _, _)| in_patch.is_some());
+    ours.sort_by_key(|(in_patch, _, _)| *in_patch);
+    theirs.sort_by_key(|(_, in_server, _)| *in_server);
     let mut out = Vec::with_capacity(ours.len() + theirs.len());
     let (mut left, mut right) = (theirs.into_iter().peekable(), ours.into_iter().peekable());
     loop {
@@ -75,11 +104,9 @@ pub(super) fn normalize(
             (None, None) => return Ok(out),
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(l), Some(r)) => match (index(server_order, l, merge_key), index(server_order, r, merge_key)) {
-                (Some(l), Some(r)) => l < r,
-                _ => false,
-            },
+            (Some((_, l, _)), Some((_, r, _))) => matches!((l, r), (Some(l), Some(r)) if l < r),
         };
-        out.extend(if from_left { left.next() } else { right.next() });
+        let next = if from_left { left.next() } else { right.next() };
+        out.extend(next.map(|(_, _, item)| item));
     }
 }

@@ -2,7 +2,7 @@
 //! its treatment of order and directives in every corner.
 
 use super::PatchError;
-use super::order::{self, index};
+use super::order::{self, Places};
 use crate::schema::{Node, Property, Schemas, Strategy, TypeId};
 use serde_json::{Map, Value};
 
@@ -218,11 +218,14 @@ fn merge_list(
     }
     if maps == 0 {
         if deletes {
-            return Ok(original.into_iter().filter(|item| !patch.contains(item)).collect());
+            let gone = Places::of(&patch, None);
+            return Ok(original.into_iter().filter(|item| gone.find(item).is_none()).collect());
         }
         let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
+        let mut places = Places::of(&[], None);
         for item in original.iter().chain(&patch) {
-            if !merged.contains(item) {
+            if places.find(item).is_none() {
+                places.add(item, merged.len());
                 merged.push(item.clone());
             }
         }
@@ -231,16 +234,22 @@ fn merge_list(
     let Some(key) = merge_key else { return malformed("cannot merge lists without merge key") };
     let (original, patch) = special_items(original, patch, key)?;
     let mut merged = original.clone();
+    let mut places = Places::of(&merged, Some(key));
     for item in patch.iter().cloned() {
         if item.get(key).is_none() {
             return Err(no_merge_key(&item, key));
         }
-        match (index(&merged, &item, Some(key)), item) {
+        match (places.find(&item), item) {
             (Some(at), Value::Object(new)) => {
                 let Value::Object(old) = merged[at].take() else { continue };
                 merged[at] = Value::Object(merge_map(old, new, items)?);
             }
-            (_, item) => merged.extend(fresh(item)),
+            (_, item) => {
+                if let Some(item) = fresh(item) {
+                    places.add(&item, merged.len());
+                    merged.push(item);
+                }
+            }
         }
     }
     order::normalize(merged, &patch, &original, Some(key))
@@ -253,18 +262,23 @@ fn special_items(
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut ordinary = Vec::with_capacity(patch.len());
+    let mut deletions = Vec::new();
     let mut replace = false;
     for item in patch {
         match item.get(DIRECTIVE).map(|d| d.as_str().unwrap_or_default()) {
             None => ordinary.push(item),
             Some("delete") => {
-                let Some(value) = item.get(key) else { return Err(no_merge_key(&item, key)) };
-                original.retain(|old| old.get(key) != Some(value));
+                if item.get(key).is_none() {
+                    return Err(no_merge_key(&item, key));
+                }
+                deletions.push(item);
             }
             Some("replace") => replace = true,
             Some("merge") => return malformed("merging lists cannot yet be specified in the patch"),
             Some(other) => return malformed(format!("unknown patch type: {other} in map: {item}")),
         }
     }
+    let gone = Places::of(&deletions, Some(key));
+    original.retain(|old| gone.find(old).is_none());
     Ok(if replace { (ordinary, Vec::new()) } else { (original, ordinary) })
 }

@@ -30,7 +30,7 @@ pub(super) fn field_of(types: &Arc<Value>, type_name: &str, name: &str) -> Field
 
 fn cases() -> Option<Value> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/kubernetes").to_owned();
-    let folder = std::env::var("TRIREME_KUBERNETES_FACTS").unwrap_or(default);
+    let folder = std::env::var("TRIREME_FACTS").unwrap_or(default);
     let text = std::fs::read_to_string(format!("{folder}/strategic-merge-cases.json"));
     match text {
         Ok(text) => Some(serde_json::from_str(&text).unwrap()),
