@@ -15,6 +15,8 @@ pub mod openapi;
 pub mod patch;
 pub mod prepare;
 pub mod quantity;
+#[cfg(test)]
+mod robust;
 pub mod schema;
 pub mod selector;
 pub mod status;
