@@ -5,6 +5,7 @@ pub(crate) mod convert;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod recent;
+pub(crate) mod runtime;
 pub(crate) mod state_machine;
 pub(crate) mod transport;
 
@@ -24,6 +25,7 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = u64,
         Node = MemberInfo,
+        AsyncRuntime = runtime::Runtime,
 );
 
 /// The running Raft node.

@@ -33,6 +33,9 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 const MAX_ANSWER: usize = 64 << 20;
 /// Flow-control windows, large enough that a stream is not held up by round trips.
 const WINDOW: u32 = 8 << 20;
+/// For how long answers to given-up requests are expected. Measured by the machine's clock also in a simulation, where nothing
+/// takes as long by that.
+const LATE_ANSWERS: Duration = Duration::from_secs(60);
 
 /// Kinds of traffic, each with a connection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -297,6 +300,7 @@ impl Peers {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(2 * WINDOW)
             .max_frame_size(1 << 20)
+            .reset_stream_duration(LATE_ANSWERS)
             // A peer that vanished without closing is noticed by its silence. Heartbeats notice sooner.
             .keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(2))

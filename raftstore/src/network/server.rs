@@ -155,6 +155,8 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, rou
         .max_frame_size(1 << 20)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
+        // Nobody reads it, and it is the only thing on the way between members that depends on the time of day.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .await
         .map_err(std::io::Error::other)

@@ -225,7 +225,7 @@ struct Together {
     /// Somebody waits, so it has to be fsynced.
     sync: bool,
     stop: bool,
-    begun: std::time::Instant,
+    begun: Instant,
 }
 
 async fn pause_here(time: Duration) {
@@ -336,7 +336,7 @@ impl Writer {
 
     fn form(&mut self, jobs: Vec<Job>) -> Together {
         self.pulse.busy();
-        let mut together = Together { jobs, sync: false, stop: false, begun: std::time::Instant::now() };
+        let mut together = Together { jobs, sync: false, stop: false, begun: Instant::now() };
         together.sync = together.jobs.iter().any(Job::is_waited_for);
         together.stop = together.jobs.iter().any(|job| matches!(job, Job::Stop));
         let more = together.jobs.iter().any(|job| !matches!(job, Job::Stop));
