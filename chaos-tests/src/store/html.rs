@@ -176,10 +176,11 @@ fn timeline(history: &History) -> String {
 
 /// The whole page.
 pub fn page(outcome: &Outcome) -> String {
-    let history = &outcome.history;
+    let history = &outcome.verdict.history;
     let Head { seed, name, .. } = &history.head;
-    let good = outcome.findings.is_empty();
-    let verdict = if good { "nothing found".to_owned() } else { format!("{} findings", outcome.findings.count) };
+    let good = outcome.verdict.findings.is_empty();
+    let verdict =
+        if good { "nothing found".to_owned() } else { format!("{} findings", outcome.verdict.findings.count) };
     let colour = if good { "#228866" } else { "#cc3322" };
     let mut page = format!(
         "<!doctype html>\n<html lang='en'><meta charset='utf-8'><title>{0}, seed {seed}: {verdict}</title>\n<style>body{{font-family:\
@@ -192,7 +193,7 @@ pub fn page(outcome: &Outcome) -> String {
     page += &timeline(history);
     if !good {
         page += "\n<h2>Findings</h2>\n<ul>\n";
-        for line in outcome.findings.lines() {
+        for line in outcome.verdict.findings.lines() {
             let _ = writeln!(page, "<li>{}</li>", escape(&line));
         }
         page += "</ul>\n";
@@ -208,6 +209,7 @@ pub fn page(outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::evidence::Findings;
     use crate::store::run::round::judge;
     use crate::store::simulated::{self, Plan};
 
@@ -216,7 +218,7 @@ mod tests {
         let mut history = simulated::history(3, Plan { steps: 400, clients: 4, old: false, late: false });
         history.marks.push(Mark { at: 100, until: 200, what: "kill -9 <m1>".into() });
         history.reigns.push(Reign { at: 0, leader: Some(2), term: 3 });
-        let outcome = judge(history, std::path::PathBuf::new());
+        let outcome = judge(history, Findings::default(), std::path::PathBuf::new());
         let page = page(&outcome);
         for wanted in ["nothing found", "kill -9 &lt;m1&gt;", "m2 in term 3", "<polyline", "requests per second", "p99"]
         {

@@ -8,6 +8,7 @@
 //! | `evidence`, `check` | the exact checker: order by revision, state, real time |
 //! | `watched` | the watch checker |
 //! | `general` | a general checker of linearizability, which confirms the exact one on short windows |
+//! | `verdict` | what they say together |
 //! | `run` | groups of processes, clients, watchers, faults, the verdict |
 //! | `sim` | the whole group in one thread, simulated: hundreds of seeds, each of which does the same again |
 //! | `html` | the report of a run |
@@ -25,4 +26,5 @@ pub mod sim;
 mod simulated;
 #[cfg(test)]
 mod tests;
+pub mod verdict;
 pub mod watched;

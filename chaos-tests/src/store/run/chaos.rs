@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::clients::ask;
+use super::convert::ask;
 use super::group::Group;
 use super::image::Choice;
 use super::net::Deaf;

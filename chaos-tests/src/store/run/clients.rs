@@ -7,9 +7,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use trireme_raftstore::port::Client;
-use trireme_raftstore::{Consistency, RangeRequest};
 
-use super::convert;
+use super::convert::ask;
 use super::group::Group;
 use super::recorder::Recorder;
 use crate::store::history::*;
@@ -244,28 +243,5 @@ impl Worker {
         );
         let otherwise = keys.into_iter().map(Step::Get).collect();
         Call::Txn(Txn { compares, then, otherwise })
-    }
-}
-
-/// Asks a member.
-pub async fn ask(client: &Client, call: &Call) -> Answer {
-    match call {
-        Call::Range { keys, at, limit, local } => {
-            let consistency = if *local { Consistency::Local } else { Consistency::Linearizable };
-            let range = convert::range(keys);
-            let request = RangeRequest { range, revision: *at, limit: *limit, consistency, keys_only: false };
-            match client.range(request).await {
-                Ok(response) => convert::range_answer(&response),
-                Err(error) => convert::error_answer(error, false),
-            }
-        }
-        Call::Txn(txn) => match client.txn(convert::txn(txn)).await {
-            Ok(response) => convert::txn_answer(response),
-            Err(error) => convert::error_answer(error, true),
-        },
-        Call::Compact(revision) => match client.compact(*revision).await {
-            Ok(()) => Answer::Done,
-            Err(error) => convert::error_answer(error, true),
-        },
     }
 }

@@ -72,7 +72,7 @@ fn step(step: &Step) -> store::Op {
 }
 
 /// A transaction.
-pub fn txn(txn: &Txn) -> store::Txn {
+fn txn(txn: &Txn) -> store::Txn {
     store::Txn {
         compares: txn.compares.iter().map(compare).collect(),
         then: txn.then.iter().map(step).collect(),
@@ -81,7 +81,7 @@ pub fn txn(txn: &Txn) -> store::Txn {
 }
 
 /// What a transaction did.
-pub fn txn_answer(response: store::TxnResponse) -> Answer {
+fn txn_answer(response: store::TxnResponse) -> Answer {
     let result = |result: &store::OpResult| match result {
         store::OpResult::Put { revision, create_revision } => {
             StepResult::Put { revision: *revision, created: *create_revision }
@@ -100,7 +100,7 @@ pub fn txn_answer(response: store::TxnResponse) -> Answer {
 }
 
 /// What a read found.
-pub fn range_answer(response: &store::RangeResponse) -> Answer {
+fn range_answer(response: &store::RangeResponse) -> Answer {
     Answer::Range {
         revision: response.revision,
         kvs: response.kvs.iter().map(kv).collect(),
@@ -110,7 +110,7 @@ pub fn range_answer(response: &store::RangeResponse) -> Answer {
 }
 
 /// What an error leaves open. Of a read nothing is left open.
-pub fn error_answer(error: store::StoreError, writes: bool) -> Answer {
+fn error_answer(error: store::StoreError, writes: bool) -> Answer {
     use store::StoreError as E;
     match error {
         E::Compacted { requested, compacted } => Answer::Compacted { requested, compacted },
@@ -120,6 +120,69 @@ pub fn error_answer(error: store::StoreError, writes: bool) -> Answer {
         }
         other if writes => Answer::Unknown(other.to_string()),
         other => Answer::Refused(other.to_string()),
+    }
+}
+
+/// Whoever answers requests: a member in its own process, or a connection to one.
+pub trait Serves {
+    /// Reads.
+    fn range(&self, request: store::RangeRequest) -> impl Future<Output = Told<store::RangeResponse>> + Send;
+    /// Writes.
+    fn txn(&self, txn: store::Txn) -> impl Future<Output = Told<store::TxnResponse>> + Send;
+    /// Forgets history.
+    fn compact(&self, revision: Revision) -> impl Future<Output = Told<()>> + Send;
+}
+
+type Told<T> = Result<T, store::StoreError>;
+
+impl Serves for store::Store {
+    fn range(&self, request: store::RangeRequest) -> impl Future<Output = Told<store::RangeResponse>> + Send {
+        store::Store::range(self, request)
+    }
+
+    fn txn(&self, txn: store::Txn) -> impl Future<Output = Told<store::TxnResponse>> + Send {
+        store::Store::txn(self, txn)
+    }
+
+    fn compact(&self, revision: Revision) -> impl Future<Output = Told<()>> + Send {
+        store::Store::compact(self, revision)
+    }
+}
+
+impl Serves for store::port::Client {
+    fn range(&self, request: store::RangeRequest) -> impl Future<Output = Told<store::RangeResponse>> + Send {
+        store::port::Client::range(self, request)
+    }
+
+    fn txn(&self, txn: store::Txn) -> impl Future<Output = Told<store::TxnResponse>> + Send {
+        store::port::Client::txn(self, txn)
+    }
+
+    fn compact(&self, revision: Revision) -> impl Future<Output = Told<()>> + Send {
+        store::port::Client::compact(self, revision)
+    }
+}
+
+/// Asks, and says what was answered.
+pub async fn ask(server: &impl Serves, call: &Call) -> Answer {
+    match call {
+        Call::Range { keys, at, limit, local } => {
+            let consistency = if *local { store::Consistency::Local } else { store::Consistency::Linearizable };
+            let range = range(keys);
+            let request = store::RangeRequest { range, revision: *at, limit: *limit, consistency, keys_only: false };
+            match server.range(request).await {
+                Ok(response) => range_answer(&response),
+                Err(error) => error_answer(error, false),
+            }
+        }
+        Call::Txn(asked) => match server.txn(txn(asked)).await {
+            Ok(response) => txn_answer(response),
+            Err(error) => error_answer(error, true),
+        },
+        Call::Compact(revision) => match server.compact(*revision).await {
+            Ok(()) => Answer::Done,
+            Err(error) => error_answer(error, true),
+        },
     }
 }
 

@@ -12,11 +12,11 @@ use crate::report::setting;
 const ROUND: u64 = 60;
 
 fn tell(outcome: &Outcome, took: Duration) {
-    let seed = outcome.history.head.seed;
+    let seed = outcome.verdict.history.head.seed;
     println!("seed {seed}, {:.0} s: {}", took.as_secs_f64(), outcome.line());
-    outcome.findings.lines().iter().for_each(|line| println!("  {line}"));
+    outcome.verdict.findings.lines().iter().for_each(|line| println!("  {line}"));
     println!("  report: {}", outcome.folder.join("report.html").display());
-    if !outcome.findings.is_empty() {
+    if !outcome.verdict.findings.is_empty() {
         println!("  history: {}", outcome.folder.join("history.jsonl").display());
         println!("  again: {}", outcome.again);
     }
@@ -50,7 +50,11 @@ pub async fn program(arguments: &[String]) -> Result<()> {
     if let Some(path) = first {
         let outcome = round::again(Path::new(path))?;
         tell(&outcome, Duration::ZERO);
-        return if outcome.findings.is_empty() { Ok(()) } else { bail!("{} findings", outcome.findings.count) };
+        return if outcome.verdict.findings.is_empty() {
+            Ok(())
+        } else {
+            bail!("{} findings", outcome.verdict.findings.count)
+        };
     }
     let (time, first) = (setting("SECONDS", 600)?.max(1), setting("SEED", rand::random::<u32>().into())?);
     println!("{time} s of chaos, first seed {first}");
@@ -68,7 +72,7 @@ pub async fn program(arguments: &[String]) -> Result<()> {
         match outcome {
             Ok(outcome) => {
                 tell(&outcome, start.elapsed());
-                if !outcome.findings.is_empty() {
+                if !outcome.verdict.findings.is_empty() {
                     failed.push(seed);
                 }
             }

@@ -183,8 +183,8 @@ pub async fn program(word: &str) -> Result<()> {
             println!("\n{}, {how} its guard", case.name);
             let outcome = seen(case, guarded).await?;
             println!("{}", outcome.line());
-            outcome.findings.lines().iter().take(3).for_each(|line| println!("  {line}"));
-            if outcome.findings.is_empty() != guarded || is_evident(&outcome) == guarded {
+            outcome.verdict.findings.lines().iter().take(3).for_each(|line| println!("  {line}"));
+            if outcome.verdict.findings.is_empty() != guarded || is_evident(&outcome) == guarded {
                 wrong.push(format!("{} {how} its guard", case.name));
             }
         }
@@ -213,7 +213,7 @@ pub async fn seen(case: &Case, guarded: bool) -> Result<Outcome> {
 
 /// Whether more was found than that something took too long, which a busy machine can do as well.
 fn is_evident(outcome: &Outcome) -> bool {
-    outcome.findings.kept.iter().any(|finding| !matches!(finding.rule, "fault" | "availability" | "late"))
+    outcome.verdict.findings.kept.iter().any(|finding| !matches!(finding.rule, "fault" | "availability" | "late"))
 }
 
 fn many_reads(mut plan: Plan) -> Plan {
@@ -420,7 +420,7 @@ mod tests {
             Err(error) => return Some(format!("{}: {error:#}", case.name)),
         };
         println!("{}: {}", case.name, outcome.line());
-        outcome.findings.lines().iter().take(2).for_each(|line| println!("    {line:.300}"));
+        outcome.verdict.findings.lines().iter().take(2).for_each(|line| println!("    {line:.300}"));
         (!is_evident(&outcome)).then(|| format!("{}: nothing was found: {}", case.name, outcome.line()))
     }
 
@@ -433,11 +433,11 @@ mod tests {
         let outcome = wait(super::super::round::round(plan)).unwrap();
         println!("seed {seed}: {}", outcome.line());
         assert!(
-            outcome.findings.is_empty(),
+            outcome.verdict.findings.is_empty(),
             "seed {seed}, {}: {:#?}",
             outcome.folder.display(),
-            outcome.findings.lines()
+            outcome.verdict.findings.lines()
         );
-        assert!(outcome.counts.revisions > 200 && outcome.watched.moved > 0, "{}", outcome.line());
+        assert!(outcome.verdict.counts.revisions > 200 && outcome.verdict.watched.moved > 0, "{}", outcome.line());
     }
 }

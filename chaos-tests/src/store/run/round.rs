@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 
 use super::chaos::Chaos;
-use super::clients::{self, Load, ask};
+use super::clients::{self, Load};
+use super::convert::ask;
 use super::group::{self, Group, Settings};
 use super::recorder::Recorder;
 use super::schedule::{Kind, Schedule};
 use super::watchers::{self, Plan as Watching};
-use crate::store::check::{self, Counts, Judgement};
+use crate::store::check::Counts;
 use crate::store::evidence::Findings;
 use crate::store::history::*;
-use crate::store::watched::{self, Watched};
-use crate::store::{general, html};
+use crate::store::html;
+use crate::store::verdict::{Verdict, Windows};
+use crate::store::watched::Watched;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -76,16 +76,8 @@ impl Plan {
 /// What came of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What was asked and told.
-    pub history: History,
-    /// What does not hold.
-    pub findings: Findings,
-    /// What was checked.
-    pub counts: Counts,
-    /// What was checked of watches.
-    pub watched: Watched,
-    /// Windows that the general checker confirmed.
-    pub confirmed: usize,
+    /// What the checkers say.
+    pub verdict: Verdict,
     /// Where the report lies, and the history of a run that failed.
     pub folder: PathBuf,
     /// What to type to see it again.
@@ -95,14 +87,14 @@ pub struct Outcome {
 impl Outcome {
     /// In one line.
     pub fn line(&self) -> String {
-        let Counts { revisions, answers, done, not_done, expired } = self.counts;
-        let Watched { events, resumed, moved, .. } = self.watched;
+        let Counts { revisions, answers, done, not_done, expired } = self.verdict.counts;
+        let Watched { events, resumed, moved, .. } = self.verdict.watched;
         format!(
             "{revisions} revisions, {answers} answers compared, {} unknown writes ({done} done), {expired} expired; \
              {events} events, {resumed} watches resumed ({moved} elsewhere); {} windows confirmed; {} findings",
             done + not_done,
-            self.confirmed,
-            self.findings.count
+            self.verdict.confirmed,
+            self.verdict.findings.count
         )
     }
 }
@@ -248,11 +240,10 @@ impl Running {
         self.chaos.group.end();
         let history = self.recorder.take();
         let folder = folder(&self.plan.name, self.plan.seed)?;
-        let mut outcome = judge(history, folder);
-        outcome.findings.extend(std::mem::take(&mut self.chaos.findings));
+        let outcome = judge(history, std::mem::take(&mut self.chaos.findings), folder);
         fs::write(outcome.folder.join("report.html"), html::page(&outcome))?;
-        if !outcome.findings.is_empty() {
-            outcome.history.save(&outcome.folder.join("history.jsonl"))?;
+        if !outcome.verdict.findings.is_empty() {
+            outcome.verdict.history.save(&outcome.folder.join("history.jsonl"))?;
             group::keep_logs(self.dir.path(), &outcome.folder, members)?;
         }
         Ok(outcome)
@@ -267,23 +258,10 @@ impl Drop for Running {
 }
 
 /// Judges a history, also one that was kept.
-pub fn judge(history: History, folder: PathBuf) -> Outcome {
-    let judgement = check::check(&history);
-    let (found, watched) = watched::check(&history, &judgement);
-    let Judgement { mut findings, sequence, counts, .. } = judgement;
-    findings.extend(found);
-    let mut confirmed = 0;
-    if findings.is_empty() && sequence.last() > sequence.base {
-        let mut random = StdRng::seed_from_u64(history.head.seed);
-        let begins: Vec<Revision> = (0..30).map(|_| random.random_range(sequence.base..sequence.last())).collect();
-        let (count, denied) = general::confirm(&history, &sequence, &begins, 12);
-        confirmed = count;
-        for what in denied {
-            findings.add("checkers", || format!("the general checker disagrees: {what}"));
-        }
-    }
+pub fn judge(history: History, found: Findings, folder: PathBuf) -> Outcome {
+    let verdict = Verdict::of(history, found, Windows { count: 30, revisions: 12 });
     let again = format!("make chaos FILE={}", folder.join("history.jsonl").display());
-    Outcome { history, findings, counts, watched, confirmed, folder, again }
+    Outcome { verdict, folder, again }
 }
 
 /// Notes who leads.
@@ -336,5 +314,5 @@ pub async fn round(plan: Plan) -> Result<Outcome> {
 /// When it cannot be read.
 pub fn again(path: &Path) -> Result<Outcome> {
     let history = History::load(path)?;
-    Ok(judge(history, path.parent().unwrap_or(Path::new(".")).to_path_buf()))
+    Ok(judge(history, Findings::default(), path.parent().unwrap_or(Path::new(".")).to_path_buf()))
 }

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use trireme_raftstore::{Consistency, RangeRequest, Store};
 
 use super::world::{Gone, Phase, World};
 use crate::store::history::*;
-use crate::store::run::convert;
+use crate::store::run::convert::ask;
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -19,34 +18,11 @@ const PAUSE: Duration = Duration::from_millis(30);
 /// Keys in each of the two folders.
 const KEYS: u32 = 4;
 
-/// Asks a member, in its process.
-pub async fn ask(store: Store, call: Call) -> Answer {
-    match call {
-        Call::Range { keys, at, limit, local } => {
-            let consistency = if local { Consistency::Local } else { Consistency::Linearizable };
-            let range = convert::range(&keys);
-            let request = RangeRequest { range, revision: at, limit, consistency, keys_only: false };
-            match store.range(request).await {
-                Ok(response) => convert::range_answer(&response),
-                Err(error) => convert::error_answer(error, false),
-            }
-        }
-        Call::Txn(txn) => match store.txn(convert::txn(&txn)).await {
-            Ok(response) => convert::txn_answer(response),
-            Err(error) => convert::error_answer(error, true),
-        },
-        Call::Compact(revision) => match store.compact(revision).await {
-            Ok(()) => Answer::Done,
-            Err(error) => convert::error_answer(error, true),
-        },
-    }
-}
-
 /// Asks a member, and writes down what came of it; nothing if it did not run.
 pub async fn operation(world: &World, client: u32, member: u32, call: Call) -> Option<Answer> {
     let life = world.machine(member, |machine| machine.life).unwrap_or(0);
     let (id, begun, asked) = (world.id(), world.now(), call.clone());
-    let answered = world.on(member, move |store| ask(store, asked));
+    let answered = world.on(member, |store| async move { ask(&store, &asked).await });
     let lost = |why: &str| match call {
         Call::Range { .. } => Answer::Refused(why.to_owned()),
         Call::Txn(_) | Call::Compact(_) => Answer::Unknown(why.to_owned()),

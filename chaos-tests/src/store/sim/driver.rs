@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use trireme_raftstore::MemoryDisk;
 use turmoil::Sim;
 
+use super::PROGRESS;
 use super::member;
 use super::net::name;
 use super::operator::{self, Order};
@@ -115,7 +116,7 @@ impl<'a> Driver<'a> {
                 self.heal();
             }
         }
-        self.world.find("progress", "the simulation does not come to its end".to_owned());
+        self.world.find(PROGRESS, "the simulation does not come to its end".to_owned());
         Ok(self.sim.elapsed())
     }
 
@@ -184,12 +185,14 @@ impl<'a> Driver<'a> {
     fn crash(&mut self, member: u32, power: bool) {
         self.world.links.set_listening(member, false);
         self.world.lead(member, None);
-        self.sim.crash(name(member));
         let seed = self.random.random();
+        // Before the process ends: one that is killed clears nothing up.
         self.world.machine(member, |machine| {
             (machine.door, machine.doomed) = (None, false);
             if power { machine.disk.crash(seed) } else { machine.disk.kill() }
         });
+        self.world.links.end(member);
+        self.sim.crash(name(member));
         self.off.insert(member, true);
     }
 
@@ -333,14 +336,17 @@ impl<'a> Driver<'a> {
     /// A process that is about to end: after so many more changes of its disk, or in the friendly way.
     fn doom(&mut self, whom: Whom, changes: Option<u64>, ms: u64) {
         let Some(member) = self.victim(whom) else { return };
-        self.world.machine(member, |machine| machine.doomed = true);
+        let life = self.world.machine(member, |machine| {
+            machine.doomed = true;
+            machine.life
+        });
         match changes {
             Some(changes) => {
                 self.world.machine(member, |machine| machine.disk.set_fuse(changes));
                 self.later(ms / 4, End::Crash(member));
             }
             None => {
-                self.order(Order::Shutdown(member));
+                self.order(Order::Shutdown(member, life.unwrap_or(0)));
                 self.later(FRIENDLY, End::Kill(member));
             }
         }

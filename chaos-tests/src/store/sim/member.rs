@@ -75,6 +75,7 @@ fn is_expected(world: &World, member: u32) -> bool {
 
 /// One life of a process: it starts, takes jobs, and comes to an end when its machine does.
 pub async fn process(world: Arc<World>, member: u32) -> turmoil::Result {
+    let _ending = world.links.ending(member);
     let life = world.machine(member, |machine| {
         machine.life += 1;
         machine.life
@@ -112,7 +113,8 @@ pub async fn process(world: Arc<World>, member: u32) -> turmoil::Result {
                 }
                 return std::future::pending().await;
             }
-            Some(job) = jobs.recv() => drop(tokio::spawn(job(store.clone()))),
+            // Such tasks end in order when the machine does, and whoever waits for them is told in order.
+            Some(job) = jobs.recv() => drop(tokio::task::spawn_local(job(store.clone()))),
             changed = leads.changed() => match changed {
                 Ok(()) => world.lead(member, match *leads.borrow_and_update() {
                     Leadership::Leader { term } => Some(term),

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use trireme_raftstore::{NewMember, Role, Store};
 
+use super::PROGRESS;
 use super::clients::{client, operation};
 use super::member::address;
 use super::net::name;
@@ -34,8 +35,8 @@ pub enum Order {
     Compact,
     /// Replaces a member.
     Replace(u32),
-    /// Ends a member's process in the friendly way.
-    Shutdown(u32),
+    /// Ends a life of a member's process in the friendly way.
+    Shutdown(u32, u32),
 }
 
 /// Asks members, one after the other, until one does it or the time is over.
@@ -165,7 +166,9 @@ async fn operate(world: Arc<World>, mut orders: mpsc::UnboundedReceiver<Order>) 
                 }
             }
             Order::Replace(member) => replace(&world, member).await,
-            Order::Shutdown(member) => {
+            // While something else was done that life may have ended, and nobody would start the next one again.
+            Order::Shutdown(member, life) if world.machine(member, |machine| machine.life) != Some(life) => {}
+            Order::Shutdown(member, _) => {
                 let ending = world.on(member, |store| async move { store.shutdown().await.is_ok() });
                 let _ = tokio::time::timeout(PATIENCE, ending).await;
             }
@@ -208,13 +211,13 @@ async fn agree(world: &World) {
         }
         tokio::time::sleep(PAUSE).await;
     }
-    world.find("progress", format!("the members do not come to the same log index: {marks:x?}"));
+    world.find(PROGRESS, format!("the members do not come to the same log index: {marks:x?}"));
 }
 
 /// Everybody but the members: the whole run.
 pub async fn run(world: Arc<World>, orders: mpsc::UnboundedReceiver<Order>) -> turmoil::Result {
     let Some(base) = found(&world).await else {
-        world.find("progress", "the group was not founded".to_owned());
+        world.find(PROGRESS, "the group was not founded".to_owned());
         world.set_phase(Phase::Over);
         return Ok(());
     };
@@ -231,16 +234,18 @@ pub async fn run(world: Arc<World>, orders: mpsc::UnboundedReceiver<Order>) -> t
     world.until(Phase::Healed).await;
     let _ = operating.await;
     readmit(&world).await;
+    let healed = Instant::now();
     for member in 1..=world.plan.members {
         if answers(&world, member, HEALING).await.is_none() {
             let status = world.on(member, |store| async move { format!("{:?}", store.status()) });
             let status = tokio::time::timeout(PATIENCE, status).await;
             world.find(
-                "progress",
+                PROGRESS,
                 format!("member {member} does not answer {HEALING:?} after everything is well: {status:?}"),
             );
         }
     }
+    world.set_healed(healed.elapsed());
     world.set_phase(Phase::Over);
     for client in clients {
         let _ = client.await;

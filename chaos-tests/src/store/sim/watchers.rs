@@ -36,7 +36,7 @@ async fn open(world: &World, member: u32, request: WatchRequest) -> Result<mpsc:
     let opened = world.on(member, |store| async move {
         let watch = store.watch(request).await?;
         let (pieces, receiver) = mpsc::channel(AHEAD);
-        tokio::spawn(pump(watch, pieces));
+        tokio::task::spawn_local(pump(watch, pieces));
         Ok(receiver)
     });
     match tokio::time::timeout(SILENCE, opened).await {

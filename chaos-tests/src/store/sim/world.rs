@@ -80,6 +80,7 @@ pub struct World {
     ids: AtomicU64,
     last: AtomicU64,
     begin: OnceLock<Duration>,
+    healed: OnceLock<Duration>,
 }
 
 /// Why a member did not do something.
@@ -119,6 +120,7 @@ impl World {
             ids: 1.into(),
             last: 0.into(),
             begin: OnceLock::new(),
+            healed: OnceLock::new(),
             plan,
         })
     }
@@ -165,6 +167,16 @@ impl World {
     /// When time 0 of the history was, in simulated time.
     pub fn begun(&self) -> Option<Duration> {
         self.begin.get().copied()
+    }
+
+    /// Notes how long it took until all worked again.
+    pub fn set_healed(&self, after: Duration) {
+        let _ = self.healed.set(after);
+    }
+
+    /// How long that was.
+    pub fn healed(&self) -> Duration {
+        self.healed.get().copied().unwrap_or_default()
     }
 
     /// The time of day of the clients.
