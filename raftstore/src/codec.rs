@@ -33,9 +33,17 @@ impl From<CodecError> for std::io::Error {
 
 /// Encodes a record with its version byte.
 pub(crate) fn encode<T: Serialize + ?Sized>(record: &T) -> Vec<u8> {
-    let mut out = vec![VERSION];
-    append(&mut out, record);
+    // Most records are short, and growing from nothing would be several allocations for each.
+    let mut out = Vec::with_capacity(64);
+    encode_into(&mut out, record);
     out
+}
+
+/// The same in the place of what was in a buffer.
+pub(crate) fn encode_into<T: Serialize + ?Sized>(out: &mut Vec<u8>, record: &T) {
+    out.clear();
+    out.push(VERSION);
+    append(out, record);
 }
 
 /// Appends a record without a version byte, for places where an enclosing record carries it.

@@ -1,7 +1,5 @@
 //! Replaying history for watches that are not at the newest revision.
 
-use bytes::Bytes;
-
 use super::engine::{Reading, View};
 use super::read::former;
 use super::state::{EventRecord, StateDb, cf, damaged};
@@ -168,7 +166,7 @@ impl StateDb {
                 _ => return Err(StorageError::Damaged(format!("no record for revision {revision}"))),
             },
         };
-        let key = Bytes::from(event.key);
+        let key = event.key;
         let kv = match &now {
             Some(record) => record.key_value(key.clone()),
             None => tombstone(key.clone(), revision),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,7 @@ const COLLECTED: &[u8] = b"collected";
 /// What a revision did.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct EventRecord {
-    pub(super) key: Vec<u8>,
+    pub(super) key: Bytes,
     pub(super) deleted: bool,
     /// The key had a record before, which is among the former ones.
     pub(super) replaced: bool,
@@ -136,43 +137,15 @@ impl StateDb {
         applied: &AppliedRecord,
         members: Option<&MembersRecord>,
     ) -> Result<(), StorageError> {
-        let mut batch = self.batch();
+        let (mut batch, mut buffer) = (self.batch(), Vec::new());
         for change in changes {
-            self.write_change(&mut batch, change);
+            write_change(&mut batch, &mut buffer, change);
         }
         batch.put(cf::META, APPLIED, codec::encode(applied));
         if let Some(members) = members {
             batch.put(cf::META, MEMBERS, codec::encode(members));
         }
         self.write_batch(batch)
-    }
-
-    fn write_change(&self, batch: &mut Batch<'_>, change: &Change) {
-        let key = &change.key;
-        if let Some(before) = &change.before {
-            let (ended, begun) = (keys::superseded(key, change.revision), codec::encode(&before.mod_revision));
-            batch.put(cf::SUPERSEDED, ended, begun);
-            batch.put(cf::FORMER, change.revision.to_be_bytes(), codec::encode(before));
-            if let Some(at) = before.expires_at_ms {
-                batch.delete(cf::EXPIRY, keys::expiry_key(at, key));
-            }
-        }
-        match &change.after {
-            Some(after) => {
-                batch.put(cf::LIVE, key, codec::encode(after));
-                if let Some(at) = after.expires_at_ms {
-                    let seen = codec::encode(&after.mod_revision);
-                    batch.put(cf::EXPIRY, keys::expiry_key(at, key), seen);
-                }
-            }
-            None => batch.delete(cf::LIVE, key),
-        }
-        let (deleted, replaced) = (change.after.is_none(), change.before.is_some());
-        let event = EventRecord { key: key.to_vec(), deleted, replaced, more: change.more };
-        batch.put(cf::EVENTS, change.revision.to_be_bytes(), codec::encode(&event));
-        if let Some(bucket) = keys::bucket(key) {
-            batch.put(cf::BUCKETS, keys::bucket_key(bucket, change.revision), b"");
-        }
     }
 
     /// Makes everything written so far durable, and lets go of the history that by then is to be forgotten. Not sooner:
@@ -187,7 +160,7 @@ impl StateDb {
     }
 
     /// Keys with a time of expiry not after `now_ms`, with the revision that set it.
-    pub(crate) fn expired(&self, now_ms: u64, limit: usize) -> Result<Vec<(bytes::Bytes, Revision)>, StorageError> {
+    pub(crate) fn expired(&self, now_ms: u64, limit: usize) -> Result<Vec<(Bytes, Revision)>, StorageError> {
         let mut found = Vec::new();
         let view = self.view();
         let mut it = view.all(cf::EXPIRY, Reading::Some);
@@ -207,7 +180,7 @@ impl StateDb {
     #[cfg(test)]
     pub(crate) fn tamper(&self, key: &[u8]) {
         let mut record = self.record(key).expect("readable").expect("there");
-        record.value = bytes::Bytes::from_static(b"tampered");
+        record.value = Bytes::from_static(b"tampered");
         let mut batch = self.batch();
         batch.put(cf::LIVE, key, codec::encode(&record));
         self.write_batch(batch).expect("writable");
@@ -216,6 +189,39 @@ impl StateDb {
     /// Bytes of all files of the database and its memory tables.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.engine.measure(&cf::ALL, Measure::Bytes)
+    }
+}
+
+/// What a change does to the families. The buffer saves an allocation for each record.
+fn write_change(batch: &mut Batch<'_>, buffer: &mut Vec<u8>, change: &Change) {
+    let mut put = |batch: &mut Batch<'_>, family, key: &[u8], record: &dyn Fn(&mut Vec<u8>)| {
+        record(buffer);
+        batch.put(family, key, &*buffer);
+    };
+    let (key, revision) = (&change.key, change.revision.to_be_bytes());
+    if let Some(before) = &change.before {
+        let ended = keys::superseded(key, change.revision);
+        put(batch, cf::SUPERSEDED, &ended, &|out| codec::encode_into(out, &before.mod_revision));
+        put(batch, cf::FORMER, &revision, &|out| codec::encode_into(out, before));
+        if let Some(at) = before.expires_at_ms {
+            batch.delete(cf::EXPIRY, keys::expiry_key(at, key));
+        }
+    }
+    match &change.after {
+        Some(after) => {
+            put(batch, cf::LIVE, key, &|out| codec::encode_into(out, after));
+            if let Some(at) = after.expires_at_ms {
+                let expiry = keys::expiry_key(at, key);
+                put(batch, cf::EXPIRY, &expiry, &|out| codec::encode_into(out, &after.mod_revision));
+            }
+        }
+        None => batch.delete(cf::LIVE, key),
+    }
+    let (deleted, replaced) = (change.after.is_none(), change.before.is_some());
+    let event = EventRecord { key: key.clone(), deleted, replaced, more: change.more };
+    put(batch, cf::EVENTS, &revision, &|out| codec::encode_into(out, &event));
+    if let Some(bucket) = keys::bucket(key) {
+        batch.put(cf::BUCKETS, keys::bucket_key(bucket, change.revision), b"");
     }
 }
 
