@@ -11,6 +11,7 @@ mod fence;
 mod forward;
 mod harness;
 mod kinds;
+mod nonsense;
 mod objects;
 mod owners;
 mod paging;
