@@ -43,6 +43,7 @@ const SCENARIOS: &[Scenario] = &[
     ("trictl_has_every_flag_of_kubectl", parity::every_flag),
     ("trictl_shows_what_kubectl_shows", parity::reads),
     ("trictl_changes_what_kubectl_changes", parity::changes),
+    ("trictl_administers_as_kubectl_does", parity::admin),
     ("up_on_a_running_cluster_changes_nothing", masters::up_again),
     ("any_master_may_die", masters::any_master_may_die),
     ("garbage_is_collected_although_the_leader_dies", garbage::leader_dies),

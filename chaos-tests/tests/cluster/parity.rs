@@ -17,34 +17,42 @@ use trireme_chaos_tests::{Cluster, Outcome, eventually, run, run_for};
 const SETUP: &str = include_str!("parity/setup.yaml");
 const READS: &str = include_str!("parity/reads.txt");
 const CHANGES: &str = include_str!("parity/changes.txt");
+const ADMIN: &str = include_str!("parity/admin.txt");
 const VERBS: &str = include_str!("parity/verbs.txt");
 
 /// Longest time that one line may take.
 const LINE: Duration = Duration::from_secs(90);
 
-/// A client with a namespace, a home and a kubeconfig of its own.
+/// A client with a namespace, a node, a home and a kubeconfig of its own.
 struct Side {
     program: PathBuf,
     namespace: &'static str,
+    node: &'static str,
+    hides_node: bool,
     home: PathBuf,
 }
 
 impl Side {
-    fn new(cluster: &Cluster, program: PathBuf, namespace: &'static str) -> Result<Side> {
+    fn new(cluster: &Cluster, program: PathBuf, namespace: &'static str, node: &'static str) -> Result<Side> {
         let home = cluster.dir.join(format!("home-{namespace}"));
         fs::create_dir_all(&home)?;
         fs::copy(cluster.root().join("kubeconfig-master-1"), home.join("kubeconfig"))?;
         fs::write(home.join("setup.yaml"), SETUP)?;
         cluster.kubectl(&["create", "namespace", namespace])?.ok()?;
-        Ok(Side { program, namespace, home })
+        Ok(Side { program, namespace, node, hides_node: false, home })
     }
 
     /// Both clients, ready to go.
     fn both(cluster: &Cluster) -> Result<[Side; 2]> {
         Ok([
-            Side::new(cluster, cluster.newest().path.clone(), "own-k")?,
-            Side::new(cluster, cluster.root().join("bin/trictl"), "own-t")?,
+            Side::new(cluster, cluster.newest().path.clone(), "own-k", "node-1")?,
+            Side::new(cluster, cluster.root().join("bin/trictl"), "own-t", "node-2")?,
         ])
+    }
+
+    /// The same, in whose output the node's name is `NODE`.
+    fn with_node_hidden(&self) -> Side {
+        Side { hides_node: true, program: self.program.clone(), home: self.home.clone(), ..*self }
     }
 
     fn run(&self, line: &str) -> Result<[String; 3]> {
@@ -53,12 +61,14 @@ impl Side {
             .args(["-c", &format!("K() {{ \"$K\" \"$@\"; }}; {line}")])
             .env("K", &self.program)
             .env("NS", self.namespace)
+            .env("NODE", self.node)
             .env("HOME", &self.home)
             .env("KUBECONFIG", self.home.join("kubeconfig"))
             .current_dir(&self.home);
         let outcome = run_for(&mut command, LINE)?;
         let same = |text: &str| {
             let text = text.replace(&self.home.display().to_string(), "HOME").replace(self.namespace, "own-X");
+            let text = if self.hides_node { text.replace(self.node, "NODE") } else { text };
             let name = self.program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             plain(&text.replace(&name, "kubectl"))
         };
@@ -132,6 +142,12 @@ fn clean(cluster: &Cluster) -> Result<()> {
     let mut words = vec!["delete", "--ignore-not-found", "namespace"];
     words.extend(namespaces);
     run_for(cluster.command(&cluster.newest().path, None).args(words), Duration::from_secs(120))?.ok()?;
+    // Of these, the client that is compared may have left some.
+    for name in ["own-k", "own-t"] {
+        let (role, binding) = (format!("clusterrole/{name}-cr1"), format!("clusterrolebinding/{name}-crb1"));
+        cluster.kubectl(&["delete", "--ignore-not-found", &role, &binding])?.ok()?;
+    }
+    cluster.kubectl(&["uncordon", "node-1", "node-2"])?.ok()?;
     let classes = ["delete", "--ignore-not-found", "priorityclass/parity", "runtimeclass/parity"];
     cluster.kubectl(&classes)?.ok()?;
     Ok(())
@@ -164,6 +180,15 @@ pub fn reads(cluster: &Cluster) -> Result<()> {
 /// What changes objects and files, in the order of the table, each client in its own namespace.
 pub fn changes(cluster: &Cluster) -> Result<()> {
     with_sides(cluster, |sides| table(sides, CHANGES, 0))
+}
+
+/// What keeps rights, budgets and nodes, as `changes`; each client has a node to itself too.
+pub fn admin(cluster: &Cluster) -> Result<()> {
+    with_sides(cluster, |sides| {
+        // Whose node it is, only these lines may tell.
+        let named = sides.each_ref().map(|side| side.with_node_hidden());
+        table(&named, ADMIN, 0)
+    })
 }
 
 /// The flags that a program's help names.

@@ -214,6 +214,12 @@ impl Api {
         }))))
     }
 
+    /// Sends a request of somebody else's as it stands, with this user's rights; the answer is whatever comes.
+    pub async fn forward(&self, mut request: Request<Body>) -> Result<Response<Body>> {
+        self.stamp(&mut request)?;
+        Ok(self.client.send(request).await?)
+    }
+
     /// Sends a request whose connection is to be taken over; anything but that is an error.
     pub async fn upgrade(&self, mut request: Request<Body>) -> Result<Response<Body>> {
         self.stamp(&mut request)?;

@@ -171,6 +171,17 @@ pub struct DumpArgs {
     pub pod_running_timeout: f64,
 }
 
+/// Lists of a namespace that are dumped: where they are, and how their files are called.
+const DUMPED: [(&str, &str); 7] = [
+    ("api/v1/namespaces/{}/events", "events"),
+    ("api/v1/namespaces/{}/replicationcontrollers", "replication-controllers"),
+    ("api/v1/namespaces/{}/services", "services"),
+    ("apis/apps/v1/namespaces/{}/daemonsets", "daemonsets"),
+    ("apis/apps/v1/namespaces/{}/deployments", "deployments"),
+    ("apis/apps/v1/namespaces/{}/replicasets", "replicasets"),
+    ("api/v1/namespaces/{}/pods", "pods"),
+];
+
 /// Runs `cluster-info dump`.
 pub async fn dump(session: &Session, args: &DumpArgs) -> Result<()> {
     let mut namespaces = match args.namespaces.as_slice() {
@@ -182,32 +193,52 @@ pub async fn dump(session: &Session, args: &DumpArgs) -> Result<()> {
         let names = list["items"].as_array().into_iter().flatten();
         namespaces = names.filter_map(|entry| entry["metadata"]["name"].as_str().map(str::to_owned)).collect();
     }
-    let show = |file: String, value: &Value| -> Result<()> {
-        let (text, end) =
-            if args.output == "yaml" { (yaml::document(value), "yaml") } else { (print::json(value), "json") };
-        if args.output_directory == "-" {
-            return emit(&text);
-        }
-        let path = std::path::Path::new(&args.output_directory).join(format!("{file}.{end}"));
-        std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
-        Ok(std::fs::write(path, text)?)
+    let show = |file: String, value: &Value| match args.output == "yaml" {
+        true => write_dump(args, &file, "yaml", &yaml::document(value)),
+        false => write_dump(args, &file, "json", &print::json(value)),
     };
     show("nodes".to_owned(), &session.api.json(&Call::get("/api/v1/nodes")).await?)?;
-    let kinds = [
-        ("api/v1", "events"),
-        ("api/v1", "replicationcontrollers"),
-        ("api/v1", "services"),
-        ("apis/apps/v1", "deployments"),
-        ("apis/apps/v1", "replicasets"),
-        ("api/v1", "pods"),
-    ];
     for namespace in &namespaces {
-        for (root, kind) in kinds {
-            let list = session.api.json(&Call::get(format!("/{root}/namespaces/{namespace}/{kind}"))).await?;
-            show(format!("{namespace}/{kind}"), &list)?;
+        let mut list = Value::Null;
+        for (path, name) in DUMPED {
+            list = session.api.json(&Call::get(format!("/{}", path.replace("{}", namespace)))).await?;
+            show(format!("{namespace}/{name}"), &list)?;
+        }
+        // The pods came last.
+        for pod in list["items"].as_array().into_iter().flatten() {
+            dump_logs(session, args, namespace, pod).await?;
         }
     }
+    if args.output_directory != "-" {
+        emit(&format!("Cluster info dumped to {}\n", args.output_directory))?;
+    }
     Ok(())
+}
+
+fn write_dump(args: &DumpArgs, file: &str, end: &str, text: &str) -> Result<()> {
+    if args.output_directory == "-" {
+        return emit(text);
+    }
+    let path = std::path::Path::new(&args.output_directory).join(format!("{file}.{end}"));
+    std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
+    Ok(std::fs::write(path, text)?)
+}
+
+/// The logs of a pod's containers; of one that has none it is said why.
+async fn dump_logs(session: &Session, args: &DumpArgs, namespace: &str, pod: &Value) -> Result<()> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let mut text = String::new();
+    for container in pod["spec"]["containers"].as_array().into_iter().flatten() {
+        let container = container["name"].as_str().unwrap_or_default();
+        let of = format!("logs for container {container} of pod {namespace}/{name} ====");
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/log");
+        let log = match session.api.bytes(&Call::get(path).accept("*/*").query("container", container)).await {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) => format!("Request log error: {}\n", error.reason_text()),
+        };
+        text.push_str(&format!("==== START {of}\n{log}==== END {of}\n"));
+    }
+    write_dump(args, &format!("{namespace}/{name}/logs"), "txt", &text)
 }
 
 /// Print the versions of client and server.

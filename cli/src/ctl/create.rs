@@ -89,7 +89,7 @@ pub async fn run(session: &Session, args: &CreateArgs) -> Result<()> {
     match &args.kind {
         Some(Generator::Token(args)) => return super::token::run(session, args).await,
         Some(generator) => {
-            let made = generate::object(generator)?;
+            let made = generate::made(session, generator).await?;
             let making = Making { manager: "kubectl-create", done: "created", refusal: &made.refusal };
             return create_generated(session, made.object, made.how, &making).await;
         }

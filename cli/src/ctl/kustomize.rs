@@ -1,21 +1,28 @@
-//! The small part of kustomize that `-k` understands: resources, namespace, name prefix and suffix, common labels and
-//! annotations, config maps and secrets from literals and files, images. Anything else is refused by name.
+//! `-k` and `trictl kustomize`: resources and components, generators, patches, labels, annotations, names, namespaces, images,
+//! replicas, as kustomize does them. What is not understood is refused by name.
+
+mod generate;
+mod names;
+mod patches;
+mod transform;
 
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
+use clap::Args;
+use serde_json::Value;
 
+use self::names::Renames;
 use super::errors::{CtlError, Result};
 use super::manifest;
-use super::print::os_reason;
+use super::print::{emit, os_reason, yaml};
 
 const KNOWN: &[&str] = &[
     "apiVersion",
     "kind",
     "metadata",
     "resources",
+    "bases",
+    "components",
     "namespace",
     "namePrefix",
     "nameSuffix",
@@ -23,20 +30,185 @@ const KNOWN: &[&str] = &[
     "commonAnnotations",
     "labels",
     "images",
+    "replicas",
     "configMapGenerator",
     "secretGenerator",
     "generatorOptions",
+    "patches",
+    "patchesStrategicMerge",
+    "patchesJson6902",
 ];
+
+/// Old fields, and what to write instead.
+const DEPRECATED: [(&str, &str); 4] = [
+    ("bases", "resources"),
+    ("commonLabels", "labels"),
+    ("patchesStrategicMerge", "patches"),
+    ("patchesJson6902", "patches"),
+];
+
+/// Kinds in the order in which objects are written; others come behind them, webhooks last.
+const ORDER: [&str; 22] = [
+    "Namespace",
+    "ResourceQuota",
+    "StorageClass",
+    "CustomResourceDefinition",
+    "ServiceAccount",
+    "PodSecurityPolicy",
+    "Role",
+    "ClusterRole",
+    "RoleBinding",
+    "ClusterRoleBinding",
+    "ConfigMap",
+    "Secret",
+    "Endpoints",
+    "Service",
+    "LimitRange",
+    "PriorityClass",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Deployment",
+    "StatefulSet",
+    "CronJob",
+    "PodDisruptionBudget",
+];
+
+/// Build a kustomization directory.
+#[derive(Debug, Clone, Default, Args)]
+pub struct KustomizeArgs {
+    /// DIR
+    pub folders: Vec<std::path::PathBuf>,
+    /// Write to this file instead, or each object to a file in this folder
+    #[arg(short, long)]
+    pub output: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    pub others: Others,
+}
+
+/// Flags for what is refused by name if a kustomization asks for it: charts and plugins.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Accepted for kubectl's sake, without effect")]
+pub struct Others {
+    /// No functions are run
+    #[arg(long)]
+    pub as_current_user: bool,
+    /// No plugins are run
+    #[arg(long)]
+    pub enable_alpha_plugins: bool,
+    /// No charts are inflated
+    #[arg(long)]
+    pub enable_helm: bool,
+    /// No functions are run
+    #[arg(short, long)]
+    pub env: Vec<String>,
+    /// No charts are inflated
+    #[arg(long)]
+    pub helm_api_versions: Vec<String>,
+    /// No charts are inflated
+    #[arg(long)]
+    pub helm_command: Option<String>,
+    /// No charts are inflated
+    #[arg(long)]
+    pub helm_debug: bool,
+    /// No charts are inflated
+    #[arg(long)]
+    pub helm_kube_version: Option<String>,
+    /// Files may be anywhere
+    #[arg(long)]
+    pub load_restrictor: Option<String>,
+    /// No functions are run
+    #[arg(long)]
+    pub mount: Vec<String>,
+    /// No functions are run
+    #[arg(long)]
+    pub network: bool,
+    /// No functions are run
+    #[arg(long)]
+    pub network_name: Option<String>,
+}
+
+/// Runs the verb.
+pub fn run(args: &KustomizeArgs) -> Result<()> {
+    let folder = match args.folders.as_slice() {
+        [] => Path::new("."),
+        [folder] => folder,
+        _ => return Err(CtlError::plain("specify one path to kustomization.yaml")),
+    };
+    let objects = build(folder)?;
+    let texts: Vec<String> = objects.iter().map(yaml::document).collect();
+    let Some(output) = &args.output else { return emit(&texts.join("---\n")) };
+    let failed =
+        |path: &Path, error: &std::io::Error| CtlError::plain(format!("open {}: {}", path.display(), os_reason(error)));
+    if !output.is_dir() {
+        return std::fs::write(output, texts.join("---\n")).map_err(|error| failed(output, &error));
+    }
+    for (object, text) in objects.iter().zip(&texts) {
+        let field = |value: &Value| value.as_str().unwrap_or_default().to_lowercase();
+        let version = field(&object["apiVersion"]).replace('/', "_");
+        let kind = field(&object["kind"]);
+        let path = output.join(format!("{version}_{kind}_{}.yaml", field(&object["metadata"]["name"])));
+        std::fs::write(&path, text).map_err(|error| failed(&path, &error))?;
+    }
+    Ok(())
+}
+
+/// An object on its way through kustomizations.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// The object as it stands.
+    pub object: Value,
+    /// The name that it had at first.
+    pub original: String,
+    /// A hash of its contents is put behind its name at the end.
+    pub hashed: bool,
+}
+
+/// A field of an object as text.
+pub fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+impl Item {
+    fn new(object: Value) -> Item {
+        let original = text(&object["metadata"], "name").to_owned();
+        Item { object, original, hashed: false }
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> &str {
+        text(&self.object, "kind")
+    }
+
+    /// The name as it is now.
+    pub fn name(&self) -> &str {
+        text(&self.object["metadata"], "name")
+    }
+}
 
 /// The objects of a kustomization.
 pub fn build(folder: &Path) -> Result<Vec<Value>> {
-    build_at(folder, 0)
+    let mut items = Vec::new();
+    load(folder, 0, &mut items)?;
+    let mut renames = Renames::default();
+    for item in items.iter_mut().filter(|item| item.hashed) {
+        let hash = generate::hash(&item.object);
+        renames.rename(item, |name| format!("{name}-{hash}"));
+    }
+    renames.apply(&mut items);
+    let place = |kind: &str| match kind {
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => ORDER.len() + 1,
+        kind => ORDER.iter().position(|known| *known == kind).unwrap_or(ORDER.len()),
+    };
+    items.sort_by_cached_key(|item| {
+        let namespace = text(&item.object["metadata"], "namespace").to_owned();
+        let version = text(&item.object, "apiVersion").to_owned();
+        (place(item.kind()), item.kind().to_owned(), version, namespace, item.name().to_owned())
+    });
+    Ok(items.into_iter().map(|item| item.object).collect())
 }
 
-fn build_at(folder: &Path, depth: usize) -> Result<Vec<Value>> {
-    if depth > 16 {
-        return Err(CtlError::plain(format!("{}: kustomizations hold each other", folder.display())));
-    }
+/// Reads a folder's kustomization.
+fn config_of(folder: &Path) -> Result<Value> {
     let names = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
     let Some(file) = names.iter().map(|name| folder.join(name)).find(|path| path.is_file()) else {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
@@ -45,139 +217,79 @@ fn build_at(folder: &Path, depth: usize) -> Result<Vec<Value>> {
             folder.display()
         )));
     };
-    let text = read(&file)?;
-    let text = String::from_utf8_lossy(&text);
-    let config: Value =
-        serde_norway::from_str(&text).map_err(|error| CtlError::plain(format!("invalid Kustomization: {error}")))?;
-    if let Some(unknown) =
-        config.as_object().into_iter().flatten().map(|(key, _)| key).find(|key| !KNOWN.contains(&key.as_str()))
-    {
+    let contents = read(&file)?;
+    let contents = String::from_utf8_lossy(&contents);
+    let config: Value = serde_norway::from_str(&contents)
+        .map_err(|error| CtlError::plain(format!("invalid Kustomization: {error}")))?;
+    let mut fields = config.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+    if let Some(unknown) = fields.find(|key| !KNOWN.contains(key)) {
         return Err(CtlError::plain(format!(
             "{}: the field {unknown:?} is not supported by trictl: render with kustomize and use -f -",
             file.display()
         )));
     }
-    let mut objects = Vec::new();
-    for resource in strings(&config["resources"]) {
-        let path = folder.join(resource);
-        if path.is_dir() {
-            objects.extend(build_at(&path, depth + 1)?);
-            continue;
-        }
-        let text = read(&path)?;
-        for document in manifest::parse(&String::from_utf8_lossy(&text), &path.display().to_string()) {
-            objects.push(document?.object);
-        }
+    for (old, new) in DEPRECATED.iter().filter(|(old, _)| !config[*old].is_null()) {
+        eprintln!(
+            "# Warning: '{old}' is deprecated. Please use '{new}' instead. Run 'kustomize edit fix' to update your \
+             Kustomization automatically."
+        );
     }
-    for (field, kind) in [("configMapGenerator", "ConfigMap"), ("secretGenerator", "Secret")] {
-        for entry in config[field].as_array().into_iter().flatten() {
-            objects.push(generated(folder, entry, kind)?);
-        }
-    }
-    objects.iter_mut().for_each(|object| transform(object, &config));
-    Ok(objects)
+    Ok(config)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// Adds what a kustomization holds, and changes it as it says; a component changes what was there before too.
+fn load(folder: &Path, depth: usize, items: &mut Vec<Item>) -> Result<()> {
+    if depth > 16 {
+        return Err(CtlError::plain(format!("{}: kustomizations hold each other", folder.display())));
+    }
+    let config = config_of(folder)?;
+    for resource in strings(&config["resources"]).chain(strings(&config["bases"])) {
+        let path = folder.join(resource);
+        if path.is_dir() {
+            let mut inner = Vec::new();
+            load(&path, depth + 1, &mut inner)?;
+            items.extend(inner);
+            continue;
+        }
+        if resource.contains("://") || !path.exists() && resource.contains(".git") {
+            return Err(CtlError::plain(format!("{resource}: nothing is fetched from elsewhere: download it first")));
+        }
+        let contents = read(&path)?;
+        for document in manifest::parse(&String::from_utf8_lossy(&contents), &path.display().to_string()) {
+            items.push(Item::new(document?.object));
+        }
+    }
+    for component in strings(&config["components"]) {
+        load(&folder.join(component), depth + 1, items)?;
+    }
+    unique(items)?;
+    generate::run(folder, &config, items)?;
+    patches::run(folder, &config, items)?;
+    transform::run(&config, items)
+}
+
+/// Two objects of the same name cannot be told apart.
+fn unique(items: &[Item]) -> Result<()> {
+    let id = |item: &Item| {
+        let object = &item.object;
+        let namespace = text(&object["metadata"], "namespace");
+        format!("{}/{}/{namespace}/{}", text(object, "apiVersion"), item.kind(), item.name())
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    match items.iter().map(id).find(|id| !seen.insert(id.clone())) {
+        Some(twice) => Err(CtlError::plain(format!("may not add resource with an already registered id: {twice}"))),
+        None => Ok(()),
+    }
+}
+
+/// A file's contents.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| CtlError::plain(format!("open {}: {}", path.display(), os_reason(&error))))
 }
 
-fn strings(value: &Value) -> impl Iterator<Item = &str> {
+/// The texts of a list.
+pub fn strings(value: &Value) -> impl Iterator<Item = &str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str)
-}
-
-fn generated(folder: &Path, entry: &Value, kind: &str) -> Result<Value> {
-    let mut data = Map::new();
-    let keep = |bytes: &[u8]| match kind {
-        "Secret" => Value::from(STANDARD.encode(bytes)),
-        _ => Value::from(String::from_utf8_lossy(bytes)),
-    };
-    for literal in strings(&entry["literals"]) {
-        let (key, value) = literal.split_once('=').unwrap_or((literal, ""));
-        data.insert(key.to_owned(), keep(value.trim_matches(['"', '\'']).as_bytes()));
-    }
-    for file in strings(&entry["files"]) {
-        let (key, file) = file.split_once('=').unwrap_or_else(|| (file.rsplit('/').next().unwrap_or(file), file));
-        data.insert(key.to_owned(), keep(&read(&folder.join(file))?));
-    }
-    let mut object = json!({"apiVersion": "v1", "data": data, "kind": kind, "metadata": {"name": entry["name"]}});
-    if kind == "Secret" {
-        object["type"] = entry["type"].as_str().unwrap_or("Opaque").into();
-    }
-    Ok(object)
-}
-
-fn transform(object: &mut Value, config: &Value) {
-    let text = |field: &str| config[field].as_str().unwrap_or_default();
-    let cluster_scoped = {
-        let version = object["apiVersion"].as_str().unwrap_or_default();
-        let (group, version) = version.split_once('/').unwrap_or(("", version));
-        let kind = object["kind"].as_str().unwrap_or_default();
-        let known = trireme_api::Catalogue::builtin().by_kind(group, version, kind);
-        known.is_some_and(|resource| resource.scope == trireme_api::catalogue::Scope::Cluster)
-    };
-    if !text("namespace").is_empty() && !cluster_scoped {
-        object["metadata"]["namespace"] = text("namespace").into();
-    }
-    if object["kind"] != "Namespace" {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        object["metadata"]["name"] = format!("{}{name}{}", text("namePrefix"), text("nameSuffix")).into();
-    }
-    let has_template = object["spec"]["template"].is_object();
-    let places = ["/metadata", "/spec/template/metadata"];
-    for place in places.into_iter().filter(|place| *place == "/metadata" || has_template) {
-        for (field, source) in [("labels", "commonLabels"), ("annotations", "commonAnnotations")] {
-            let Some(pairs) = config[source].as_object() else { continue };
-            if let Some(metadata) = object.pointer(place).cloned() {
-                let mut metadata = metadata;
-                for (key, value) in pairs {
-                    metadata[field][key] = value.clone();
-                }
-                if let Some(slot) = object.pointer_mut(place) {
-                    *slot = metadata;
-                }
-            }
-        }
-    }
-    selectors(object, config);
-    images(object, &config["images"]);
-}
-
-/// Common labels select too.
-fn selectors(object: &mut Value, config: &Value) {
-    let Some(pairs) = config["commonLabels"].as_object() else { return };
-    let path = match object["kind"].as_str() {
-        Some("Service" | "ReplicationController") => "/spec/selector",
-        _ => "/spec/selector/matchLabels",
-    };
-    if let Some(selector) = object.pointer_mut(path).and_then(Value::as_object_mut) {
-        selector.extend(pairs.clone());
-    }
-}
-
-fn images(object: &mut Value, images: &Value) {
-    let rules: Vec<Value> = images.as_array().cloned().unwrap_or_default();
-    if rules.is_empty() {
-        return;
-    }
-    for place in ["/spec", "/spec/template/spec"] {
-        for field in ["containers", "initContainers"] {
-            let list = object.pointer_mut(&format!("{place}/{field}")).and_then(Value::as_array_mut);
-            for container in list.into_iter().flatten() {
-                let image = container["image"].as_str().unwrap_or_default().to_owned();
-                let (name, tag) = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).unwrap_or((&image, ""));
-                if let Some(rule) = rules.iter().find(|rule| rule["name"] == name) {
-                    let name = rule["newName"].as_str().unwrap_or(name);
-                    container["image"] = match (rule["digest"].as_str(), rule["newTag"].as_str()) {
-                        (Some(digest), _) => format!("{name}@{digest}").into(),
-                        (None, Some(tag)) => format!("{name}:{tag}").into(),
-                        (None, None) if tag.is_empty() => name.into(),
-                        (None, None) => format!("{name}:{tag}").into(),
-                    };
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -185,28 +297,135 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use serde_json::json;
+
+    const BASE: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      serviceAccountName: runner
+      containers:
+      - {name: c, image: busybox:1, envFrom: [{configMapRef: {name: conf}}]}
+      - {name: d, image: 'r.io:5000/a/b:1'}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: runner}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: rb}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: role}
+subjects: [{kind: ServiceAccount, name: runner}, {kind: ServiceAccount, name: default}, {kind: User, name: u}]
+";
+    const OVERLAY: &str = "
+resources: [../base]
+namespace: prod
+namePrefix: p-
+nameSuffix: -s
+labels:
+- {pairs: {env: prod}, includeSelectors: true}
+- {pairs: {tier: t}, includeTemplates: true}
+- {pairs: {team: x}}
+commonAnnotations: {note: n1}
+images: [{name: busybox, newName: my/busybox, newTag: '2'}, {name: 'r.io:5000/a/b', digest: 'sha256:abc'}]
+replicas: [{name: web, count: 3}]
+configMapGenerator: [{name: conf, behavior: merge, literals: [c=changed]}]
+patches:
+- path: patch.yaml
+- target: {kind: Service, name: w.*}
+  patch: '[{\"op\": \"replace\", \"path\": \"/spec/ports/0/port\", \"value\": 8080}]'
+";
+    const PATCH: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec: {template: {spec: {containers: [{name: c, tty: true}, {name: d, $patch: delete}]}}}
+";
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, contents) in [
+            ("base/app.yaml", BASE),
+            (
+                "base/kustomization.yaml",
+                "resources: [app.yaml]\nconfigMapGenerator: [{name: conf, literals: [a=b, c=d], files: [file.txt], options: {labels: {g: h}}}]\ngeneratorOptions: {annotations: {gen: one}}\n",
+            ),
+            ("base/file.txt", "hello\n"),
+            ("over/kustomization.yaml", OVERLAY),
+            ("over/patch.yaml", PATCH),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, contents).unwrap();
+        }
+        folder
+    }
 
     #[test]
-    fn a_small_kustomization() {
+    fn an_overlay_as_kustomize_makes_it() {
+        let folder = folder();
+        let objects = build(&folder.path().join("over")).unwrap();
+        let names: Vec<&str> = objects.iter().map(|object| text(&object["metadata"], "name")).collect();
+        assert_eq!(names[..2], ["p-runner-s", "p-rb-s"]);
+        assert!(names[2].starts_with("p-conf-s-") && names[2].len() == 19, "{}", names[2]);
+        let (binding, map, service, deployment) = (&objects[1], &objects[2], &objects[3], &objects[4]);
+        assert_eq!(
+            binding["subjects"],
+            json!([{"kind": "ServiceAccount", "name": "p-runner-s", "namespace": "prod"},
+                   {"kind": "ServiceAccount", "name": "default", "namespace": "prod"}, {"kind": "User", "name": "u"}])
+        );
+        assert_eq!(map["data"], json!({"a": "b", "c": "changed", "file.txt": "hello\n"}));
+        assert_eq!(service["spec"], json!({"selector": {"app": "web", "env": "prod"}, "ports": [{"port": 8080}]}));
+        assert_eq!(deployment["spec"]["replicas"], 3);
+        let pod = &deployment["spec"]["template"];
+        assert_eq!(
+            pod["metadata"],
+            json!({"labels": {"app": "web", "env": "prod", "tier": "t"}, "annotations": {"note": "n1"}})
+        );
+        let containers = pod["spec"]["containers"].as_array().unwrap();
+        assert_eq!(
+            (containers.len(), &containers[0]["image"], &containers[0]["tty"]),
+            (1, &json!("my/busybox:2"), &json!(true))
+        );
+        assert_eq!(containers[0]["envFrom"][0]["configMapRef"]["name"], names[2]);
+        assert_eq!(
+            (&pod["spec"]["serviceAccountName"], &deployment["metadata"]["labels"]["team"]),
+            (&json!("p-runner-s"), &json!("x"))
+        );
+    }
+
+    #[test]
+    fn hashes_are_kustomizes() {
         let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        write(
-            "a.yaml",
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec: {containers: [{name: c, image: \"busybox:1\"}]}\n",
-        );
-        write(
-            "kustomization.yaml",
-            "resources: [a.yaml]\nnamePrefix: k-\nnamespace: n\ncommonLabels: {t: x}\nimages: [{name: busybox, newTag: \"2\"}]\nconfigMapGenerator: [{name: g, literals: [a=b]}]\n",
-        );
+        let config = "configMapGenerator: [{name: conf, literals: [a=b, c=changed]}]\nsecretGenerator: [{name: sec, literals: [p=pw], type: my/type}]\n";
+        std::fs::write(folder.path().join("kustomization.yaml"), config).unwrap();
         let objects = build(folder.path()).unwrap();
-        assert_eq!(objects.len(), 2);
-        assert_eq!(objects[0]["metadata"]["name"], "k-web");
-        assert_eq!(objects[0]["metadata"]["namespace"], "n");
-        assert_eq!(objects[0]["spec"]["selector"]["matchLabels"], json!({"app": "web", "t": "x"}));
-        assert_eq!(objects[0]["spec"]["template"]["spec"]["containers"][0]["image"], "busybox:2");
-        assert_eq!(objects[1]["data"], json!({"a": "b"}));
-        write("kustomization.yaml", "patches: []\n");
-        assert!(build(folder.path()).unwrap_err().text().contains("patches"));
+        let name = |index: usize| text(&objects[index]["metadata"], "name").to_owned();
+        assert_eq!((name(0), name(1)), ("conf-dgc92k4d57".to_owned(), "sec-h9fkk89c7d".to_owned()));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let folder = folder();
+        let said = |config: &str| {
+            std::fs::write(folder.path().join("kustomization.yaml"), config).unwrap();
+            build(folder.path()).unwrap_err().reason_text()
+        };
+        assert!(said("helmCharts: []\n").contains("helmCharts"));
+        assert!(said("resources: [nope.yaml]\n").ends_with("no such file or directory"));
+        assert!(said("resources: [base/app.yaml, base/app.yaml]\n").contains("already registered id"));
+        assert!(
+            said("resources: [base]\npatches: [{patch: '{kind: Pod, apiVersion: v1, metadata: {name: x}}'}]\n")
+                .contains("no matches for Id")
+        );
+        assert!(said("resources: [base]\nreplicas: [{name: nope, count: 1}]\n").contains("nope"));
+        assert!(said("resources: ['.']\n").contains("hold each other"));
         assert!(
             build(Path::new("/nowhere")).unwrap_err().text().contains("unable to find one of 'kustomization.yaml'")
         );

@@ -3,15 +3,20 @@
 mod api;
 mod apply;
 mod attach;
+mod auth;
+mod autoscale;
+mod certificate;
 mod change;
 mod cluster;
 mod config;
 mod cp;
 mod create;
+mod debug;
 mod delete;
 mod describe;
 mod diff;
 mod discovery;
+mod drain;
 mod edit;
 mod errors;
 mod events;
@@ -20,6 +25,7 @@ mod explain;
 mod flags;
 mod generate;
 mod get;
+mod image;
 mod kustomize;
 mod label;
 mod logs;
@@ -27,9 +33,11 @@ mod manifest;
 mod mutate;
 mod nodes;
 mod patch;
+mod plugin;
 mod pods;
 mod port_forward;
 mod print;
+mod proxy;
 mod rollout;
 mod run;
 mod scale;
@@ -38,6 +46,7 @@ mod set;
 mod targets;
 pub mod time;
 mod token;
+mod top;
 mod wait;
 
 use std::ffi::OsString;
@@ -91,12 +100,28 @@ enum Verb {
     },
     /// Set a new size for a workload
     Scale(Box<scale::ScaleArgs>),
+    /// Auto-scale a deployment, replica set, stateful set, or replication controller
+    Autoscale(Box<autoscale::AutoscaleArgs>),
+    /// Modify certificate resources
+    Certificate {
+        /// What to do
+        #[command(subcommand)]
+        verb: certificate::Certificate,
+    },
     /// Print where the control plane is
     ClusterInfo(cluster::InfoArgs),
+    /// Display resource (CPU/memory) usage
+    Top {
+        /// Of what
+        #[command(subcommand)]
+        verb: top::Top,
+    },
     /// Mark nodes as unschedulable
     Cordon(nodes::CordonArgs),
     /// Mark nodes as schedulable
     Uncordon(nodes::CordonArgs),
+    /// Drain nodes in preparation for maintenance
+    Drain(Box<drain::DrainArgs>),
     /// Update the taints on nodes
     Taint(Box<nodes::TaintArgs>),
     /// Show details of one or many resources
@@ -110,8 +135,18 @@ enum Verb {
     Attach(attach::AttachArgs),
     /// Forward one or more local ports to a pod
     PortForward(port_forward::PortForwardArgs),
+    /// Run a proxy to the Kubernetes API server
+    Proxy(Box<proxy::ProxyArgs>),
     /// Copy files and directories to and from containers
     Cp(cp::CpArgs),
+    /// Inspect authorization
+    Auth {
+        /// What to find out
+        #[command(subcommand)]
+        verb: auth::Auth,
+    },
+    /// Create debugging sessions for troubleshooting workloads and nodes
+    Debug(Box<debug::DebugArgs>),
     /// List events
     Events(Box<events::EventsArgs>),
     /// Diff the live version against a would-be applied version
@@ -125,10 +160,7 @@ enum Verb {
     /// Wait for a condition of objects
     Wait(Box<wait::WaitArgs>),
     /// Build a kustomization directory
-    Kustomize {
-        /// DIR
-        folder: Option<std::path::PathBuf>,
-    },
+    Kustomize(kustomize::KustomizeArgs),
     /// Update the labels of objects
     Label(Box<label::PairsArgs>),
     /// Update the annotations of objects
@@ -148,6 +180,12 @@ enum Verb {
         #[command(subcommand)]
         verb: Box<config::Config>,
     },
+    /// Utilities for interacting with plugins
+    Plugin {
+        /// What to do
+        #[command(subcommand)]
+        verb: plugin::Plugin,
+    },
     /// Print the versions of client and server
     Version(cluster::VersionArgs),
     /// Print the flags that every command takes
@@ -158,6 +196,10 @@ enum Verb {
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let words: Vec<OsString> = std::iter::once(OsString::from("trictl")).chain(args).collect();
     let command = flags::prepare(Cli::command());
+    if let Err(error) = plugin::take_over(&command, &words[1..]) {
+        let _ = std::io::stderr().write_all(error.text().as_bytes());
+        return ExitCode::FAILURE;
+    }
     let parsed = command.clone().try_get_matches_from(&words).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
@@ -225,11 +267,8 @@ async fn dispatch(cli: &Cli) -> Result<()> {
         Verb::Version(args) => return cluster::version(global, args).await,
         Verb::Config { verb } => return config::run(global, verb),
         Verb::Completion { words } => return completion(words),
-        Verb::Kustomize { folder } => {
-            let folder = folder.as_deref().unwrap_or(std::path::Path::new("."));
-            let texts: Vec<String> = kustomize::build(folder)?.iter().map(print::yaml::document).collect();
-            return print::emit(&texts.join("---\n"));
-        }
+        Verb::Plugin { verb } => return plugin::run(&Cli::command(), verb),
+        Verb::Kustomize(args) => return kustomize::run(args),
         Verb::Options => {
             let text = Cli::command().render_help().to_string();
             let flags = text.split_once("Global options:\n").map_or("", |(_, rest)| rest);
@@ -237,7 +276,10 @@ async fn dispatch(cli: &Cli) -> Result<()> {
         }
         _ => {}
     }
-    let session = Session::open(global)?;
+    let session = match names_users(&cli.verb) {
+        true => Session::open(&Global { user: None, ..global.clone() })?,
+        false => Session::open(global)?,
+    };
     match &cli.verb {
         Verb::Get(args) => get::run(&session, args).await,
         Verb::Describe(args) => describe::run(&session, args).await,
@@ -251,6 +293,13 @@ async fn dispatch(cli: &Cli) -> Result<()> {
         Verb::Label(args) => label::pairs(&session, args, Pairs::Labels).await,
         Verb::Annotate(args) => label::pairs(&session, args, Pairs::Annotations).await,
         Verb::Scale(args) => scale::scale(&session, args).await,
+        Verb::Autoscale(args) => autoscale::run(&session, args).await,
+        Verb::Certificate { verb } => certificate::run(&session, verb).await,
+        Verb::Top { verb } => top::run(&session, verb).await,
+        Verb::Drain(args) => drain::run(&session, args).await,
+        Verb::Proxy(args) => proxy::run(&session, args).await,
+        Verb::Auth { verb } => auth::run(&session, verb).await,
+        Verb::Debug(args) => debug::run(&session, args).await,
         Verb::Cordon(args) => nodes::cordon(&session, args, true).await,
         Verb::Uncordon(args) => nodes::cordon(&session, args, false).await,
         Verb::Taint(args) => nodes::taint(&session, args).await,
@@ -273,9 +322,22 @@ async fn dispatch(cli: &Cli) -> Result<()> {
             None => cluster::info(&session).await,
         },
         // Handled above: they work without a cluster.
-        Verb::Version(_) | Verb::Config { .. } | Verb::Completion { .. } | Verb::Kustomize { .. } | Verb::Options => {
-            Ok(())
-        }
+        Verb::Version(_)
+        | Verb::Config { .. }
+        | Verb::Completion { .. }
+        | Verb::Kustomize(_)
+        | Verb::Plugin { .. }
+        | Verb::Options => Ok(()),
+    }
+}
+
+/// Whether `--user` means whom a role is bound to, instead of a user of the kubeconfig.
+fn names_users(verb: &Verb) -> bool {
+    use generate::Generator::{ClusterRoleBinding, RoleBinding};
+    match verb {
+        Verb::Create(args) => matches!(args.kind, Some(RoleBinding(_) | ClusterRoleBinding(_))),
+        Verb::Set { verb } => matches!(**verb, set::Set::Subject(_)),
+        _ => false,
     }
 }
 
@@ -346,6 +408,22 @@ mod tests {
             "explain pod.spec --recursive",
             "api-resources --namespaced=false -o name",
             "completion bash",
+            "drain n1 --ignore-daemonsets --delete-emptydir-data --force --timeout=30s",
+            "auth can-i list deploy/x --subresource=scale -A",
+            "auth can-i --list",
+            "auth whoami -o json",
+            "auth reconcile -f x.yaml --remove-extra-permissions",
+            "autoscale deploy/x --min=1 --max=3 --cpu-percent=80",
+            "certificate approve a b",
+            "proxy -p 0 -w . -P /s/ --api-prefix=/x/ -u /tmp/s",
+            "debug -it x --image=busybox --profile=general -- sh",
+            "top node --sort-by=cpu",
+            "top po -A --containers --sum",
+            "plugin list --name-only",
+            "create rolebinding x --role=r --user=a --user=b",
+            "set subject rolebinding/x --user=a",
+            "create role r --verb=get,list --resource=pods",
+            "create cj c --image=busybox --schedule=@daily -- date",
             "run x --image=busybox --restart=Never -- sleep 1",
         ] {
             assert!(parses(line), "{line}");

@@ -23,34 +23,74 @@ pub struct CordonArgs {
     pub selector: Option<String>,
 }
 
-/// Runs `cordon` and `uncordon`.
-pub async fn cordon(session: &Session, args: &CordonArgs, unschedulable: bool) -> Result<()> {
-    if args.words.is_empty() && args.selector.is_none() {
-        let verb = if unschedulable { "cordon" } else { "uncordon" };
+/// Whether it is said which nodes are meant, in one way.
+pub fn chosen(verb: &str, words: &[String], selector: Option<&String>) -> Result<()> {
+    if words.is_empty() && selector.is_none() {
         return Err(CtlError::usage(format!("USAGE: {verb} NODE [flags]")));
     }
-    let words: Vec<String> = std::iter::once("nodes".to_owned()).chain(args.words.clone()).collect();
-    let selection = Selection { labels: args.selector.clone(), ..Selection::default() };
-    let (found, mut failures) = targets::resolve(session, &words, &Files::default(), &selection).await?;
-    let mode = Mode { dry_run: args.dry_run, ..Mode::default() };
-    let printer = mode.printer()?;
-    let word = if unschedulable { "cordoned" } else { "uncordoned" };
-    for target in found {
-        let outcome = async {
-            let node = target.fetch(session).await?;
-            if node["spec"]["unschedulable"].as_bool().unwrap_or_default() == unschedulable {
-                return show_result(&target, &node, &printer, &mode.done(&format!("already {word}")));
-            }
-            let body = json!({"spec": {"unschedulable": if unschedulable { json!(true) } else { Value::Null }}});
-            let node = match mode.client_only() {
-                true => node,
-                false => mutate::patch(session, &target, STRATEGIC, &body, &mode, "kubectl-cordon").await?,
-            };
-            show_result(&target, &node, &printer, &mode.done(word))
-        };
-        failures.extend(outcome.await.err());
+    if !words.is_empty() && selector.is_some_and(|selector| !selector.is_empty()) {
+        return Err(CtlError::usage("cannot specify both a node name and a --selector option"));
     }
-    CtlError::gather(failures)
+    Ok(())
+}
+
+/// Nodes by name or selector, as the server has them; the first that is not there ends this.
+pub async fn fetch(session: &Session, words: &[String], selector: Option<&String>) -> Result<Vec<(Target, Value)>> {
+    let by_name = words.iter().any(|word| word.contains('/'));
+    let words: Vec<String> = match by_name {
+        true => words.iter().map(|w| if w.contains('/') { w.clone() } else { format!("nodes/{w}") }).collect(),
+        false => std::iter::once("nodes".to_owned()).chain(words.to_vec()).collect(),
+    };
+    // An empty selector is none: it must not stand for all nodes.
+    let labels = selector.filter(|selector| !selector.is_empty()).cloned();
+    if labels.is_none() && words.len() == 1 && !by_name {
+        return Err(CtlError::plain(targets::NOTHING));
+    }
+    let selection = Selection { labels, ..Selection::default() };
+    let (found, failures) = targets::resolve(session, &words, &Files::default(), &selection).await?;
+    CtlError::gather(failures)?;
+    let mut nodes = Vec::new();
+    for target in found {
+        let resource = &target.resource;
+        if resource.kind != "Node" || !resource.group.is_empty() {
+            return Err(CtlError::plain(format!(
+                "expected resource of type node, got \"{}/{}, Resource={}\"",
+                resource.group, resource.version, resource.plural
+            )));
+        }
+        let node = target.fetch(session).await?;
+        nodes.push((target, node));
+    }
+    Ok(nodes)
+}
+
+/// Makes a node schedulable or not, and says so. What the server refuses is told and no failure, as with kubectl.
+pub async fn mark(session: &Session, target: &Target, node: &Value, unschedulable: bool, mode: &Mode) -> Result<()> {
+    let word = if unschedulable { "cordoned" } else { "uncordoned" };
+    let printer = mode.printer()?;
+    if node["spec"]["unschedulable"].as_bool().unwrap_or_default() == unschedulable {
+        return show_result(target, node, &printer, &mode.done(&format!("already {word}")));
+    }
+    let body = json!({"spec": {"unschedulable": if unschedulable { json!(true) } else { Value::Null }}});
+    if !mode.client_only()
+        && let Err(error) = mutate::patch(session, target, STRATEGIC, &body, mode, "kubectl-cordon").await
+    {
+        let verb = word.trim_end_matches("ed");
+        eprintln!("error: unable to {verb} node {:?}: {}", target.name, error.reason_text());
+        return Ok(());
+    }
+    show_result(target, node, &printer, &mode.done(word))
+}
+
+/// Runs `cordon` and `uncordon`.
+pub async fn cordon(session: &Session, args: &CordonArgs, unschedulable: bool) -> Result<()> {
+    let verb = if unschedulable { "cordon" } else { "uncordon" };
+    chosen(verb, &args.words, args.selector.as_ref())?;
+    let mode = Mode { dry_run: args.dry_run, ..Mode::default() };
+    for (target, node) in fetch(session, &args.words, args.selector.as_ref()).await? {
+        mark(session, &target, &node, unschedulable, &mode).await?;
+    }
+    Ok(())
 }
 
 /// Update the taints on nodes.

@@ -1,6 +1,6 @@
 //! `trictl run` and `trictl expose`.
 
-mod attached;
+pub mod attached;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -108,10 +108,7 @@ pub async fn run(session: &Session, args: &RunArgs) -> Result<()> {
         return Err(CtlError::usage(format!("invalid restart policy: {}", args.restart)));
     }
     let image = args.image.as_deref().unwrap_or_default();
-    if image.is_empty()
-        || image.contains(char::is_whitespace)
-        || image.chars().any(char::is_uppercase) && !image.contains(':')
-    {
+    if !super::image::is_valid(image) {
         return Err(CtlError::plain(format!("Invalid image name {image:?}: invalid reference format")));
     }
     let making = Making { manager: "kubectl-run", done: "created", refusal: "" };

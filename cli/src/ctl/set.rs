@@ -1,11 +1,13 @@
 //! `trictl set`: common changes of workloads and services, without writing a patch.
 
 mod env;
+mod subject;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 pub use self::env::EnvArgs;
+use self::subject::SubjectArgs;
 use super::change::difference;
 use super::errors::{CtlError, Result};
 use super::get::show_result;
@@ -28,6 +30,8 @@ pub enum Set {
     /// Update the service account of a resource
     #[command(name = "serviceaccount", visible_alias = "sa")]
     ServiceAccount(Box<AccountArgs>),
+    /// Update the user, group, or service account in a role binding or cluster role binding
+    Subject(Box<SubjectArgs>),
 }
 
 /// Which objects.
@@ -101,6 +105,7 @@ pub async fn run(session: &Session, verb: &Set) -> Result<()> {
         Set::Resources(args) => resources(session, args).await,
         Set::Selector(args) => selector(session, args).await,
         Set::ServiceAccount(args) => account(session, args).await,
+        Set::Subject(args) => subject::run(session, args).await,
     }
 }
 

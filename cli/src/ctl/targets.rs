@@ -93,6 +93,10 @@ pub fn parse(discovery: &Discovery, words: &[String]) -> Result<(Vec<Query>, boo
     let Some((types, names)) = words.split_first() else {
         return Err(CtlError::plain(NOTHING));
     };
+    // The path of an object without a name is that of all objects.
+    if names.iter().any(String::is_empty) {
+        return Err(CtlError::plain("resource name may not be empty"));
+    }
     let mut resources = Vec::new();
     for name in types.split(',').filter(|name| !name.is_empty()) {
         resources.extend(discovery.expand(name)?);
@@ -367,6 +371,8 @@ mod tests {
 
     #[test]
     fn mistakes() {
+        let empty = parse(&sample(), &["po".to_owned(), String::new()]).unwrap_err();
+        assert_eq!(empty.text(), "error: resource name may not be empty\n");
         assert!(read("").is_err());
         assert!(read("foo").unwrap_err().text().contains("doesn't have a resource type \"foo\""));
         assert!(read("pod pod/a").is_err());

@@ -50,6 +50,26 @@ pub fn long(timestamp: &str) -> String {
     }
 }
 
+/// A duration as Go writes it: `1m30s`, `1.5s`, `200ms`.
+pub fn go_duration(duration: std::time::Duration) -> String {
+    let whole = duration.as_secs();
+    let fraction = |amount: f64, unit: &str| format!("{amount}{unit}");
+    match (whole, duration.subsec_nanos()) {
+        (0, 0) => "0s".to_owned(),
+        (0, nanos) if nanos >= 1_000_000 => fraction(f64::from(nanos) / 1e6, "ms"),
+        (0, nanos) if nanos >= 1_000 => fraction(f64::from(nanos) / 1e3, "µs"),
+        (0, nanos) => format!("{nanos}ns"),
+        (_, nanos) => {
+            let seconds = fraction((whole % 60) as f64 + f64::from(nanos) / 1e9, "s");
+            match (whole / 3600, whole / 60 % 60) {
+                (0, 0) => seconds,
+                (0, minutes) => format!("{minutes}m{seconds}"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+            }
+        }
+    }
+}
+
 /// Parses `1h30m`, `90s`, `0`, as Go does.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     let bad = || format!("time: invalid duration {text:?}");
@@ -115,6 +135,9 @@ mod tests {
         assert_eq!(long("2026-11-21T12:00:00Z"), "Sat, 21 Nov 2026 12:00:00 +0000");
         assert_eq!(duration("1h30m").unwrap().as_secs(), 5400);
         assert_eq!(duration("1.5s").unwrap().as_millis(), 1500);
+        for text in ["0s", "5s", "1m0s", "1h0m30s", "1.5s", "200ms"] {
+            assert_eq!(go_duration(duration(text).unwrap()), text);
+        }
         for bad in ["", "5", "x", "5x", "m"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

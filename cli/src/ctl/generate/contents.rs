@@ -124,11 +124,7 @@ impl ConfigMapArgs {
             object["binaryData"] = Value::Object(binary);
         }
         if self.sources.append_hash {
-            let mut hashed = json!({"kind": "ConfigMap", "name": name, "data": object["data"]});
-            if !object["binaryData"].is_null() {
-                hashed["binaryData"] = object["binaryData"].clone();
-            }
-            append_hash(&mut object, &hashed);
+            append_hash(&mut object);
         }
         Ok(object)
     }
@@ -218,27 +214,39 @@ fn secret(name: &str, kind: &str, data: Map<String, Value>, hash: bool) -> Value
         object["type"] = json!(kind);
     }
     if hash {
-        let data = if object["data"].is_null() { json!({}) } else { object["data"].clone() };
-        let hashed = json!({"kind": "Secret", "type": kind, "name": name, "data": data});
-        append_hash(&mut object, &hashed);
+        append_hash(&mut object);
     }
     object
 }
 
-/// The contents' hash in letters that cannot spell words.
-fn append_hash(object: &mut Value, hashed: &Value) {
-    let digest = Sha256::digest(sorted(hashed).to_string());
+/// The hash of a config map's or secret's contents, in letters that cannot spell words. kubectl hashes the name too,
+/// kustomize an empty one.
+pub fn content_hash(object: &Value, name: &str) -> String {
+    let mut hashed = json!({"kind": object["kind"], "name": name, "data": object["data"]});
+    if object["kind"] == "Secret" {
+        hashed["type"] = json!(object["type"].as_str().unwrap_or_default());
+        if hashed["data"].is_null() {
+            hashed["data"] = json!({});
+        }
+    } else if !object["binaryData"].is_null() {
+        hashed["binaryData"] = object["binaryData"].clone();
+    }
+    let digest = Sha256::digest(sorted(&hashed).to_string());
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let letters = hex.chars().take(10).map(|c| match c {
+    let letter = |c: char| match c {
         '0' => 'g',
         '1' => 'h',
         '3' => 'k',
         'a' => 'm',
         'e' => 't',
         other => other,
-    });
+    };
+    hex.chars().take(10).map(letter).collect()
+}
+
+fn append_hash(object: &mut Value) {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    object["metadata"]["name"] = json!(format!("{name}-{}", letters.collect::<String>()));
+    object["metadata"]["name"] = json!(format!("{name}-{}", content_hash(object, name)));
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

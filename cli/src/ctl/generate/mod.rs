@@ -1,15 +1,25 @@
 //! Objects from flags: `trictl create KIND …`.
 
+pub mod batch;
 mod contents;
+pub mod ingress;
+pub mod policy;
+pub mod rbac;
 mod service;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use self::batch::{CronJobArgs, JobArgs};
+pub use self::contents::content_hash;
 use self::contents::{ConfigMapArgs, DockerArgs, SecretArgs, TlsArgs};
+use self::ingress::IngressArgs;
+use self::policy::{BudgetArgs, QuotaArgs};
+use self::rbac::{ClusterRoleArgs, ClusterRoleBindingArgs, RoleArgs, RoleBindingArgs};
 use self::service::{ExternalNameArgs, ServiceArgs, ServiceKind};
 use super::create::How;
 use super::errors::{CtlError, Result};
+use super::session::Session;
 
 /// Kinds that flags can make.
 #[derive(Debug, Clone, Subcommand)]
@@ -42,6 +52,31 @@ pub enum Generator {
     /// Create a priority class with the specified name
     #[command(name = "priorityclass", visible_alias = "pc")]
     PriorityClass(PriorityClassArgs),
+    /// Create a job with the specified name
+    Job(Box<JobArgs>),
+    /// Create a cron job with the specified name
+    #[command(name = "cronjob", visible_alias = "cj")]
+    CronJob(Box<CronJobArgs>),
+    /// Create a quota with the specified name
+    #[command(visible_alias = "resourcequota")]
+    Quota(Box<QuotaArgs>),
+    /// Create a pod disruption budget with the specified name
+    #[command(name = "poddisruptionbudget", visible_alias = "pdb")]
+    Budget(Box<BudgetArgs>),
+    /// Create an ingress with the specified name
+    #[command(visible_alias = "ing")]
+    Ingress(Box<IngressArgs>),
+    /// Create a role with single rule
+    Role(Box<RoleArgs>),
+    /// Create a cluster role
+    #[command(name = "clusterrole")]
+    ClusterRole(Box<ClusterRoleArgs>),
+    /// Create a role binding for a particular role or cluster role
+    #[command(name = "rolebinding")]
+    RoleBinding(Box<RoleBindingArgs>),
+    /// Create a cluster role binding for a particular cluster role
+    #[command(name = "clusterrolebinding")]
+    ClusterRoleBinding(Box<ClusterRoleBindingArgs>),
     /// Request a service account token
     Token(super::token::TokenArgs),
 }
@@ -149,6 +184,17 @@ pub fn typed(version: &str, kind: &str, name: &str) -> Value {
     json!({"kind": kind, "apiVersion": version, "metadata": {"name": name, "creationTimestamp": null}})
 }
 
+/// As [`object`], of kinds too for which the server is asked.
+pub async fn made<'a>(session: &Session, generator: &'a Generator) -> Result<Made<'a>> {
+    let (object, how, refusal) = match generator {
+        Generator::Role(args) => (args.object(&*session.discovery().await?)?, &args.how, String::new()),
+        Generator::ClusterRole(args) => (args.object(&*session.discovery().await?)?, &args.how, String::new()),
+        Generator::Job(args) => (args.made(session).await?, &args.how, "failed to create job:".to_owned()),
+        other => return object(other),
+    };
+    Ok(Made { object, how, refusal })
+}
+
 /// The object with the flags that say how to create it.
 pub fn object(generator: &Generator) -> Result<Made<'_>> {
     let made = |object, how, what: &str| {
@@ -182,7 +228,16 @@ pub fn object(generator: &Generator) -> Result<Made<'_>> {
             made(args.object(kind)?, &args.how, &format!("{kind:?} service:").replace("Ip ", "IP "))
         }
         Generator::PriorityClass(args) => made(priority_class(args)?, &args.how, "priorityclass:"),
-        Generator::Token(_) => Err(CtlError::plain("tokens are not objects")),
+        Generator::Job(args) => made(args.object()?, &args.how, "job:"),
+        Generator::CronJob(args) => made(args.object()?, &args.how, "cronjob:"),
+        Generator::Quota(args) => made(args.object()?, &args.how, "quota:"),
+        Generator::Budget(args) => made(args.object()?, &args.how, "poddisruptionbudgets:"),
+        Generator::Ingress(args) => made(args.object()?, &args.how, "ingress:"),
+        Generator::RoleBinding(args) => made(args.object()?, &args.how, "rolebinding:"),
+        Generator::ClusterRoleBinding(args) => made(args.object()?, &args.how, "clusterrolebinding:"),
+        Generator::Role(_) | Generator::ClusterRole(_) | Generator::Token(_) => {
+            Err(CtlError::plain("this cannot be made without a server"))
+        }
     }
 }
 
@@ -285,6 +340,15 @@ mod tests {
             made("secret docker-registry d --docker-username=u --docker-password=p --docker-email=e@x")["data"],
             json!({".dockerconfigjson": "eyJhdXRocyI6eyJodHRwczovL2luZGV4LmRvY2tlci5pby92MS8iOnsidXNlcm5hbWUiOiJ1IiwicGFzc3dvcmQiOiJwIiwiZW1haWwiOiJlQHgiLCJhdXRoIjoiZFRwdyJ9fX0="})
         );
+        assert_eq!(
+            made("job j --image=b -- a b")["spec"]["template"]["spec"]["containers"][0]["command"],
+            json!(["a", "b"])
+        );
+        let cron = made("cj c --image=b --schedule=1");
+        assert_eq!(cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["restartPolicy"], "OnFailure");
+        let binding = made("rolebinding r --role=x --user=u --user=v --serviceaccount=n:s --group=g");
+        assert_eq!(binding["subjects"].as_array().unwrap().len(), 4);
+        assert_eq!(binding["subjects"][3], json!({"kind": "ServiceAccount", "name": "s", "namespace": "n"}));
         // As kubectl names it.
         assert_eq!(made("configmap c3 --append-hash --from-literal=a=b")["metadata"]["name"], "c3-52d48g29tt");
     }
@@ -298,6 +362,18 @@ mod tests {
         assert_eq!(
             said("cm c --from-literal=a=b --from-literal=a=c"),
             "cannot add key \"a\", another key by that name already exists in Data for ConfigMap \"c\""
+        );
+        assert_eq!(said("job j"), "either --image or --from must be specified");
+        assert_eq!(said("job j --from=cj/x -- a"), "cannot specify --from and command");
+        assert_eq!(said("cronjob c"), "required flag(s) \"image\", \"schedule\" not set");
+        assert_eq!(said("rolebinding r"), "exactly one of clusterrole or role must be specified");
+        assert_eq!(said("rolebinding r --role=x --serviceaccount=s"), "serviceaccount must be <namespace>:<name>");
+        assert_eq!(said("clusterrolebinding r"), "required flag(s) \"clusterrole\" not set");
+        assert_eq!(said("quota"), "exactly one NAME is required, got 0");
+        assert_eq!(said("pdb p"), "a selector must be specified");
+        assert_eq!(
+            said("ing i --rule=x"),
+            "rule x is invalid and should be in format host/path=svcname:svcport[,tls[=secret]]"
         );
         assert_eq!(said("svc clusterip v --tcp=x"), "strconv.ParseUint: parsing \"x\": invalid syntax");
     }

@@ -133,7 +133,8 @@ fn is_running(pod: &Value) -> bool {
     pod["status"]["phase"] == "Running" && conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
-async fn logs(session: &Session, target: &Target, container: &str) -> Result<()> {
+/// Prints what a container has said so far.
+pub async fn logs(session: &Session, target: &Target, container: &str) -> Result<()> {
     let call = Call::get(format!("{}/log", target.path())).accept("*/*").query("container", container);
     let bytes = session.api.bytes(&call).await?;
     use std::io::Write;
