@@ -1,11 +1,14 @@
-//! Client libraries against a whole cluster, used as their documentation and examples use them: kube-rs, and the official
-//! Python client from PyPI.
+//! Client libraries against a whole cluster, used as their documentation and examples use them: kube-rs, the official
+//! Python client from PyPI, the official JavaScript client from npm, and kubectl.
 //!
-//! Not covered: server-side apply (`Patch::Apply`, `apply=True`), which the tests of the API server are about.
+//! Server-side apply is used by the JavaScript cases only; the tests of the API server are about it.
 
+mod kubectls;
 mod masters;
+mod node;
 mod objects;
 mod python;
+mod runner;
 mod sessions;
 mod space;
 mod watching;
@@ -37,6 +40,8 @@ const KUBE_RS: &[Scenario] = &[
     ("kube_rs_leader_election", sessions::leader_election),
 ];
 
+const KUBECTL: &[Scenario] = &[("every_verb_of_the_oldest_and_the_newest_kubectl", kubectls::verbs)];
+
 /// What kills comes last.
 const LAST: &[Scenario] = &[
     ("informers_miss_and_duplicate_nothing_while_the_leader_dies", masters::leader_dies),
@@ -44,6 +49,6 @@ const LAST: &[Scenario] = &[
 ];
 
 fn main() {
-    let all: Vec<Scenario> = [KUBE_RS, python::CASES, LAST].concat();
+    let all: Vec<Scenario> = [KUBE_RS, python::CASES, node::CASES, KUBECTL, LAST].concat();
     suite::main(&all, &Options { prefix: "c", ..Options::default() })
 }

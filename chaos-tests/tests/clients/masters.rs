@@ -264,7 +264,9 @@ pub fn nothing_is_left(cluster: &Cluster) -> Result<()> {
         let names = cluster.kubectl(&["get", "namespaces", "-o", "name"])?.ok()?;
         let left: Vec<&str> = names
             .lines()
-            .filter(|line| ["rs-", "py-", "die-"].iter().any(|prefix| line.contains(&format!("/{prefix}"))))
+            .filter(|line| {
+                ["rs-", "py-", "js-", "kc-", "die-"].iter().any(|prefix| line.contains(&format!("/{prefix}")))
+            })
             .collect();
         ensure!(left.is_empty(), "{left:?}");
         Ok(())

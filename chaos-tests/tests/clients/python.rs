@@ -1,18 +1,17 @@
 //! The official Python client: its virtual environment, and the process that runs the cases in `*.py`.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, anyhow, ensure};
 use trireme_chaos_tests::suite::Scenario;
 use trireme_chaos_tests::{Cluster, run_for};
 
-/// The process has a limit for each case of its own; this is for when it hangs.
+use crate::runner::{self, Runner};
+
+/// Longest time that the library may take to be imported.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Longest time for downloads.
 const INSTALL: Duration = Duration::from_secs(300);
@@ -124,68 +123,13 @@ fn install(pip: &mut Command, requirement: &str) -> Result<()> {
     run_for(pip.args(words), INSTALL)?.ok().map(drop).context("the official Python client cannot be installed")
 }
 
-/// The process that runs cases, and what it says.
-struct Runner {
-    child: Child,
-    stdin: ChildStdin,
-    lines: Receiver<String>,
-}
-
-impl Drop for Runner {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Runner {
-    fn start(cluster: &Cluster) -> Result<Runner> {
-        let mut command = script("suite.py")?;
-        command.arg(cluster.root().join("kubeconfig")).env("KUBECONFIG", cluster.root().join("kubeconfig"));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let (stdin, stdout) = (child.stdin.take().context("no stdin")?, child.stdout.take().context("no stdout")?);
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        let runner = Runner { child, stdin, lines };
-        let mut names: Vec<&str> = CASES.iter().map(|(name, _)| *name).collect();
-        names.sort_unstable();
-        let found = runner.line()?;
-        ensure!(
-            found == serde_json::json!(names),
-            "cases in the Python files: {found}, listed in python.rs: {names:?}"
-        );
-        Ok(runner)
-    }
-
-    fn line(&self) -> Result<Value> {
-        let line = self.lines.recv_timeout(LIMIT).map_err(|_| anyhow!("the Python process says nothing any more"))?;
-        serde_json::from_str(&line).with_context(|| line)
-    }
-
-    fn run(&mut self, name: &str) -> Result<()> {
-        writeln!(self.stdin, "{name}")?;
-        let told = self.line()?;
-        match told["why"].as_str() {
-            None => Ok(()),
-            Some(why) => bail!("{why}"),
-        }
-    }
-}
-
-/// Runs one case in the process that all share; one that failed to answer is replaced.
+/// Runs one case in the process that all share.
 fn run(cluster: &Cluster, name: &str) -> Result<()> {
     static RUNNER: Mutex<Option<Runner>> = Mutex::new(None);
-    let mut held = RUNNER.lock().map_err(|_| anyhow!("a case panicked"))?;
-    let mut runner = match held.take() {
-        Some(runner) => runner,
-        None => Runner::start(cluster)?,
-    };
-    let outcome = runner.run(name);
-    let last = CASES.last().is_some_and(|(case, _)| *case == name);
-    if !last && runner.child.try_wait()?.is_none() {
-        *held = Some(runner);
-    }
-    outcome
+    let names: Vec<&str> = CASES.iter().map(|(name, _)| *name).collect();
+    runner::run(&RUNNER, &names, name, || {
+        let mut command = script("suite.py")?;
+        command.arg(cluster.root().join("kubeconfig")).env("KUBECONFIG", cluster.root().join("kubeconfig"));
+        Ok(command)
+    })
 }
