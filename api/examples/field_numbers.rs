@@ -76,6 +76,13 @@ fn render(name: &str, fields: &Fields, properties: &Map<String, Value>, all: &Ha
         }
         let embedded = kind.rsplit('<').next().unwrap_or_default().trim_end_matches(['>', ',', ' ']);
         let module = name.rsplit_once('.').map_or("", |(module, _)| module);
+        // Unstable versions embed stable ones' messages.
+        let (embedded, other) = match embedded.rsplit_once("::") {
+            Some((path, last)) => (last, path.rsplit("::").next().unwrap_or_default()),
+            None => (embedded, ""),
+        };
+        let elsewhere = module.rsplit_once('.').map(|(group, _)| format!("{group}.{other}"));
+        let module = elsewhere.filter(|_| !other.is_empty()).unwrap_or_else(|| module.to_owned());
         match all.get(&format!("{module}.{embedded}").to_lowercase()) {
             Some(inner) => {
                 let _ = write!(out, " {number}({} )", render(name, inner, properties, all));

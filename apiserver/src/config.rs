@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use trireme_api::catalogue::RuntimeConfig;
+
 use crate::audit::AuditConfig;
 use crate::error::ServerError;
 
@@ -107,6 +109,8 @@ pub struct Config {
     pub default_not_ready_toleration_seconds: u32,
     /// Seconds that new pods stay on an unreachable node, unless they say so themselves.
     pub default_unreachable_toleration_seconds: u32,
+    /// Versions and resources that are served beside the stable ones, or are not.
+    pub runtime_config: RuntimeConfig,
     /// Who issues tokens of service accounts; `https://kubernetes.default.svc.<domain>` unless given.
     pub service_account_issuer: Option<String>,
     /// Audiences of which a token has to name one to be taken here; the issuer unless given.
@@ -136,6 +140,7 @@ impl Config {
             cluster_domain: "cluster.local".into(),
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,
+            runtime_config: RuntimeConfig::default(),
             service_account_issuer: None,
             api_audiences: Vec::new(),
             max_token_life: None,

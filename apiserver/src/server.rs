@@ -73,7 +73,8 @@ impl ApiServer {
     /// When the configuration or the keys cannot work.
     pub fn new(config: Config, store: Store, pki: Pki) -> Result<Self, ServerError> {
         config.validate()?;
-        let catalogue = Catalogue::builtin();
+        let chosen = Catalogue::chosen(&config.runtime_config);
+        let catalogue = chosen.map_err(|e| ServerError::Config(format!("runtime-config: {e}")))?;
         let window = WindowBound { events: config.limits.window_events, bytes: config.limits.window_bytes };
         let feed = Arc::new(Feed::new(&catalogue, window, config.limits.watcher_backlog));
         let stop = CancellationToken::new();

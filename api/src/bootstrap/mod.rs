@@ -1,6 +1,7 @@
 //! Objects that every cluster has, as values: what upstream's API server creates when it starts.
 
 pub mod flow;
+pub mod roles;
 
 use serde_json::{Value, json};
 
@@ -87,7 +88,8 @@ mod tests {
         let mut all = super::priority_classes();
         all.extend(super::flow::all());
         all.extend(catalogue.groups().into_iter().map(|(group, versions)| super::api_service(group, versions[0])));
-        assert!(all.len() > 40, "{}", all.len());
+        all.extend(super::roles::all());
+        assert!(all.len() > 80, "{}", all.len());
         for mut object in all {
             let name = object["metadata"]["name"].as_str().unwrap().to_owned();
             let resource = catalogue.by_kind_of(&object).unwrap();

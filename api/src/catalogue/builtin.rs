@@ -42,15 +42,19 @@ const GROUPS: &[&str] = &[
     "node.k8s.io",
     "discovery.k8s.io",
     "flowcontrol.apiserver.k8s.io",
+    "internal.apiserver.k8s.io",
     "resource.k8s.io",
+    "storagemigration.k8s.io",
 ];
 
 /// Every built-in entry, in discovery order.
-pub fn entries() -> impl Iterator<Item = &'static Entry> {
-    let mut all: Vec<&Entry> =
+pub fn entries() -> Vec<Entry> {
+    let stable: Vec<&'static Entry> =
         CORE.iter().chain(APPS).chain(OTHERS).chain(super::workloads::ENTRIES).chain(super::cluster::ENTRIES).collect();
+    let mut all: Vec<Entry> = stable.iter().copied().copied().collect();
+    all.extend(super::unstable::entries(&stable));
     all.sort_by_key(|entry| GROUPS.iter().position(|group| *group == entry.group).unwrap_or(GROUPS.len()));
-    all.into_iter()
+    all
 }
 
 const CORE: &[Entry] = &[

@@ -1,12 +1,15 @@
 //! The catalogue: every served kind as one table entry, immutable, extended by making a new one.
 
 mod builtin;
+mod chosen;
 mod cluster;
 mod entry;
 mod hooks;
 mod resource;
+mod unstable;
 mod workloads;
 
+pub use chosen::{ChoiceError, RuntimeConfig};
 pub use entry::Entry;
 pub use hooks::{Hooks, UpdateOf};
 pub use resource::{NewObject, Resource, Scope, Storage, Subresource, Text};
@@ -60,6 +63,8 @@ pub struct Catalogue {
     resources: Vec<Arc<Resource>>,
     by_plural: HashMap<(String, String, String), usize>,
     by_kind: HashMap<(String, String, String), usize>,
+    /// What objects are stored as, whether that is served or not.
+    stored: Vec<Arc<Resource>>,
     schemas: Arc<Schemas>,
 }
 
@@ -69,18 +74,52 @@ impl Catalogue {
         static BUILTIN: OnceLock<Arc<Catalogue>> = OnceLock::new();
         BUILTIN
             .get_or_init(|| {
-                let schemas = Schemas::builtin();
-                let resources = builtin::entries().map(|entry| Arc::new(entry.resource(&schemas))).collect();
-                Arc::new(Self::index(resources, schemas))
+                let everything = Self::everything();
+                let served = RuntimeConfig::default();
+                let resources = everything.resources.iter().filter(|r| served.serves(r)).cloned().collect();
+                Arc::new(Self::index(resources, &everything.resources, everything.schemas.clone()))
             })
             .clone()
     }
 
-    fn index(resources: Vec<Arc<Resource>>, schemas: Arc<Schemas>) -> Self {
+    /// The built-in kinds in all versions, beta and alpha ones too; built once and shared.
+    pub fn everything() -> Arc<Self> {
+        static EVERYTHING: OnceLock<Arc<Catalogue>> = OnceLock::new();
+        EVERYTHING
+            .get_or_init(|| {
+                let schemas = Schemas::builtin();
+                let resources: Vec<Arc<Resource>> =
+                    builtin::entries().iter().map(|entry| Arc::new(entry.resource(&schemas))).collect();
+                Arc::new(Self::index(resources.clone(), &resources, schemas))
+            })
+            .clone()
+    }
+
+    /// The built-in kinds in the versions that are chosen.
+    ///
+    /// # Errors
+    /// For a choice of what there is not.
+    pub fn chosen(config: &RuntimeConfig) -> Result<Arc<Self>, ChoiceError> {
+        if *config == RuntimeConfig::default() {
+            return Ok(Self::builtin());
+        }
+        let everything = Self::everything();
+        config.check(everything.resources.iter().map(AsRef::as_ref))?;
+        let resources = everything.resources.iter().filter(|r| config.serves(r)).cloned().collect();
+        Ok(Arc::new(Self::index(resources, &everything.resources, everything.schemas.clone())))
+    }
+
+    fn index(resources: Vec<Arc<Resource>>, all: &[Arc<Resource>], schemas: Arc<Schemas>) -> Self {
         let key = |r: &Resource, name: &str| (r.group.to_string(), r.version.to_string(), name.to_owned());
         let by_plural = resources.iter().enumerate().map(|(i, r)| (key(r, &r.plural), i)).collect();
         let by_kind = resources.iter().enumerate().map(|(i, r)| (key(r, &r.kind), i)).collect();
-        Self { resources, by_plural, by_kind, schemas }
+        // Components rely on stable kinds, also where nobody else is to see them.
+        let needed = |r: &&Arc<Resource>| {
+            let stable = RuntimeConfig::default().serves(r);
+            r.is_stored() && !r.converts() && (stable || resources.iter().any(|served| served.storage == r.storage))
+        };
+        let stored = all.iter().filter(needed).cloned().collect();
+        Self { resources, by_plural, by_kind, stored, schemas }
     }
 
     /// A catalogue with more resources.
@@ -100,7 +139,8 @@ impl Catalogue {
             }
             resources.push(resource);
         }
-        Ok(Self::index(resources, self.schemas.clone()))
+        let all = [self.stored.clone(), resources.clone()].concat();
+        Ok(Self::index(resources, &all, self.schemas.clone()))
     }
 
     /// The resource of a URL path.
@@ -124,6 +164,11 @@ impl Catalogue {
     /// All resources, in the order in which discovery lists them.
     pub fn resources(&self) -> &[Arc<Resource>] {
         &self.resources
+    }
+
+    /// What objects are stored as, a resource for each storage.
+    pub fn stored(&self) -> &[Arc<Resource>] {
+        &self.stored
     }
 
     /// The groups in discovery order, each with its versions, most preferred first. The core group is `""`.

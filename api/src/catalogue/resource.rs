@@ -212,11 +212,18 @@ impl Resource {
     /// Turns an object of this version into the stored one, in place.
     pub fn to_storage(&self, object: &mut Value) {
         (self.hooks.to_storage)(object);
+        if self.converts() {
+            let (group, version) = (&self.storage.group, &self.storage.version);
+            crate::value::set(object, "apiVersion", crate::names::api_version(group, version));
+        }
     }
 
     /// Turns a stored object into one of this version, in place.
     pub fn from_storage(&self, object: &mut Value) {
         (self.hooks.from_storage)(object);
+        if self.converts() {
+            crate::value::set(object, "apiVersion", self.api_version());
+        }
     }
 
     /// Whether stored objects differ from served ones.

@@ -2,6 +2,7 @@
 //! HorizontalPodAutoscalers.
 
 pub mod autoscaler;
+pub mod devices;
 
 use crate::value::{remove, set};
 use serde_json::{Map, Value};

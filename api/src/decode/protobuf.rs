@@ -231,6 +231,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let Some(id) = definition(&schemas, &api_version, &kind) else {
         return Err(DecodeError(format!("no kind \"{kind}\" is registered for version \"{api_version}\"")));
     };
+    let name = schemas.get(id).name.as_ref();
+    if !NUMBERS.contains_key(name) && !raw.is_empty() {
+        return Err(DecodeError(format!("{name} is not known as protobuf: send it as JSON")));
+    }
     let mut out = Map::new();
     out.insert("kind".into(), kind.into());
     out.insert("apiVersion".into(), api_version.into());
@@ -240,7 +244,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 
 fn definition(schemas: &Schemas, api_version: &str, kind: &str) -> Option<TypeId> {
     let (group, version) = names::split_api_version(api_version)?;
-    if let Some(resource) = Catalogue::builtin().by_kind(group, version, kind) {
+    if let Some(resource) = Catalogue::everything().by_kind(group, version, kind) {
         return Some(resource.root);
     }
     let group = match group.split('.').next().unwrap_or_default() {
@@ -463,7 +467,9 @@ mod tests {
         let mut missing = Vec::new();
         for one in Schemas::builtin().types().iter().skip(1) {
             let Some(slots) = NUMBERS.get(one.name.as_ref()) else {
-                if !unknown.contains(&one.go_name()) {
+                // The same of unstable versions: such kinds are read as JSON and YAML alone.
+                let unstable = one.name.contains("alpha") || one.name.contains("beta");
+                if !unstable && !unknown.contains(&one.go_name()) {
                     missing.push(one.name.to_string());
                 }
                 continue;
@@ -476,6 +482,8 @@ mod tests {
                     .map(|p| format!("{} {}", one.name, p.name)),
             );
         }
-        assert!(missing.len() < 20, "{}", missing.join("\n"));
+        let (unstable, stable): (Vec<String>, Vec<String>) =
+            missing.into_iter().partition(|name| name.contains("alpha") || name.contains("beta"));
+        assert!(stable.len() < 20 && unstable.len() < 20, "{}\n{}", stable.join("\n"), unstable.join("\n"));
     }
 }

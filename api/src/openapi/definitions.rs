@@ -31,7 +31,16 @@ impl Dialect {
 pub(super) fn all(catalogue: &Catalogue, dialect: Dialect) -> Map<String, Value> {
     let facts = Facts::embedded();
     let mut out = Map::new();
+    let served: Vec<String> = catalogue
+        .resources()
+        .iter()
+        .filter_map(|r| r.definition.rsplit_once('.').map(|(of, _)| format!("{of}.")))
+        .collect();
     for (name, mut schema) in crate::schema::definitions() {
+        let unstable = [".v1alpha", ".v1beta", ".v2alpha", ".v2beta"].iter().any(|part| name.contains(part));
+        if unstable && !served.iter().any(|of| name.starts_with(of.as_str())) {
+            continue;
+        }
         add_facts(&name, &mut schema, &facts);
         special(&name, &mut schema, dialect);
         rewrite(&mut schema, dialect);
@@ -64,7 +73,8 @@ fn kinds(catalogue: &Catalogue, out: &mut Map<String, Value>) {
     let core = [("", "v1")];
     let policy = [("policy", "v1")];
     let scaling = [("autoscaling", "v1")];
-    let cases: [(String, &str, Versions<'_>); 9] = [
+    let authentication = [("authentication.k8s.io", "v1")];
+    let cases: [(String, &str, Versions<'_>); 10] = [
         (format!("{META}.DeleteOptions"), "DeleteOptions", &everywhere),
         (format!("{META}.WatchEvent"), "WatchEvent", &everywhere),
         (format!("{META}.Status"), "Status", &core),
@@ -74,6 +84,7 @@ fn kinds(catalogue: &Catalogue, out: &mut Map<String, Value>) {
         (format!("{META}.APIVersions"), "APIVersions", &core),
         ("io.k8s.api.policy.v1.Eviction".into(), "Eviction", &policy),
         ("io.k8s.api.autoscaling.v1.Scale".into(), "Scale", &scaling),
+        ("io.k8s.api.authentication.v1.TokenRequest".into(), "TokenRequest", &authentication),
     ];
     for (name, kind, versions) in cases {
         if let Some(own) = out.get_mut(&name) {

@@ -1,8 +1,9 @@
 //! The Rust types whose schemas the catalogue needs; everything that they refer to comes along.
 
 use k8s_openapi::api::{
-    admissionregistration, apps, authentication, authorization, autoscaling, batch, certificates, coordination, core,
-    discovery, events, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
+    admissionregistration, apiserverinternal, apps, authentication, authorization, autoscaling, batch, certificates,
+    coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
+    storagemigration,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta;
@@ -51,7 +52,7 @@ pub(super) fn register(generator: &mut SchemaGenerator) {
         one::<meta::v1::WatchEvent<RawExtension>>,
         one::<version::Info>,
     ];
-    for register in kinds.iter().chain(INERT) {
+    for register in kinds.iter().chain(INERT).chain(UNSTABLE) {
         register(generator);
     }
 }
@@ -105,4 +106,35 @@ const INERT: &[fn(&mut SchemaGenerator)] = &[
     one::<flowcontrol::v1::FlowSchema>,
     one::<flowcontrol::v1::PriorityLevelConfiguration>,
     one::<scheduling::v1::PriorityClass>,
+];
+
+/// Beta and alpha versions.
+const UNSTABLE: &[fn(&mut SchemaGenerator)] = &[
+    one::<admissionregistration::v1alpha1::MutatingAdmissionPolicy>,
+    one::<admissionregistration::v1alpha1::MutatingAdmissionPolicyBinding>,
+    one::<admissionregistration::v1beta1::MutatingAdmissionPolicy>,
+    one::<admissionregistration::v1beta1::MutatingAdmissionPolicyBinding>,
+    one::<apiserverinternal::v1alpha1::StorageVersion>,
+    one::<certificates::v1alpha1::ClusterTrustBundle>,
+    one::<certificates::v1beta1::ClusterTrustBundle>,
+    one::<certificates::v1beta1::PodCertificateRequest>,
+    one::<coordination::v1alpha2::LeaseCandidate>,
+    one::<coordination::v1beta1::LeaseCandidate>,
+    one::<networking::v1beta1::IPAddress>,
+    one::<networking::v1beta1::ServiceCIDR>,
+    one::<resource::v1alpha3::DeviceTaintRule>,
+    one::<resource::v1alpha3::ResourcePoolStatusRequest>,
+    one::<resource::v1beta1::DeviceClass>,
+    one::<resource::v1beta1::ResourceClaim>,
+    one::<resource::v1beta1::ResourceClaimTemplate>,
+    one::<resource::v1beta1::ResourceSlice>,
+    one::<resource::v1beta2::DeviceClass>,
+    one::<resource::v1beta2::DeviceTaintRule>,
+    one::<resource::v1beta2::ResourceClaim>,
+    one::<resource::v1beta2::ResourceClaimTemplate>,
+    one::<resource::v1beta2::ResourceSlice>,
+    one::<scheduling::v1alpha2::PodGroup>,
+    one::<scheduling::v1alpha2::Workload>,
+    one::<storage::v1beta1::VolumeAttributesClass>,
+    one::<storagemigration::v1beta1::StorageVersionMigration>,
 ];

@@ -28,8 +28,8 @@ pub(super) const AGE: Column = text("Age", META_AGE);
 /// When the object was created.
 pub(super) const CREATED_AT: Column =
     Column { name: "Created At", kind: "date", format: "", description: META_AGE, priority: 0 };
-const CONTAINERS: Column = wide("Containers", "Names of each container in the template.");
-const IMAGES: Column = wide("Images", "Images referenced by each container in the template.");
+pub(super) const CONTAINERS: Column = wide("Containers", "Names of each container in the template.");
+pub(super) const IMAGES: Column = wide("Images", "Images referenced by each container in the template.");
 const DESIRED: Column = number("Desired", "Replicas is the number of desired pods.");
 const CURRENT: Column = number("Current", "Replicas is the most recently observed number of pods.");
 const READY: Column = number("Ready", "The number of ready pods.");

@@ -1,7 +1,7 @@
 //! Columns of controllers of pods, autoscalers, budgets, quotas and volumes.
 
 use super::Column;
-use super::columns::{AGE, NAME, number, text, wide};
+use super::columns::{AGE, CONTAINERS, IMAGES, NAME, number, text, wide};
 
 pub(super) const DAEMON_SET: &[Column] = &[
     NAME,
@@ -27,21 +27,16 @@ pub(super) const DAEMON_SET: &[Column] = &[
         "NodeSelector is a selector which must be true for the pod to fit on a node. Selector which must match a node's labels for the pod to be scheduled on that node. More info: https://kubernetes.io/docs/concepts/configuration/assign-pod-node/",
     ),
     AGE,
-    wide("Containers", "Names of each container in the template."),
-    wide("Images", "Images referenced by each container in the template."),
+    CONTAINERS,
+    IMAGES,
     wide(
         "Selector",
         "A label query over pods that are managed by the daemon set. Must match in order to be controlled. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
     ),
 ];
 
-pub(super) const STATEFUL_SET: &[Column] = &[
-    NAME,
-    text("Ready", "Number of the pod with ready state"),
-    AGE,
-    wide("Containers", "Names of each container in the template."),
-    wide("Images", "Images referenced by each container in the template."),
-];
+pub(super) const STATEFUL_SET: &[Column] =
+    &[NAME, text("Ready", "Number of the pod with ready state"), AGE, CONTAINERS, IMAGES];
 
 pub(super) const JOB: &[Column] = &[
     NAME,
@@ -52,8 +47,8 @@ pub(super) const JOB: &[Column] = &[
     ),
     text("Duration", "Time required to complete the job."),
     AGE,
-    wide("Containers", "Names of each container in the template."),
-    wide("Images", "Images referenced by each container in the template."),
+    CONTAINERS,
+    IMAGES,
     wide(
         "Selector",
         "A label query over pods that should match the pod count. Normally, the system sets this field for you. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
@@ -77,8 +72,8 @@ pub(super) const CRON_JOB: &[Column] = &[
     number("Active", "A list of pointers to currently running jobs."),
     text("Last Schedule", "Information when was the last time the job was successfully scheduled."),
     AGE,
-    wide("Containers", "Names of each container in the template."),
-    wide("Images", "Images referenced by each container in the template."),
+    CONTAINERS,
+    IMAGES,
     wide(
         "Selector",
         "A label query over pods that should match the pod count. Normally, the system sets this field for you. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",

@@ -20,6 +20,7 @@ pub mod storage;
 mod tests;
 #[cfg(test)]
 mod tests_kinds;
+pub mod unstable;
 pub mod warnings;
 pub mod workloads;
 

@@ -40,7 +40,7 @@ pub(crate) struct Feed {
 impl Feed {
     pub(crate) fn new(catalogue: &Catalogue, window: WindowBound, backlog: usize) -> Self {
         let mut caches = HashMap::new();
-        for resource in catalogue.resources().iter().filter(|r| !r.converts() && r.is_stored()) {
+        for resource in catalogue.stored() {
             let cache = KindCache::new(resource.clone(), resource.prefix(), window, backlog);
             caches.entry(id(&resource.group, &resource.plural)).or_insert_with(|| Arc::new(cache));
         }

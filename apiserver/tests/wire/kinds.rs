@@ -172,3 +172,82 @@ async fn certificates_are_asked_for_in_the_callers_name_and_approved() {
     let (code, refused) = server.call(Method::PATCH, &format!("{path}/x/approval"), MERGE, take_back).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
 }
+
+#[tokio::test]
+async fn beta_versions_are_served_where_they_are_asked_for() {
+    use trireme_api::catalogue::RuntimeConfig;
+    let v1beta1 = "/apis/resource.k8s.io/v1beta1/namespaces/default/resourceclaims";
+    let plain = Server::start().await;
+    assert_eq!(plain.get("/apis/resource.k8s.io/v1beta1").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(plain.get(v1beta1).await.0, StatusCode::NOT_FOUND);
+    let chosen = ["resource.k8s.io/v1beta1=true", "certificates.k8s.io/v1alpha1=true", "batch/v1/cronjobs=false"];
+    let server = Server::with(|config| config.runtime_config = RuntimeConfig::parse(chosen).unwrap()).await;
+    let claim =
+        json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [{"name": "r", "deviceClassName": "d"}]}}});
+    let (code, made) = server.post(&format!("{v1beta1}?fieldValidation=Strict"), claim).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    assert_eq!(made["apiVersion"], "resource.k8s.io/v1beta1");
+    let wanted = json!({"name": "r", "deviceClassName": "d", "allocationMode": "ExactCount", "count": 1});
+    let flat = |object: &Value| object["spec"]["devices"]["requests"][0].clone();
+    assert_eq!(flat(&made), wanted);
+    let v1 = v1beta1.replace("v1beta1", "v1");
+    let (_, stable) = server.get(&format!("{v1}/c")).await;
+    assert_eq!(stable["apiVersion"], "resource.k8s.io/v1");
+    let exactly = json!({"deviceClassName": "d", "allocationMode": "ExactCount", "count": 1});
+    assert_eq!(flat(&stable), json!({"name": "r", "exactly": exactly}));
+    let labels = json!({"metadata": {"labels": {"a": "b"}}}).to_string();
+    let (code, changed) = server.call(Method::PATCH, &format!("{v1beta1}/c"), MERGE, labels).await;
+    assert_eq!((code, flat(&changed)), (StatusCode::OK, wanted), "{changed}");
+    let (_, list) = server.get(v1beta1).await;
+    assert_eq!(
+        (&list["apiVersion"], &list["items"][0]["apiVersion"]),
+        (&json!("resource.k8s.io/v1beta1"), &json!("resource.k8s.io/v1beta1"))
+    );
+    let bundles = "/apis/certificates.k8s.io/v1alpha1/clustertrustbundles";
+    let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+    let (code, bundle) = server.post(bundles, json!({"metadata": {"name": "b"}, "spec": {"trustBundle": pem}})).await;
+    assert_eq!(code, StatusCode::CREATED, "{bundle}");
+    assert_eq!(server.get(&format!("{bundles}/b")).await, (StatusCode::OK, bundle));
+    assert_eq!(server.get("/apis/certificates.k8s.io/v1beta1/clustertrustbundles").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(server.get("/apis/batch/v1/cronjobs").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(server.get("/apis/batch/v1/jobs").await.0, StatusCode::OK);
+    let (_, document) = server.get("/openapi/v2").await;
+    let definitions = document["definitions"].as_object().unwrap();
+    assert!(definitions.contains_key("io.k8s.api.resource.v1beta1.ResourceClaim"));
+    assert!(!definitions.contains_key("io.k8s.api.resource.v1beta2.ResourceClaim"));
+}
+
+#[tokio::test]
+async fn clients_find_what_every_cluster_has() {
+    let server = Server::start().await;
+    for path in [
+        "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all",
+        "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/workload-low",
+        "/apis/scheduling.k8s.io/v1/priorityclasses/system-node-critical",
+        "/apis/apiregistration.k8s.io/v1/apiservices/v1.",
+        "/apis/apiregistration.k8s.io/v1/apiservices/v1.apps",
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles/view",
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/cluster-admin",
+        "/api/v1/namespaces/kube-public/configmaps/kube-root-ca.crt",
+        "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
+    ] {
+        assert_eq!(server.get(path).await.0, StatusCode::OK, "{path}");
+    }
+    let (_, network) = server.get("/apis/networking.k8s.io/v1/servicecidrs/kubernetes").await;
+    assert_eq!(
+        (&network["spec"]["cidrs"], &network["status"]["conditions"][0]["type"]),
+        (&json!(["10.96.0.0/16"]), &json!("Ready"))
+    );
+    // What somebody has changed stays, what is missing comes back.
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let labels = json!({"metadata": {"labels": {"a": "b"}}}).to_string();
+    server.call(Method::PATCH, &format!("{roles}/view"), MERGE, labels).await;
+    server.delete(&format!("{roles}/edit")).await;
+    server.api.bootstrap(None).await.unwrap();
+    assert_eq!(server.get(&format!("{roles}/view")).await.1["metadata"]["labels"]["a"], "b");
+    assert_eq!(server.get(&format!("{roles}/edit")).await.0, StatusCode::OK);
+    // Flow control's last resort is not to be changed.
+    let spec = json!({"spec": {"matchingPrecedence": 5}}).to_string();
+    let schema = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all";
+    assert_eq!(server.call(Method::PATCH, schema, MERGE, spec).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+}

@@ -69,6 +69,10 @@ pub struct Args {
     /// How long certificates are valid that this master signs, its own and those of nodes. They are renewed in time.
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
     pub cluster_signing_duration: Duration,
+    /// Versions and resources of the API that are served or not, as GROUP/VERSION=true, GROUP/VERSION/RESOURCE=false, and
+    /// api/all, api/ga, api/beta, api/alpha for many at once; give all masters the same [default: everything stable].
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub runtime_config: Vec<String>,
     /// Who issues the tokens of service accounts [default: https://kubernetes.default.svc.DOMAIN]; give all masters the same.
     #[arg(long, value_name = "URL")]
     pub service_account_issuer: Option<String>,
@@ -169,6 +173,7 @@ impl Args {
         if !after.is_zero() && after < Duration::from_secs(10) {
             bail!("--remove-dead-masters-after: less than 10s is no time to be sure; a restart takes longer");
         }
+        self.apiserver_config()?;
         self.controllers_config("").map(drop)
     }
 
@@ -231,6 +236,9 @@ impl Args {
         config.default_not_ready_toleration_seconds = self.losses.default_not_ready_toleration_seconds;
         config.default_unreachable_toleration_seconds = self.losses.default_unreachable_toleration_seconds;
         config.event_ttl = self.event_ttl;
+        let chosen = trireme_api::catalogue::RuntimeConfig::parse(self.runtime_config.iter().map(String::as_str));
+        config.runtime_config = chosen.context("--runtime-config")?;
+        trireme_api::Catalogue::chosen(&config.runtime_config).context("--runtime-config")?;
         config.service_account_issuer = self.service_account_issuer.clone();
         config.api_audiences = self.api_audiences.clone();
         let life = self.service_account_max_token_expiration;

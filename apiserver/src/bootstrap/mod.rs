@@ -1,5 +1,7 @@
 //! What every cluster has from its first second: the system namespaces, and the service `kubernetes` with the masters
-//! as its endpoints.
+//! as its endpoints; and the objects that upstream's API server makes.
+
+mod objects;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -30,6 +32,7 @@ pub(crate) async fn run(server: &ApiServer, fence: Option<Fence>) -> Result<(), 
         ensure(&api, "/api/v1/namespaces", body, None).await?;
     }
     ensure(&api, "/api/v1/namespaces/default/services", service(server), None).await?;
+    objects::ensure(server, &api).await?;
     announce(server, fence).await
 }
 
