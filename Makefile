@@ -2,6 +2,7 @@
 # make test    the CI set of checks
 # make down    stops the cluster and leaves nothing behind
 # make bench, make failover, make soak    measure and judge a cluster of their own (SECONDS=n, COUNT=n, SEED=n)
+# make compat  every stable operation of upstream's API, tried and read back; writes the table in docs/compatibility.md (FACTS=folder)
 # make chaos   ten minutes of faults on the store alone, judged exactly (SECONDS=n, SEED=n); FILE=… judges a kept history
 # make sim     the store simulated, thousands of seeds (COUNT=n, SEED=n is the first); with SEED=n alone that one again
 # make bench-store    the store beside etcd (SECONDS=n for each run, RUNS=n, COUNT=n kills, KEYS=n at most, ONLY=words; CALM=n looks for elections instead)
@@ -24,7 +25,7 @@ export ROCKSDB_STATIC := 1
 endif
 endif
 
-.PHONY: up down status deps build test lint bench failover soak chaos sim bench-store check-root help
+.PHONY: up down status deps build test lint bench failover soak compat chaos sim bench-store check-root help
 
 help:
 	@sed -n '/^# /s/^# //p;/^$$/q' Makefile
@@ -78,9 +79,9 @@ test: deps
 # Programs of chaos-tests; settings are taken from the environment: make failover COUNT=5.
 BENCH := TRIREME_BIN=$(abspath $(BIN)) $(if $(SECONDS),SECONDS=$(SECONDS)) $(if $(COUNT),COUNT=$(COUNT)) \
 	$(if $(SEED),SEED=$(SEED)) $(if $(RUNS),RUNS=$(RUNS)) $(if $(KEYS),KEYS=$(KEYS)) \
-	$(if $(ONLY),ONLY="$(ONLY)") $(if $(CALM),CALM=$(CALM)) $(TARGET)/debug/trireme-bench
+	$(if $(FACTS),FACTS=$(FACTS)) $(if $(ONLY),ONLY="$(ONLY)") $(if $(CALM),CALM=$(CALM)) $(TARGET)/debug/trireme-bench
 
-bench failover soak: check-root deps build
+bench failover soak compat: check-root deps build
 	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
 	@$(BENCH) $@
 

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod clients;
 pub mod cluster;
 pub mod command;
+pub mod compat;
 pub mod failover;
 pub mod kubectl;
 pub mod lives;

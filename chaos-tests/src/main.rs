@@ -2,12 +2,14 @@
 //! `trireme-bench bench-store`: the store alone, beside etcd. `trireme-bench chaos [FILE | proofs [WORD]]`: the store alone,
 //! under faults; `sim`: the same, simulated; a file is a history that was kept, and proofs are that known bugs are seen.
 //!
+//! `trireme-bench compat [KUBECONFIG]`: every stable operation of upstream's API with real requests, each effect read back.
+//!
 //! Settings come from the environment: `COUNT`, `SECONDS`, `SEED`, `RUNS`; `TRIREME_BIN` chooses another binary.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use trireme_chaos_tests::{bench, failover, soak, store};
+use trireme_chaos_tests::{bench, compat, failover, soak, store};
 
 fn main() -> ExitCode {
     let chosen = std::env::args().nth(1).unwrap_or_default();
@@ -26,9 +28,10 @@ fn run(chosen: &str) -> Result<()> {
         "bench" => runtime.block_on(bench::program()),
         "failover" => runtime.block_on(failover::program()),
         "soak" => runtime.block_on(soak::program()),
+        "compat" => runtime.block_on(compat::program(std::env::args().nth(2).map(Into::into))),
         "chaos" => runtime.block_on(store::run::program(&std::env::args().skip(2).collect::<Vec<_>>())),
         "sim" => store::sim::program(),
         "bench-store" => runtime.block_on(store::bench::program()),
-        other => bail!("{other:?} is none of bench, failover, soak, chaos, sim, bench-store"),
+        other => bail!("{other:?} is none of bench, failover, soak, compat, chaos, sim, bench-store"),
     }
 }
