@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde_json::Value;
 use trireme_api::status::Status;
-use trireme_raftstore::{Compare, Op, OpResult, Revision, Txn};
+use trireme_raftstore::{Compare, Limits, Op, OpResult, Revision, Txn};
 
 use super::ctx::Ctx;
 use crate::error::{ApiResult, corrupt, store_status};
@@ -85,6 +85,15 @@ impl Change {
 
 /// The stored form of an object in the request's version; its managers are given as text, or it has them.
 pub(crate) fn encode(ctx: &Ctx, object: &Value, managers: Option<&str>) -> ApiResult<Bytes> {
+    let value = encode_with(ctx, object, managers)?;
+    if value.len() > Limits::default().max_value_bytes {
+        // As upstream has it: what has no room with its owners may have room without.
+        return encode_with(ctx, object, Some(""));
+    }
+    Ok(value)
+}
+
+fn encode_with(ctx: &Ctx, object: &Value, managers: Option<&str>) -> ApiResult<Bytes> {
     let encoded = if ctx.resource.converts() {
         let mut stored = object.clone();
         ctx.resource.to_storage(&mut stored);

@@ -218,3 +218,17 @@ async fn those_who_do_not_want_to_see_them_do_not() {
         assert!(path.contains("autoscaling") || all.contains("managedFields"), "{path}: {all}");
     }
 }
+
+#[tokio::test]
+async fn what_has_no_room_with_its_owners_is_stored_without() {
+    let server = Server::start().await;
+    let keys: serde_json::Map<String, Value> = (0..60_000).map(|i| (format!("k{i:05}"), json!("v"))).collect();
+    let mut large = config_map("large", "1");
+    large["data"] = Value::Object(keys);
+    let (code, made) = server.post(MAPS, large).await;
+    assert_eq!((code, entries(&made).len()), (StatusCode::CREATED, 0), "{}", made["message"]);
+    let mut small = config_map("small", "1");
+    small["data"] = json!({"k": "v".repeat(700_000)});
+    let (code, made) = server.post(MAPS, small).await;
+    assert_eq!((code, entries(&made).len()), (StatusCode::CREATED, 1));
+}
