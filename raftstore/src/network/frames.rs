@@ -5,6 +5,7 @@ use std::io;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
+use tokio_util::sync::CancellationToken;
 
 /// Longest frame: a message of replication is far shorter.
 const MAX_FRAME: usize = 64 << 20;
@@ -21,6 +22,8 @@ pub(crate) fn frame(content: &[u8]) -> Bytes {
 pub(crate) struct FrameReader<B> {
     body: B,
     buffer: BytesMut,
+    /// After this nothing more is waited for.
+    until: CancellationToken,
 }
 
 impl<B> FrameReader<B>
@@ -29,7 +32,12 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     pub(crate) fn new(body: B) -> Self {
-        Self { body, buffer: BytesMut::new() }
+        Self::until(body, CancellationToken::new())
+    }
+
+    /// One that fails once the token is cancelled, if it has to wait.
+    pub(crate) fn until(body: B, until: CancellationToken) -> Self {
+        Self { body, buffer: BytesMut::new(), until }
     }
 
     /// The next frame; `None` at the end. The future may be dropped without losing anything.
@@ -69,7 +77,12 @@ where
 
     async fn fill(&mut self) -> Option<io::Result<()>> {
         loop {
-            match self.body.frame().await? {
+            let next = tokio::select! {
+                biased;
+                next = self.body.frame() => next?,
+                () = self.until.cancelled() => return Some(Err(io::Error::other("another one has begun"))),
+            };
+            match next {
                 Err(error) => return Some(Err(io::Error::other(error))),
                 Ok(frame) => {
                     if let Ok(data) = frame.into_data() {

@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::frames::{FrameReader, frame};
+use super::incoming::Incoming;
 use super::peers::Lane;
 use super::wire::*;
 use super::{FROM_HEADER, LANE_HEADER, LINEAGE_HEADER, SUCCESSION_HEADER, TO_HEADER, snapshots};
@@ -43,6 +44,8 @@ const MAX_CONNECTIONS: usize = 512;
 const MAX_MESSAGE: usize = 64 << 20;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const WINDOW: u32 = 8 << 20;
+/// How long one transfer of a snapshot may take to make room for another.
+const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// Answer to a snapshot that is damaged: the sender should look at its own state.
 pub(crate) const DAMAGED: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
@@ -309,12 +312,13 @@ async fn transfer(State(node): Shared, request: Request) -> Answer {
 }
 
 async fn install(State(node): Shared, request: Request) -> Answer {
-    let mut reader = FrameReader::new(request.into_body());
+    let transfer = node.transfer.lock().clone();
+    let mut reader = FrameReader::until(request.into_body(), transfer);
     let head = snapshots::receive_head(&mut reader).await.map_err(broken)?;
     let sent = head.files.iter().filter(|file| !file.kept).count();
     tracing::info!(at = ?head.at, files = head.files.len(), sent, "receiving a snapshot");
     let dir = {
-        let mut incoming = node.incoming.try_lock().map_err(|_| broken("another snapshot is being received"))?;
+        let mut incoming = incoming(&node).await?;
         incoming.receive(&mut reader, &head).await.map_err(broken)?
     };
     let received = dir.clone();
@@ -332,10 +336,18 @@ async fn install(State(node): Shared, request: Request) -> Answer {
     answer(&convert::vote_record(&response.vote))
 }
 
+/// What has come of a snapshot, once nobody else is at it.
+async fn incoming(node: &Node) -> Result<tokio::sync::MutexGuard<'_, Incoming>, Refusal> {
+    let free = tokio::time::timeout(HAND_OVER, node.incoming.lock()).await;
+    free.map_err(|_| broken("another snapshot is being received"))
+}
+
 /// Tells which files of a snapshot are here from an attempt that broke off.
 async fn snapshot_offer(State(node): Shared, request: Request) -> Answer {
+    let from = header(request.headers(), FROM_HEADER)?.parse().map_err(|_| broken("sender"))?;
     let offer: SnapshotOffer = message(request).await?;
-    let mut incoming = node.incoming.try_lock().map_err(|_| broken("another snapshot is being received"))?;
+    node.begin_transfer(from);
+    let mut incoming = incoming(&node).await?;
     answer(&incoming.have(&offer.files).await.map_err(broken)?)
 }
 

@@ -77,6 +77,8 @@ pub(crate) struct Node {
     pub(crate) backups: Arc<Semaphore>,
     /// The snapshot that is being received.
     pub(crate) incoming: tokio::sync::Mutex<Incoming>,
+    /// Ends its transfer.
+    pub(crate) transfer: Mutex<CancellationToken>,
     pub(crate) stop: CancellationToken,
     /// Ends with `stop`, and before it when the state of this member must not be used any more.
     pub(crate) serving: CancellationToken,
@@ -115,6 +117,15 @@ impl Node {
         let known = convert::vote_record(&self.raft.server_metrics().borrow_watched().vote);
         if (leader.term, leader.node) >= (known.term, known.node) {
             self.heard.now();
+        }
+    }
+
+    /// Whoever is followed here begins to send a snapshot: what is being received ends, by whomever it was sent. Its sender may be
+    /// gone without a word, and the connection would tell of that only much later.
+    pub(crate) fn begin_transfer(&self, from: MemberId) {
+        let followed = convert::vote_record(&self.raft.server_metrics().borrow_watched().vote).node;
+        if followed == from {
+            std::mem::take(&mut *self.transfer.lock()).cancel();
         }
     }
 

@@ -309,6 +309,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         left: parking_lot::Mutex::new(None),
         backups: Arc::new(Semaphore::new(backup::CONCURRENT)),
         incoming: tokio::sync::Mutex::new(Incoming::new(&home.disk, &home.dir)),
+        transfer: Default::default(),
         serving: stop.child_token(),
         stop,
         taken_out: watch::Sender::new(None),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Store;
 use super::node::Node;
 use super::start::{open_log, prepare_empty};
-use crate::backup::{self, Ancestor, BackupError, Succession, now_ms};
+use crate::backup::{self, Ancestor, BackupError, Succession};
 use crate::config::{Config, check_address, check_name};
 use crate::consensus::machine::Machine;
 use crate::faults::Faults;
@@ -359,7 +359,7 @@ fn describe(ancestor: &Ancestor, identity: &Identity) -> String {
 /// Members that have had a quorum since before then stay: while they served, somebody has recovered or restored one that
 /// was merely cut off. Members that came back later do not, or two groups would answer the same clients.
 pub(crate) async fn watch_over(node: Arc<Node>) {
-    let (started_ms, mut superseded) = (now_ms(), node.peers.superseded());
+    let (started_ms, mut superseded) = (node.config.environment.wall_ms(), node.peers.superseded());
     let mut reminded: Option<Instant> = None;
     while let Ok(found) = superseded.wait_for(Option::is_some).await.map(|found| found.clone()) {
         let Some(Superseded { why, at_ms }) = found else { continue };

@@ -5,9 +5,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use http_body_util::{BodyExt, StreamBody};
 
 use super::tests_tls::Ca;
 use super::*;
+use crate::codec;
+use crate::network::frames::frame;
+use crate::network::peers::{Lane, PeerError, Peers, Road, Target};
+use crate::network::tls::PeerTlsConfig;
+use crate::network::wire::{SnapshotFile, SnapshotHave, SnapshotHead, SnapshotOffer, path};
+use crate::storage::records::{MembersRecord, VoteRecord};
 
 /// A configuration for tests.
 pub(super) fn config(dir: &Path) -> Config {
@@ -342,4 +350,33 @@ async fn a_large_range_comes_in_pieces_of_one_revision() {
     store.compact(revision + 1).await.unwrap();
     assert!(matches!(slow.next().await, Some(Err(StoreError::Compacted { .. }))));
     assert!(slow.next().await.is_none());
+}
+
+/// A sender that vanishes without a word does not keep a member from the snapshot of whoever it follows now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_that_stands_still_makes_room_for_the_next() {
+    let (dir, tls) = (tempfile::tempdir().unwrap(), Ca::new().member("one"));
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let store = Store::bootstrap(Config { listen: address, tls: tls.clone(), ..config(dir.path()) }).await.unwrap();
+    let node = store.handle.node.clone();
+    let road = Road::Tls(PeerTlsConfig::new(&tls).unwrap().client);
+    let runtime = tokio::runtime::Handle::current();
+    let peers = Peers::new(1, &node.identity.lineage, road, Duration::from_secs(10), runtime);
+    let target = Target { id: 1, address: address.to_string() };
+    let file = SnapshotFile { name: "000001.sst".into(), size: 1000, kept: false };
+    let vote = VoteRecord { term: 1, node: 1, committed: true };
+    let head = SnapshotHead { vote, at: None, members: MembersRecord::default(), files: vec![file] };
+    let begin = futures::stream::iter([Ok(http_body::Frame::data(frame(&codec::encode(&head))))]);
+    let body = StreamBody::new(begin.chain(futures::stream::pending())).boxed_unsync();
+    let (sending, to) = (peers.clone(), target.clone());
+    let stuck = tokio::spawn(async move { sending.send(&to, Lane::Snapshot, path::SNAPSHOT, body).await.map(drop) });
+    while node.incoming.try_lock().is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (offer, patience) = (SnapshotOffer { files: vec![("000002.sst".into(), 5)] }, Duration::from_secs(60));
+    let asked = peers.call::<_, SnapshotHave>(&target, Lane::Forward, path::SNAPSHOT_OFFER, &offer, patience);
+    assert!(asked.await.unwrap().files.is_empty());
+    let refused = tokio::time::timeout(patience, stuck).await.unwrap().unwrap();
+    assert!(matches!(refused, Err(PeerError::Refused { .. })), "{refused:?}");
+    store.shutdown().await.unwrap();
 }
