@@ -113,9 +113,13 @@ cases.node_patches = async (namespace) => {
     assert(owned.metadata.managedFields.some((entry) => entry.manager === 'node' && entry.operation === 'Apply'));
     const conflict = { ...applied, metadata: { name: 'd', labels: { e: 'g' } } };
     await refused(409, 'Conflict', patch(conflict, 'ServerSideApply', { fieldManager: 'other' }));
-    const scale = await apps.readNamespacedDeploymentScale({ name: 'd', namespace });
-    scale.spec.replicas = 1;
-    await apps.replaceNamespacedDeploymentScale({ name: 'd', namespace, body: scale });
+    await eventually(async () => {
+        const scale = await apps.readNamespacedDeploymentScale({ name: 'd', namespace });
+        scale.spec.replicas = 1;
+        // The controller may write in between: then it is read again, as one does.
+        const put = apps.replaceNamespacedDeploymentScale({ name: 'd', namespace, body: scale });
+        return put.then(() => true, (error) => (error.code === 409 ? false : Promise.reject(error)));
+    }, 'the new scale');
     assert.equal((await apps.readNamespacedDeployment({ name: 'd', namespace })).spec.replicas, 1);
 };
 

@@ -187,8 +187,14 @@ pub fn typed(version: &str, kind: &str, name: &str) -> Value {
 /// As [`object`], of kinds too for which the server is asked.
 pub async fn made<'a>(session: &Session, generator: &'a Generator) -> Result<Made<'a>> {
     let (object, how, refusal) = match generator {
-        Generator::Role(args) => (args.object(&*session.discovery().await?)?, &args.how, String::new()),
-        Generator::ClusterRole(args) => (args.object(&*session.discovery().await?)?, &args.how, String::new()),
+        Generator::Role(args) => {
+            let discovery = session.discovery().await?;
+            (args.object(&discovery)?, &args.how, String::new())
+        }
+        Generator::ClusterRole(args) => {
+            let discovery = session.discovery().await?;
+            (args.object(&discovery)?, &args.how, String::new())
+        }
         Generator::Job(args) => (args.made(session).await?, &args.how, "failed to create job:".to_owned()),
         other => return object(other),
     };

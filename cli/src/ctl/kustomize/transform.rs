@@ -128,7 +128,7 @@ fn annotations(pairs: &Value, items: &mut [Item]) {
     let Some(pairs) = pairs.as_object().filter(|pairs| !pairs.is_empty()) else { return };
     for item in items {
         add(&mut item.object, "/metadata/annotations", pairs, true);
-        for path in template_paths(&item.kind().to_owned()) {
+        for path in template_paths(item.kind()) {
             add(&mut item.object, &format!("{path}/annotations"), pairs, true);
         }
     }
