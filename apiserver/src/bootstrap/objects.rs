@@ -1,5 +1,5 @@
 //! The objects that clients look for in any cluster: upstream's priority classes, flow control, APIServices and roles, the
-//! network of Services, and the authority's certificate in the system namespaces. What is there stays as it is.
+//! network of Services, and the authority of client certificates. What is there stays as it is.
 
 use futures::StreamExt;
 use http::Method;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use trireme_api::bootstrap::{api_service, flow, priority_classes, roles};
 use trireme_api::status::Status;
 
-use super::{NAMESPACES, call};
+use super::call;
 use crate::error::ServerError;
 use crate::in_process::InProcess;
 use crate::server::ApiServer;
@@ -43,13 +43,6 @@ fn all(server: &ApiServer) -> Vec<Value> {
         "spec": {"cidrs": [server.inner.service_cidr.to_string()]},
     }));
     let ca = server.inner.pki.ca_pem();
-    let note = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
-    all.extend(NAMESPACES.map(|namespace| {
-        json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": ca},
-            "metadata": {"name": "kube-root-ca.crt", "namespace": namespace, "annotations": {"kubernetes.io/description": note}},
-        })
-    }));
     all.push(json!({
         "apiVersion": "v1", "kind": "ConfigMap", "data": {"client-ca-file": ca},
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},

@@ -228,7 +228,6 @@ async fn clients_find_what_every_cluster_has() {
         "/apis/apiregistration.k8s.io/v1/apiservices/v1.apps",
         "/apis/rbac.authorization.k8s.io/v1/clusterroles/view",
         "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/cluster-admin",
-        "/api/v1/namespaces/kube-public/configmaps/kube-root-ca.crt",
         "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
     ] {
         assert_eq!(server.get(path).await.0, StatusCode::OK, "{path}");
