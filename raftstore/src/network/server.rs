@@ -214,7 +214,12 @@ async fn check(State(node): Shared, request: Request, next: Next) -> Answer {
     }
     // What only members may ask is refused to those who were removed. Raft's own messages are not: while the
     // membership changes, the members do not all know the same, and Raft copes with that.
-    if FOR_MEMBERS.contains(&request.uri().path()) && node.leads() && node.target(from).is_none() {
+    let stranger = || node.leads() && node.target(from).is_none();
+    if FOR_MEMBERS.contains(&request.uri().path()) && stranger() {
+        // A leader that was replaced may not know of it yet.
+        node.read_index_here().await.map_err(broken)?;
+    }
+    if FOR_MEMBERS.contains(&request.uri().path()) && stranger() {
         return Err(Refusal(StatusCode::GONE, format!("member {from} does not belong to the group")));
     }
     Ok(next.run(request).await)

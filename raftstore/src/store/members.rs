@@ -86,8 +86,13 @@ impl Node {
     /// Keeps what the leader tells of the members, and tells it when this member's addresses have changed.
     pub(crate) async fn refresh_members(&self) {
         let (timeout, report) = (self.config.timing.election_max * 2, self.report());
-        let leader = self.leader().filter(|id| *id != self.identity.id);
-        if let Some(target) = leader.and_then(|id| self.target(id)) {
+        let own = self.identity.id;
+        let asked = match self.leader() {
+            Some(leader) => vec![leader],
+            // Whoever was removed while it was away is not talked to, and hears of no leader any more.
+            None => self.machine.members().nodes.into_keys().collect(),
+        };
+        for target in asked.into_iter().filter(|id| *id != own).filter_map(|id| self.target(id)) {
             let asked = self.peers.call::<_, MembersReply>(&target, Lane::Forward, path::MEMBERS, &report, timeout);
             match asked.await {
                 Ok(Ok(members)) => *self.seen_members.lock() = Some((Instant::now(), members)),

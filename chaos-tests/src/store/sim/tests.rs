@@ -31,6 +31,13 @@ fn a_seed_does_the_same_again_to_the_byte() {
     }
 }
 
+/// It knows no leader when it comes back, and nobody talks to it.
+#[test]
+fn a_member_that_was_removed_while_it_was_away_is_told() {
+    let outcome = alone(Plan::new(667));
+    assert!(outcome.verdict.findings.is_empty(), "{}", tell(&outcome));
+}
+
 /// How many seeds it may take until a known fault is seen.
 const SOON: u64 = 60;
 
