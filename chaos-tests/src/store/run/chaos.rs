@@ -63,7 +63,7 @@ impl Chaos {
                 group.open(victim, &[])
             }
             Kind::KillAll => {
-                all().try_for_each(|member| group.kill(member))?;
+                group.kill_all(&all().collect::<Vec<_>>())?;
                 ms(step.ms / 4).await;
                 all().try_for_each(|member| group.open(member, &[]))
             }
@@ -104,7 +104,15 @@ impl Chaos {
                 let _ = client.transfer_leadership().await;
                 Ok(())
             }
-            Kind::Power => self.power(step, victim).await,
+            Kind::Power => self.power(step, &self.hit(step, victim)).await,
+            Kind::PowerAgain => {
+                let members = self.hit(step, victim);
+                group.kill_all(&members)?;
+                members.iter().try_for_each(|member| group.open(*member, &[]))?;
+                // In the middle of their start, or soon after it.
+                ms(step.ms / 4).await;
+                self.power(step, &members).await
+            }
             Kind::FullDisk => self.full(step, victim).await,
             Kind::Upgrade => self.upgrade(step, victim).await,
         }
@@ -169,19 +177,19 @@ impl Chaos {
         if step.coin { (1..=self.group.members()).collect() } else { vec![victim] }
     }
 
-    /// Ends members at once and takes from them what they had not fsynced: all of it, or some.
-    async fn power(&self, step: &Step, victim: u32) -> Result<()> {
-        let (group, members) = (&self.group, self.hit(step, victim));
-        members.iter().try_for_each(|member| group.kill(*member))?;
-        ms(step.ms / 4).await;
+    /// Ends members and takes from them, as they are at that moment, what they had not fsynced: all of it, or some.
+    async fn power(&self, step: &Step, members: &[u32]) -> Result<()> {
+        let group = &self.group;
+        group.kill_all(members)?;
         let mut choice = if step.ms.is_multiple_of(3) { Choice::Nothing } else { Choice::Some(step.ms) };
-        for member in &members {
+        for member in members {
             let lost = group.lose(*member, &mut choice)?;
             println!(
                 "           m{member} lost {} bytes of {} files, {} directories",
                 lost.bytes, lost.files, lost.dirs
             );
         }
+        ms(step.ms / 4).await;
         members.iter().try_for_each(|member| group.open(*member, &[]))
     }
 
@@ -305,6 +313,8 @@ fn describe(step: &Step, victim: u32, other: u32, leads: bool) -> String {
         Kind::Transfer => "hand over leadership".to_owned(),
         Kind::Power if step.coin => "power failure of all".to_owned(),
         Kind::Power => format!("power failure of {who}"),
+        Kind::PowerAgain if step.coin => "kill -9 all, and a power failure as they come back".to_owned(),
+        Kind::PowerAgain => format!("kill -9 {who}, and a power failure as it comes back"),
         Kind::FullDisk if step.coin => "full disks".to_owned(),
         Kind::FullDisk => format!("full disk of {who}"),
         Kind::Upgrade => "upgrade".to_owned(),

@@ -300,10 +300,22 @@ impl Group {
     /// # Errors
     /// When it cannot be killed.
     pub fn kill(&self, member: u32) -> Result<()> {
-        if let Some(mut child) = self.processes()[member as usize - 1].child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
+        self.kill_all(&[member])
+    }
+
+    /// Ends members at the same moment: none goes on while it is waited for that another one has ended.
+    ///
+    /// # Errors
+    /// When one cannot be killed.
+    pub fn kill_all(&self, members: &[u32]) -> Result<()> {
+        let mut children: Vec<Child> = {
+            let mut processes = self.processes();
+            members.iter().filter_map(|member| processes[*member as usize - 1].child.take()).collect()
+        };
+        let killed: Vec<_> = children.iter_mut().map(Child::kill).collect();
+        let ended: Vec<_> = children.iter_mut().map(Child::wait).collect();
+        killed.into_iter().collect::<std::io::Result<()>>()?;
+        ended.into_iter().try_for_each(|ended| ended.map(drop))?;
         Ok(())
     }
 
@@ -405,7 +417,7 @@ impl Group {
     /// # Errors
     /// When they do not.
     pub async fn restore(&self, backup: &Path) -> Result<()> {
-        (1..=self.members()).try_for_each(|member| self.kill(member))?;
+        self.kill_all(&(1..=self.members()).collect::<Vec<_>>())?;
         (1..=self.members()).for_each(|member| self.renew(member));
         let mut command = Command::new(&self.server);
         command.arg("restore").arg("--from").arg(backup).arg("--data").arg(self.data(1)).args(self.words(1));
@@ -493,9 +505,7 @@ impl Group {
 
     /// Ends everything that runs.
     pub fn end(&self) {
-        for member in 1..=self.members() {
-            let _ = self.kill(member);
-        }
+        let _ = self.kill_all(&(1..=self.members()).collect::<Vec<_>>());
         if let Some(disks) = &self.disks {
             disks.unmount();
         }

@@ -288,7 +288,7 @@ async fn sample(group: Arc<Group>, recorder: Arc<Recorder>) {
 /// When it cannot be run; what is found is no error.
 pub async fn round(plan: Plan) -> Result<Outcome> {
     let (mut plan, seed, kinds, time) = (plan.clone(), plan.seed, plan.kinds, plan.time);
-    plan.settings.power |= kinds.contains(&Kind::Power);
+    plan.settings.power |= kinds.iter().any(|kind| matches!(kind, Kind::Power | Kind::PowerAgain));
     plan.settings.small_disks |= kinds.contains(&Kind::FullDisk);
     let members = plan.settings.members;
     let mut running = Running::begin(plan).await?;

@@ -39,6 +39,8 @@ pub enum Kind {
     Transfer,
     /// One member, or all, lose what was not fsynced.
     Power,
+    /// The same while they come back from `kill -9`, when what they find may not be on the disk.
+    PowerAgain,
     /// The disk of one member is full, or nearly; sometimes those of all.
     FullDisk,
     /// All members are exchanged for newer ones, one after the other, and the feature level is raised at the end.
@@ -46,7 +48,7 @@ pub enum Kind {
 }
 
 /// All kinds.
-pub const ALL: [Kind; 18] = [
+pub const ALL: [Kind; 19] = [
     Kind::Kill,
     Kind::KillAll,
     Kind::Pause,
@@ -63,6 +65,7 @@ pub const ALL: [Kind; 18] = [
     Kind::Rolling,
     Kind::Transfer,
     Kind::Power,
+    Kind::PowerAgain,
     Kind::FullDisk,
     Kind::Upgrade,
 ];
