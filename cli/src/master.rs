@@ -130,7 +130,7 @@ async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: Can
         ended = &mut api => flatten("the API server", ended),
         ended = &mut reigning => flatten("the leadership loop", ended.map(Ok::<(), anyhow::Error>)),
         ended = &mut loops => flatten("the control loops", ended.map(|_| Ok::<(), anyhow::Error>(()))),
-        cause = store.failed() => Err(anyhow::anyhow!("the store stopped: {cause}")),
+        cause = store.failed() => Err(stopped(args, &store, &cause)),
     };
     loops_stop.cancel();
     // Hand leadership over first: whoever asks the others from now on meets a leader at once.
@@ -147,6 +147,14 @@ async fn serve(args: &Args, opened: Opened, listener: TcpListener, shutdown: Can
     renewing.abort();
     loops.abort();
     outcome
+}
+
+/// Why the store stopped, and what to type where nothing else helps.
+fn stopped(args: &Args, store: &Store, cause: &str) -> anyhow::Error {
+    match store.is_removed() {
+        true => anyhow::anyhow!("the store stopped: {cause}\n{}", identity::anew(&args.data_dir)),
+        false => anyhow::anyhow!("the store stopped: {cause}"),
+    }
 }
 
 /// Begins to take snapshots by the schedule, if there is one.

@@ -9,6 +9,9 @@ use anyhow::{Context, bail};
 use crate::ctl::time::duration;
 use crate::joining::JoinArgs;
 
+/// Where a master keeps its data unless it is told otherwise.
+pub const DATA_DIR: &str = "/var/lib/trireme/master";
+
 /// Port of the API and of joins.
 pub const API_PORT: u16 = 6443;
 
@@ -31,7 +34,7 @@ pub struct Args {
     #[command(flatten)]
     pub join: JoinArgs,
     /// Where this master keeps its keys and its replica of the state.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/master")]
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
     /// Address (and port, default 6443) under which the other machines reach this master.
     #[arg(long, value_name = "IP[:PORT]", default_value = "", hide_default_value = true)]

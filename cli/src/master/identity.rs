@@ -44,7 +44,7 @@ pub async fn open(args: &Args, advertise: SocketAddr, joining: Option<(String, J
             tracing::info!(dir = %args.data_dir.display(), "this master is set up already; --init and --join are ignored");
         }
         let pki = signed(args, Pki::load(&pki_dir)?, &identity)?;
-        let store = Store::open(config(args, advertise, &pki)?).await.map_err(explain)?;
+        let store = Store::open(config(args, advertise, &pki)?).await.map_err(|error| explain(args, error))?;
         return Ok(Opened { store, pki, identity, founded: false });
     }
     if args.init {
@@ -79,16 +79,29 @@ pub async fn open(args: &Args, advertise: SocketAddr, joining: Option<(String, J
 }
 
 /// Why the store cannot be opened, and what to type where there is something.
-fn explain(error: StoreError) -> anyhow::Error {
+fn explain(args: &Args, error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Damaged { name, reason } => anyhow::anyhow!(
             "{name} cannot come back as the member it was, since it may have forgotten votes or acknowledged writes: {reason}\n\
-             The cluster's state is safe on the other masters. This takes it out of the cluster and removes what it has here:\n  \
-             trireme master reset\n\
-             Then let it join as a new member, with a token from another master: trireme token create --role master"
+             The cluster's state is safe on the other masters.\n{}",
+            anew(&args.data_dir)
         ),
+        StoreError::Membership(reason) => {
+            anyhow::anyhow!("cannot open the store: {reason}\n{}", anew(&args.data_dir))
+        }
         other => anyhow::Error::new(other).context("cannot open the store"),
     }
+}
+
+/// What to type on a master that can only come back as a new member.
+pub fn anew(data_dir: &Path) -> String {
+    let default = Path::new(super::args::DATA_DIR);
+    let dir = if data_dir == default { String::new() } else { format!(" --data-dir {}", data_dir.display()) };
+    format!(
+        "This takes the master out of the cluster, if it is in it, and removes what it has here:\n  \
+         trireme master reset{dir}\n\
+         Then let it join as a new member, with a token from another master: trireme token create --role master"
+    )
 }
 
 /// The keys, with certificates that are valid for as long as is asked for.

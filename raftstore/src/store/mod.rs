@@ -204,6 +204,11 @@ impl Store {
         self.handle.node.failed().await
     }
 
+    /// Whether it failed because it does not belong to the group any more: only with an empty directory can it join again.
+    pub fn is_removed(&self) -> bool {
+        self.handle.node.removed.is_cancelled()
+    }
+
     /// Why the state of this member is not used any more, if that is why it failed. The next start builds it anew.
     pub fn state_damage(&self) -> Option<String> {
         self.handle.node.taken_out.borrow().clone()

@@ -136,6 +136,16 @@ impl Node {
         quorum.max(self.space.room())
     }
 
+    /// Who said so, in words.
+    fn without_room(&self) -> String {
+        let members = self.machine.members();
+        let full = |id: &MemberId| self.reported(*id).is_some_and(|report| report.room != Room::Enough);
+        let mut names: Vec<&str> =
+            members.nodes.iter().filter(|(id, _)| full(id)).map(|(_, info)| info.name.as_str()).collect();
+        names.sort_unstable();
+        if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) }
+    }
+
     /// Whether the leader takes a proposal although there may be little room.
     pub(crate) fn has_room_for(&self, proposal: &Proposal) -> Result<(), StoreError> {
         // Every write comes by here: only what was found at the last look is looked at.
@@ -149,7 +159,7 @@ impl Node {
         }
         self.metrics.refused_full.inc();
         Err(StoreError::NoSpace(match self.space.room() {
-            Room::Enough => "the disks of too many members are nearly full".to_owned(),
+            Room::Enough => format!("the disks of too many members are nearly full{}", self.without_room()),
             _ => format!("the disk of {} is nearly full: {}", self.identity.name, self.space.describe()),
         }))
     }

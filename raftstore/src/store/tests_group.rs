@@ -326,6 +326,28 @@ async fn a_member_that_got_a_snapshot_can_send_one() {
     stop(stores).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_removed_while_it_was_away_learns_it_when_it_comes_back() {
+    let (group, mut stores) = Group::start(3).await;
+    let away = stores.pop().unwrap();
+    let id = away.status().id;
+    let name: usize = away.status().name[1..].parse().unwrap();
+    away.shutdown().await.unwrap();
+    drop(away);
+    let begin = Instant::now();
+    while let Err(error) = stores[0].remove_member(id).await {
+        assert!(begin.elapsed() < PATIENCE, "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    write(&stores[0], "/a", "1").await;
+    let back = open_again(group.config(name)).await;
+    let told = tokio::time::timeout(PATIENCE, back.failed()).await.unwrap();
+    assert!(told.contains("removed") && back.is_removed(), "{told}");
+    assert!(!stores[0].is_removed());
+    back.shutdown().await.unwrap();
+    stop(stores).await;
+}
+
 /// The dead one is not known to be dead yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_that_nobody_could_confirm_is_refused_right_after_a_death() {
