@@ -257,8 +257,26 @@ impl Drop for Running {
     }
 }
 
+/// Takes out what watchers were told of what came after the last lists, such as the end of keys that expire: some of them
+/// see a part of it before they are ended, and nobody the rest.
+fn cut(history: &mut History) {
+    let (last, over) = (history.head.last, history.operations.iter().map(|operation| operation.ended).max());
+    let Some(over) = over.filter(|_| last > history.head.base) else { return };
+    for session in &mut history.sessions {
+        let mut told = last;
+        for batch in &mut session.batches {
+            if batch.at > over && batch.revision > told {
+                batch.events.retain(|event| event.kv.modified <= told);
+                batch.revision = told;
+            }
+            told = told.max(batch.revision);
+        }
+    }
+}
+
 /// Judges a history, also one that was kept.
-pub fn judge(history: History, found: Findings, folder: PathBuf) -> Outcome {
+pub fn judge(mut history: History, found: Findings, folder: PathBuf) -> Outcome {
+    cut(&mut history);
     let verdict = Verdict::of(history, found, Windows { count: 30, revisions: 12 });
     let again = format!("make chaos FILE={}", folder.join("history.jsonl").display());
     Outcome { verdict, folder, again }
@@ -315,4 +333,59 @@ pub async fn round(plan: Plan) -> Result<Outcome> {
 pub fn again(path: &Path) -> Result<Outcome> {
     let history = History::load(path)?;
     Ok(judge(history, Findings::default(), path.parent().unwrap_or(Path::new(".")).to_path_buf()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_after_the_last_list_is_not_judged() {
+        let put = |revision: Revision| Event {
+            kv: Kv { key: "/k".into(), value: "v".into(), created: 2, modified: revision, version: revision - 1 },
+            previous: None,
+            deleted: false,
+        };
+        let batch = |at, revisions: std::ops::RangeInclusive<Revision>| Batch {
+            at,
+            revision: *revisions.end(),
+            events: revisions.map(put).collect(),
+        };
+        let list = Operation {
+            id: 1,
+            client: 0,
+            member: 1,
+            life: 1,
+            begun: 90,
+            ended: 100,
+            call: Call::Range { keys: Keys::Prefix("/".into()), at: None, limit: 0, local: false },
+            answer: Answer::Unknown("of no interest here".into()),
+        };
+        let session = |batches| Session {
+            watcher: 1,
+            member: 1,
+            life: 1,
+            keys: Keys::Prefix("/".into()),
+            start: None,
+            asked: 1,
+            opened: 2,
+            batches,
+            end: End::Left,
+        };
+        let mut history = History {
+            head: Head { base: 1, last: 5, ..Head::default() },
+            operations: vec![list],
+            sessions: vec![
+                session(vec![batch(80, 2..=3), batch(120, 4..=9), batch(130, 10..=11)]),
+                // What was told in time counts, even if no list has it.
+                session(vec![batch(80, 2..=7), batch(120, 8..=9)]),
+            ],
+            ..History::default()
+        };
+        cut(&mut history);
+        let nothing = |revision| Batch { revision, ..batch(0, 1..=0) };
+        let one = vec![batch(80, 2..=3), batch(120, 4..=5), Batch { at: 130, ..nothing(5) }];
+        let two = vec![batch(80, 2..=7), Batch { at: 120, ..nothing(7) }];
+        assert_eq!(history.sessions, [session(one), session(two)]);
+    }
 }
