@@ -2,6 +2,7 @@
 //!
 //! The scenarios share one cluster, booted in a temporary folder under a name of this run.
 
+mod beside;
 mod eyes;
 mod first_look;
 mod garbage;
@@ -15,6 +16,7 @@ mod refusals;
 mod rollouts;
 mod status;
 mod streams;
+mod trouble;
 mod workloads;
 
 use trireme_chaos_tests::Options;

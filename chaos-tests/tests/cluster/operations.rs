@@ -1,73 +1,59 @@
-//! What an operator does with the store: snapshots, restores, the loss of a majority, replacements. On a cluster of its own,
+//! What an operator does with the store: snapshots, restores, the loss of a majority, replacements, and what comes of damage,
+//! full disks and deaths that last (`trouble`). On a cluster of its own,
 //! since each of these begins a new lineage or changes who belongs to the group.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use trireme_chaos_tests::{Cluster, Outcome, eventually, run, run_for};
+use crate::beside::Beside;
+use crate::trouble::{self, Disks};
+use trireme_chaos_tests::{Cluster, Outcome, eventually, run};
 
-/// Three masters without nodes, beside the cluster of the other scenarios.
-struct Masters<'a> {
-    cluster: &'a Cluster,
-    name: String,
-    dir: PathBuf,
+/// Three masters without nodes.
+pub struct Masters<'a>(Beside<'a>);
+
+impl<'a> std::ops::Deref for Masters<'a> {
+    type Target = Beside<'a>;
+
+    fn deref(&self) -> &Beside<'a> {
+        &self.0
+    }
+}
+
+pub fn name(master: usize) -> String {
+    format!("master-{master}")
 }
 
 impl<'a> Masters<'a> {
     fn boot(cluster: &'a Cluster) -> Result<Masters<'a>> {
-        let masters = Masters { cluster, name: format!("{}o", cluster.name), dir: cluster.dir.join("operated") };
         let every = "--master-arg=--snapshot-schedule-cron=@every 2s";
-        masters.call("up", &["--masters", "3", "--nodes", "0", every, "--master-arg=--snapshot-retention=2"])?.ok()?;
-        Ok(masters)
+        let arguments = ["--masters", "3", "--nodes", "0", every, "--master-arg=--snapshot-retention=2"];
+        Beside::boot(cluster, 'o', &arguments).map(Masters)
     }
 
-    fn call(&self, verb: &str, more: &[&str]) -> Result<Outcome> {
-        let mut command = self.cluster.trireme();
-        command.args([verb, "--name", &self.name, "--dir"]).arg(&self.dir).args(more);
-        run_for(&mut command, Duration::from_secs(120))
+    pub fn kill(&self, master: usize) -> Result<()> {
+        self.end(&name(master), Signal::SIGKILL)
     }
 
-    fn root(&self) -> PathBuf {
-        self.dir.join(&self.name)
+    pub fn store(&self, master: usize) -> PathBuf {
+        self.data(&name(master)).join("store")
     }
 
-    fn data(&self, master: usize) -> PathBuf {
-        self.root().join(format!("master-{master}/data"))
+    /// Empties a master's store, which may be a disk of its own.
+    pub fn forget(&self, master: usize) -> Result<()> {
+        for entry in fs::read_dir(self.store(master))? {
+            let path = entry?.path();
+            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        }
+        Ok(())
     }
 
-    /// The program against one master's API.
-    fn at(&self, master: usize, arguments: &[&str]) -> Result<Outcome> {
-        let config = self.root().join(format!("kubeconfig-master-{master}"));
-        run(self.cluster.command(&self.cluster.bin, Some(&config)).args(arguments))
-    }
-
-    /// The program inside a master's network namespace.
-    fn inside(&self, master: usize, arguments: &[&str]) -> Result<Outcome> {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/trireme-{}-master-{master}", self.name));
-        run(command.arg(&self.cluster.bin).args(arguments))
-    }
-
-    fn kill(&self, master: usize) -> Result<()> {
-        let pid: i32 = fs::read_to_string(self.root().join(format!("master-{master}/pid")))?.trim().parse()?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
-        eventually(Duration::from_secs(5), || {
-            let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            ensure!(state.is_empty() || state.contains(") Z "), "it lives");
-            Ok(())
-        })
-    }
-
-    fn forget(&self, master: usize) -> Result<()> {
-        Ok(fs::remove_dir_all(self.data(master).join("store"))?)
-    }
-
-    fn configmaps(&self, master: usize) -> Result<String> {
+    pub fn configmaps(&self, master: usize) -> Result<String> {
         self.at(master, &["ctl", "get", "configmaps", "-o", "name"])?.ok()
     }
 
@@ -83,18 +69,31 @@ impl<'a> Masters<'a> {
     }
 
     /// `trireme master` as it is started for one of them.
-    fn master(&self, master: usize, more: &[&str]) -> Result<Outcome> {
-        let (data, name) = (self.data(master).display().to_string(), format!("master-{master}"));
-        let address = self.address(master)?;
+    pub fn master(&self, master: usize, more: &[&str]) -> Result<Outcome> {
+        let (data, name, address) =
+            (self.data(&name(master)).display().to_string(), name(master), self.address(master)?);
         let mut arguments = vec!["master", "--data-dir", &data, "--name", &name, "--advertise", &address];
         arguments.extend(more);
-        self.inside(master, &arguments)
+        self.inside(&name, &arguments)
     }
-}
 
-impl Drop for Masters<'_> {
-    fn drop(&mut self) {
-        let _ = self.call("down", &[]);
+    pub fn members(&self, via: usize) -> Result<Vec<Value>> {
+        let list: Value = serde_json::from_str(&self.at(via, &["member", "list", "-o", "json"])?.ok()?)?;
+        Ok(list.as_array().cloned().unwrap_or_default())
+    }
+
+    pub fn member(&self, via: usize, master: usize) -> Result<Value> {
+        let found = self.members(via)?.into_iter().find(|m| m["name"] == name(master).as_str());
+        found.with_context(|| format!("{} is no member", name(master)))
+    }
+
+    /// Waits until a member is healthy, or is not.
+    pub fn wait_for(&self, via: usize, master: usize, healthy: bool) -> Result<Value> {
+        eventually(Duration::from_secs(30), || {
+            let member = self.member(via, master)?;
+            ensure!(member["healthy"] == healthy, "{member:#}");
+            Ok(member)
+        })
     }
 }
 
@@ -106,8 +105,12 @@ pub fn the_store(cluster: &Cluster) -> Result<()> {
     saved(&masters, &file)?;
     scheduled(&masters)?;
     restored(&masters, &file)?;
-    recovered(&masters)?;
-    replaced(&masters)
+    let _disks = recovered(&masters)?;
+    replaced(&masters)?;
+    trouble::full(&masters)?;
+    trouble::damaged_state(&masters)?;
+    trouble::damaged_log(&masters)?;
+    trouble::dead_for_long(&masters)
 }
 
 fn saved(masters: &Masters<'_>, file: &str) -> Result<()> {
@@ -127,10 +130,10 @@ fn saved(masters: &Masters<'_>, file: &str) -> Result<()> {
     ensure!(said.contains("damaged"), "{said}");
     // Nobody but an administrator gets the state.
     let config = masters.root().join("kubeconfig-nobody");
-    let data = masters.data(1).display().to_string();
+    let data = masters.data("master-1").display().to_string();
     let made =
         ["kubeconfig", "--data-dir", &data, "--user", "jane", "--group", "people", "-o", &config.display().to_string()];
-    masters.inside(1, &made)?.ok()?;
+    masters.inside("master-1", &made)?.ok()?;
     let asked = run(masters.cluster.command(&masters.cluster.bin, Some(&config)).args(["snapshot", "save", "stolen"]))?;
     let said = asked.refused()?;
     ensure!(said.contains("cannot get path") && !masters.cluster.dir.join("stolen").exists(), "{said}");
@@ -140,7 +143,7 @@ fn saved(masters: &Masters<'_>, file: &str) -> Result<()> {
 /// Every master takes its own and keeps as many as it is told.
 fn scheduled(masters: &Masters<'_>) -> Result<()> {
     for master in 1..=3 {
-        let dir = masters.data(master).join("snapshots").display().to_string();
+        let dir = masters.data(&name(master)).join("snapshots").display().to_string();
         eventually(Duration::from_secs(20), || {
             let list: Value =
                 serde_json::from_str(&masters.at(1, &["snapshot", "list", "--dir", &dir, "-o", "json"])?.ok()?)?;
@@ -154,7 +157,8 @@ fn scheduled(masters: &Masters<'_>) -> Result<()> {
 
 fn restored(masters: &Masters<'_>, file: &str) -> Result<()> {
     masters.at(3, &["ctl", "create", "configmap", "lost", "--from-literal=a=b"])?.ok()?;
-    let (seen, address, data) = (masters.revision()?, masters.address(1)?, masters.data(1).display().to_string());
+    let (seen, address, data) =
+        (masters.revision()?, masters.address(1)?, masters.data("master-1").display().to_string());
     masters.call("down", &["--keep-data"])?.ok()?;
     let restore = ["snapshot", "restore", file, "--dir", &data, "--name", "master-1", "--advertise", &address];
     let said = masters.at(1, &restore)?.refused()?;
@@ -178,7 +182,7 @@ fn restored(masters: &Masters<'_>, file: &str) -> Result<()> {
     Ok(())
 }
 
-fn recovered(masters: &Masters<'_>) -> Result<()> {
+fn recovered(masters: &Masters<'_>) -> Result<Disks> {
     masters.at(2, &["ctl", "create", "configmap", "newest", "--from-literal=a=b"])?.ok()?;
     masters.kill(1)?;
     let said = masters.master(1, &["--recover"])?.refused()?;
@@ -205,16 +209,19 @@ fn recovered(masters: &Masters<'_>) -> Result<()> {
     ensure!(masters.master(1, &["--recover"])?.refused()?.contains("start it as usual"), "once is enough");
     // With their data the others are refused; without it they join anew.
     let refused = masters.call("up", &["--timeout", "8"])?.refused()?;
-    let log = fs::read_to_string(masters.root().join("master-2/log"))?;
-    ensure!(log.contains("recovered after the loss of its majority"), "{refused}\n{log}");
-    masters.forget(2)?;
-    masters.forget(3)?;
+    for master in [2, 3] {
+        masters.ended(&name(master)).with_context(|| refused.clone())?;
+        let log = masters.log(&name(master))?;
+        ensure!(log.contains("recovered after the loss of its majority"), "{refused}\n{log}");
+        masters.forget(master)?;
+    }
+    let disks = Disks::mount(masters, &[2, 3])?;
     masters.call("up", &[])?.ok()?;
     ensure!(
         masters.configmaps(3)?.contains("newest") && masters.revision()? > seen + 1_000_000_000,
         "what was acknowledged"
     );
-    Ok(())
+    Ok(disks)
 }
 
 fn replaced(masters: &Masters<'_>) -> Result<()> {
@@ -224,12 +231,7 @@ fn replaced(masters: &Masters<'_>) -> Result<()> {
     let said = masters.at(1, &["member", "remove", "master-3"])?.refused()?;
     ensure!(said.contains("not enough healthy members"), "{said}");
     // Until its silence is noticed it counts as healthy.
-    eventually(Duration::from_secs(10), || {
-        let list: Value = serde_json::from_str(&masters.at(1, &["member", "list", "-o", "json"])?.ok()?)?;
-        let dead = list.as_array().into_iter().flatten().find(|m| m["name"] == "master-2");
-        ensure!(dead.is_some_and(|m| m["healthy"] == false), "{list:#}");
-        Ok(())
-    })?;
+    masters.wait_for(1, 2, false)?;
     let said = masters.at(1, &["member", "replace", "master-2"])?.ok()?;
     ensure!(said.contains("TRIREME_TOKEN=") && said.contains("--name master-2"), "{said}");
     masters.forget(2)?;

@@ -4,10 +4,12 @@
 //! the same twice (ages, uids, versions of objects) is made the same before comparing. A line that is meant to differ
 //! follows a line `#! reason`; it fails the test when it does not differ any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -116,11 +118,21 @@ fn compare(sides: &[Side; 2], line: &str) -> Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// Compares every line of a table; `again` takes up lines that differ once more, since the cluster moves on.
-fn table(sides: &[Side; 2], table: &str, again: usize) -> Result<()> {
+/// Compares every line of a table, so many at a time; `again` takes up lines that differ once more, each alone, since the
+/// cluster moves on and a machine may be busy.
+fn table(sides: &[Side; 2], table: &str, at_a_time: usize, again: usize) -> Result<()> {
+    let (lines, next, found) = (lines(table), AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let work = || {
+        while let Some((i, line)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, lines.get(i)?))) {
+            let compared = compare(sides, line.text);
+            found.lock().unwrap_or_else(PoisonError::into_inner).insert(i, compared);
+        }
+    };
+    std::thread::scope(|scope| (0..at_a_time).for_each(|_| drop(scope.spawn(work))));
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut wrong = Vec::new();
-    for line in lines(table) {
-        let mut difference = compare(sides, line.text)?;
+    for (i, line) in lines.iter().enumerate() {
+        let mut difference = found.remove(&i).context("a line was not compared")??;
         for _ in 0..again {
             if difference.is_none() || line.reason.is_some() {
                 break;
@@ -173,13 +185,13 @@ pub fn reads(cluster: &Cluster) -> Result<()> {
         eventually(Duration::from_secs(60), || settled("loner", "Running").and_then(|()| settled("done", "Failed")))?;
         let rollout = ["rollout", "status", "deploy/web", "-n", "parity", "--timeout=60s"];
         cluster.kubectl(&rollout)?.ok()?;
-        table(sides, READS, 2)
+        table(sides, READS, 3, 2)
     })
 }
 
 /// What changes objects and files, in the order of the table, each client in its own namespace.
 pub fn changes(cluster: &Cluster) -> Result<()> {
-    with_sides(cluster, |sides| table(sides, CHANGES, 0))
+    with_sides(cluster, |sides| table(sides, CHANGES, 1, 0))
 }
 
 /// What keeps rights, budgets and nodes, as `changes`; each client has a node to itself too.
@@ -187,7 +199,7 @@ pub fn admin(cluster: &Cluster) -> Result<()> {
     with_sides(cluster, |sides| {
         // Whose node it is, only these lines may tell.
         let named = sides.each_ref().map(|side| side.with_node_hidden());
-        table(&named, ADMIN, 0)
+        table(&named, ADMIN, 1, 0)
     })
 }
 

@@ -1,6 +1,5 @@
 //! `trireme status`, certificates that are renewed, and machines that are taken out of service.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -8,8 +7,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use trireme_chaos_tests::{Cluster, Outcome, eventually, run, run_for};
+use trireme_chaos_tests::{Cluster, Outcome, eventually, run};
+
+use crate::beside::Beside;
 
 fn local(cluster: &Cluster, more: &[&str]) -> Result<Outcome> {
     let mut command = cluster.trireme();
@@ -188,66 +190,28 @@ pub fn watch(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// A second, small cluster whose certificates live for half a minute.
-struct Second<'a> {
-    cluster: &'a Cluster,
-    name: String,
-    dir: PathBuf,
-}
-
-impl<'a> Second<'a> {
-    fn boot(cluster: &'a Cluster) -> Result<Second<'a>> {
-        let second = Second { cluster, name: format!("{}c", cluster.name), dir: cluster.dir.join("short") };
-        second.call("up", &["--masters", "1", "--nodes", "1", "--master-arg=--cluster-signing-duration=30s"])?.ok()?;
-        Ok(second)
-    }
-
-    fn call(&self, verb: &str, more: &[&str]) -> Result<Outcome> {
-        let mut command = self.cluster.trireme();
-        command.args([verb, "--name", &self.name, "--dir"]).arg(&self.dir).args(more);
-        run_for(&mut command, Duration::from_secs(120))
-    }
-
-    fn root(&self) -> PathBuf {
-        self.dir.join(&self.name)
-    }
-
-    fn not_after(&self, owner: &str, name: &str) -> Result<String> {
-        let outcome = self.call("status", &["-o", "json"])?;
-        let report: Value = serde_json::from_str(&outcome.out).with_context(|| outcome.err.clone())?;
-        let mut all = report["certificates"].as_array().into_iter().flatten();
-        let found = all.find(|c| c["owner"] == owner && c["name"] == name);
-        let found = found.and_then(|c| c["notAfter"].as_str().map(str::to_owned));
-        found.with_context(|| format!("no certificate {name} of {owner} in {report:#}"))
-    }
-
-    /// Runs the program inside a host's network namespace.
-    fn inside(&self, host: &str, arguments: &[&str]) -> Result<Outcome> {
-        // Not "ip netns exec": that hides the cgroups.
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/trireme-{}-{host}", self.name));
-        run(command.arg(&self.cluster.bin).args(arguments))
-    }
-}
-
-impl Drop for Second<'_> {
-    fn drop(&mut self) {
-        let _ = self.call("down", &[]);
-    }
+fn not_after(second: &Beside<'_>, owner: &str, name: &str) -> Result<String> {
+    let outcome = second.call("status", &["-o", "json"])?;
+    let report: Value = serde_json::from_str(&outcome.out).with_context(|| outcome.err.clone())?;
+    let mut all = report["certificates"].as_array().into_iter().flatten();
+    let found = all.find(|c| c["owner"] == owner && c["name"] == name);
+    let found = found.and_then(|c| c["notAfter"].as_str().map(str::to_owned));
+    found.with_context(|| format!("no certificate {name} of {owner} in {report:#}"))
 }
 
 /// Certificates of masters and nodes are renewed while everything runs, and go on working after the first have expired.
 pub fn certificates(cluster: &Cluster) -> Result<()> {
-    let second = Second::boot(cluster)?;
+    // They live for half a minute.
+    let life = "--master-arg=--cluster-signing-duration=30s";
+    let second = Beside::boot(cluster, 'c', &["--masters", "1", "--nodes", "1", life])?;
     let kinds = [("master-1", "server"), ("master-1", "peer"), ("node-1", "node")];
     let limit = Duration::from_secs(20);
-    let first = kinds.map(|(owner, name)| eventually(limit, || second.not_after(owner, name)));
-    let pid = |host: &str| fs::read_to_string(second.root().join(host).join("pid"));
-    let before = (pid("master-1")?, pid("node-1")?);
+    let first = kinds.map(|(owner, name)| eventually(limit, || not_after(&second, owner, name)));
+    let before = (second.pid("master-1")?, second.pid("node-1")?);
     for ((owner, name), first) in kinds.into_iter().zip(first) {
         let first = first?;
         eventually(Duration::from_secs(60), || {
-            let now = second.not_after(owner, name)?;
+            let now = not_after(&second, owner, name)?;
             ensure!(now > first, "the {name} certificate of {owner} still ends at {now}");
             Ok(())
         })?;
@@ -256,13 +220,13 @@ pub fn certificates(cluster: &Cluster) -> Result<()> {
     std::thread::sleep(Duration::from_secs(30));
     let screen = eventually(Duration::from_secs(20), || second.call("status", &[])?.ok())?;
     ensure!(screen.contains("is healthy: 1 master and 1 node"), "{screen}");
-    ensure!(before == (pid("master-1")?, pid("node-1")?), "something was restarted");
+    ensure!(before == (second.pid("master-1")?, second.pid("node-1")?), "something was restarted");
     reset(&second)
 }
 
 /// `trireme kubeconfig`, `node reset` and `master reset`, where an operator would type them.
-fn reset(second: &Second<'_>) -> Result<()> {
-    let data = |host: &str| second.root().join(host).join("data").display().to_string();
+fn reset(second: &Beside<'_>) -> Result<()> {
+    let data = |host: &str| second.data(host).display().to_string();
     let file = second.dir.join("made").display().to_string();
     let made =
         second.inside("master-1", &["kubeconfig", "--data-dir", &data("master-1"), "--duration", "1h", "-o", &file]);
@@ -272,15 +236,14 @@ fn reset(second: &Second<'_>) -> Result<()> {
     let node = data("node-1");
     let running = second.inside("node-1", &["node", "reset", "--force", "--data-dir", &node])?.refused()?;
     ensure!(running.contains("stop that one first"), "{running}");
-    let pid: i32 = fs::read_to_string(second.root().join("node-1/pid"))?.trim().parse()?;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)?;
+    second.end("node-1", Signal::SIGTERM)?;
     let unasked = eventually(Duration::from_secs(15), || {
         let said = second.inside("node-1", &["node", "reset", "--data-dir", &node])?.refused()?;
         ensure!(said.contains("--force"), "{said}");
         Ok(said)
     })?;
     ensure!(PathBuf::from(&node).exists(), "{unasked}");
-    let links = |second: &Second<'_>| -> Result<String> {
+    let links = |second: &Beside<'_>| -> Result<String> {
         let mut command = Command::new("ip");
         run(command.args(["-n", &format!("trireme-{}-node-1", second.name), "-br", "link"]))?.ok()
     };
@@ -299,8 +262,7 @@ fn reset(second: &Second<'_>) -> Result<()> {
     ensure!(odd.contains("does not look like"), "{odd}");
     let master = data("master-1");
     second.inside("master-1", &["master", "reset", "--force", "--data-dir", &master])?.refused()?;
-    let pid: i32 = fs::read_to_string(second.root().join("master-1/pid"))?.trim().parse()?;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)?;
+    second.end("master-1", Signal::SIGTERM)?;
     eventually(Duration::from_secs(20), || {
         second.inside("master-1", &["master", "reset", "--force", "--data-dir", &master])?.ok()
     })?;
