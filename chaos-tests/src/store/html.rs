@@ -197,6 +197,16 @@ pub fn page(outcome: &Outcome) -> String {
             let _ = writeln!(page, "<li>{}</li>", escape(&line));
         }
         page += "</ul>\n";
+        let more = outcome.verdict.findings.count.saturating_sub(outcome.verdict.findings.kept.len());
+        if more > 0 {
+            let _ = writeln!(page, "<p>and {more} more</p>");
+        }
+        // Only of a run with findings are they kept.
+        let _ = writeln!(
+            page,
+            "<p>Beside this file lie the history and the members' logs. To judge it again: <code>{}</code></p>",
+            escape(&outcome.again)
+        );
     }
     page += "\n<h2>Faults</h2>\n<table><tr><th>from</th><th>until</th><th>what</th></tr>\n";
     for Mark { at, until, what } in &history.marks {
@@ -224,8 +234,20 @@ mod tests {
         {
             assert!(page.contains(wanted), "{wanted} is not in the page");
         }
-        for other in ["http", "<script", "<m1>", "NaN"] {
+        for other in ["http", "<script", "<m1>", "NaN", "make chaos"] {
             assert!(!page.contains(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_report_with_findings_says_how_many_there_are_and_how_to_judge_them_again() {
+        let history = simulated::history(3, Plan { steps: 20, clients: 2, old: false, late: false });
+        let mut outcome = judge(history, Findings::default(), std::path::PathBuf::from("/somewhere"));
+        (0..300).for_each(|i| outcome.verdict.findings.add("test", || format!("finding {i} of <m1>")));
+        let (kept, page) = (outcome.verdict.findings.kept.len(), page(&outcome));
+        for wanted in ["300 findings", "finding 0 of &lt;m1&gt;", "make chaos FILE=/somewhere/history.jsonl"] {
+            assert!(page.contains(wanted), "{wanted} is not in the page");
+        }
+        assert!(kept < 300 && page.contains(&format!("and {} more", 300 - kept)), "{kept}");
     }
 }
