@@ -82,9 +82,17 @@ pub async fn open(args: &Args, advertise: SocketAddr, joining: Option<(String, J
 fn explain(args: &Args, error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Damaged { name, reason } => anyhow::anyhow!(
-            "{name} cannot come back as the member it was, since it may have forgotten votes or acknowledged writes: {reason}\n\
-             The cluster's state is safe on the other masters.\n{}",
-            anew(&args.data_dir)
+            "{name} cannot come back as the member it was, since it may have forgotten votes or acknowledged writes: {reason}\n{}",
+            if Store::knows_others(&args.data_dir.join("store")) {
+                format!("The cluster's state is safe on the other masters.\n{}", anew(&args.data_dir))
+            } else {
+                format!(
+                    "It was the only master, so nothing else has the cluster's state: keep {} for now, and begin anew with a snapshot:\n  \
+                     trireme snapshot restore FILE --dir DIR --name {name} --advertise ADDRESS\n\
+                     See \"Restore\" in docs/operations.md",
+                    args.data_dir.display()
+                )
+            }
         ),
         StoreError::Membership(reason) => {
             anyhow::anyhow!("cannot open the store: {reason}\n{}", anew(&args.data_dir))

@@ -77,6 +77,11 @@ impl Store {
         Ok(Identity::exists(&Disk::Real, dir)?)
     }
 
+    /// Whether the directory knows of other members, as far as it can be read.
+    pub fn knows_others(dir: &Path) -> bool {
+        crate::storage::rebuild::remembered(&Disk::Real, dir).is_ok_and(|addresses| addresses.len() > 1)
+    }
+
     /// Starts a new group (a new lineage) whose only member is this one. Returns once it leads.
     pub async fn bootstrap(config: Config) -> Result<Store, StoreError> {
         Ok(Self { handle: start::bootstrap(config).await? })
