@@ -135,6 +135,12 @@ fn workloads() {
                 "spec.scaleTargetRef.name: Required value",
             ],
         ),
+    ]);
+}
+
+#[test]
+fn indexes_of_jobs_and_budgets() {
+    check(vec![
         (
             "jobs",
             json!({"spec": {"completionMode": "Indexed", "completions": 5, "template": {"spec": {"restartPolicy": "Sometimes"}},
@@ -248,6 +254,12 @@ fn policies_and_extensions() {
             json!({"metadata": {"annotations": {"kubernetes.io/ingress.class": "a"}}, "spec": {"ingressClassName": "a"}}),
             vec![],
         ),
+    ]);
+}
+
+#[test]
+fn networks_and_certificates() {
+    check(vec![
         (
             "networkpolicies",
             json!({"spec": {"policyTypes": ["Both"], "egress": [{"ports": [{"protocol": "ICMP"}, {"port": 9, "endPort": 8}, {"endPort": 8}],
