@@ -11,7 +11,7 @@ use super::api::Call;
 use super::apply::{LAST_APPLIED, three_way, with_last_applied};
 use super::errors::{CtlError, Result};
 use super::manifest::Files;
-use super::print::{Formats, PrintFlags, emit, yaml};
+use super::print::{self, emit, yaml};
 use super::session::Session;
 use super::targets::{self, Target};
 
@@ -131,9 +131,9 @@ async fn one(session: &Session, args: &DiffArgs, target: &Target) -> Result<(Opt
 fn write(folder: &Path, target: &Target, object: Option<Value>, managed_fields: bool) -> Result<()> {
     let Some(mut object) = object else { return Ok(()) };
     targets::stamp(&mut object, &target.resource);
-    PrintFlags { show_managed_fields: managed_fields, ..PrintFlags::default() }
-        .printer(Formats::Objects)?
-        .tidy(&mut object);
+    if !managed_fields {
+        print::forget_managers(&mut object);
+    }
     let group = match target.resource.group.as_str() {
         "" => target.resource.version.clone(),
         group => format!("{group}.{}", target.resource.version),

@@ -14,7 +14,7 @@ use super::errors::{CtlError, Result};
 use super::get::show_result;
 use super::manifest::{self, Files};
 use super::mutate::Validate;
-use super::print::{Formats, PrintFlags, Printer, emit, sorted, yaml};
+use super::print::{self, Formats, PrintFlags, Printer, emit, sorted, yaml};
 use super::session::Session;
 use super::targets::{self, Selection, Target};
 
@@ -60,7 +60,7 @@ pub async fn run(session: &Session, args: &EditArgs) -> Result<()> {
     for target in found {
         let mut object = session.api.json(&Call::get(path(&target, args))).await?;
         targets::stamp(&mut object, &target.resource);
-        PrintFlags::default().printer(Formats::Objects)?.tidy(&mut object);
+        print::forget_managers(&mut object);
         before.push((target, object));
     }
     let whole = match before.as_slice() {

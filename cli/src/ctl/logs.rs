@@ -54,6 +54,9 @@ pub struct LogsArgs {
     /// At most this many bytes
     #[arg(long)]
     pub limit_bytes: Option<i64>,
+    /// Accepted for kubectl's sake: a master always knows its nodes' agents
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub insecure_skip_tls_verify_backend: bool,
     /// Put pod and container in front of lines
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub prefix: bool,

@@ -38,6 +38,9 @@ pub struct NodeArgs {
     /// Label selector
     #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
     pub selector: String,
+    /// Per cent of what nodes have, not of what pods may take
+    #[arg(long)]
+    pub show_capacity: bool,
     /// Columns for swap too
     #[arg(long)]
     pub show_swap: bool,
@@ -194,8 +197,9 @@ async fn nodes(session: &Session, args: &NodeArgs) -> Result<()> {
         return Err(CtlError::plain("metrics not available yet"));
     }
     let nodes = metrics(session, "/api/v1/nodes".to_owned(), name, &args.selector, "").await?;
-    let allocatable = nodes.iter().map(|node| (text(node, "name"), node["status"]["allocatable"].clone())).collect();
-    show(node_rows(found, allocatable, args))
+    let which = if args.show_capacity { "capacity" } else { "allocatable" };
+    let available = nodes.iter().map(|node| (text(node, "name"), node["status"][which].clone())).collect();
+    show(node_rows(found, available, args))
 }
 
 fn node_rows(mut found: Vec<Value>, mut all: BTreeMap<String, Value>, args: &NodeArgs) -> Vec<Vec<String>> {

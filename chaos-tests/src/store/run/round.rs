@@ -383,7 +383,7 @@ mod tests {
             ..History::default()
         };
         cut(&mut history);
-        let nothing = |revision| Batch { revision, ..batch(0, 1..=0) };
+        let nothing = |revision| Batch { at: 0, revision, events: Vec::new() };
         let one = vec![batch(80, 2..=3), batch(120, 4..=5), Batch { at: 130, ..nothing(5) }];
         let two = vec![batch(80, 2..=7), Batch { at: 120, ..nothing(7) }];
         assert_eq!(history.sessions, [session(one), session(two)]);

@@ -180,10 +180,13 @@ impl View<'_> {
         };
         for mut object in objects {
             targets::stamp(&mut object, &self.group.resource);
-            self.printer.tidy(&mut object);
             let mut text = match self.args.output_watch_events {
+                // As kubectl does, with everything that the server says.
                 true => self.as_event(event, object)?,
-                false => self.printer.render(&object, &self.group.resource.label())?,
+                false => {
+                    self.printer.tidy(&mut object);
+                    self.printer.render(&object, &self.group.resource.label())?
+                }
             };
             if matches!(self.printer.format, Format::Yaml) && self.documents > 0 {
                 text.insert_str(0, "---\n");

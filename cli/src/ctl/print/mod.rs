@@ -146,6 +146,14 @@ impl Format {
     }
 }
 
+/// Removes who manages which fields, of an object or of each in a list.
+pub fn forget_managers(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten().for_each(forget_managers);
+}
+
 fn go_template(text: &str) -> Result<Format> {
     GoTemplate::parse(text)
         .map(|template| Format::GoTemplate(Box::new(template)))
@@ -163,16 +171,10 @@ impl Printer {
         Printer { in_order: true, ..self }
     }
 
-    /// Removes what is for machines, unless it was asked for.
+    /// Removes from JSON and YAML what is for machines, unless it was asked for. Templates see everything.
     pub fn tidy(&self, object: &mut Value) {
-        if self.managed_fields {
-            return;
-        }
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("managedFields");
-        }
-        for item in object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
-            self.tidy(item);
+        if !self.managed_fields && matches!(self.format, Format::Json | Format::Yaml) {
+            forget_managers(object);
         }
     }
 
