@@ -54,9 +54,6 @@ pub struct LogsArgs {
     /// At most this many bytes
     #[arg(long)]
     pub limit_bytes: Option<i64>,
-    /// Accepted for kubectl's sake: a master always knows its nodes' agents
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
-    pub insecure_skip_tls_verify_backend: bool,
     /// Put pod and container in front of lines
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub prefix: bool,
@@ -67,7 +64,7 @@ pub struct LogsArgs {
     #[arg(long, default_value = "20s")]
     pub pod_running_timeout: String,
     /// Accepted for kubectl's sake: agents always have certificates of the cluster
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide = true)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub insecure_skip_tls_verify_backend: bool,
     /// How many logs may be followed at once
     #[arg(long, default_value_t = 5)]
