@@ -87,6 +87,8 @@ impl StateDb {
             }
             let mut read = key.len() + value.len();
             if event.replaced != (former.key() == Some(key)) {
+                // A cursor that could not be read ends, too.
+                former.finish()?;
                 return Err(StorageError::Damaged(format!(
                     "the former record of revision {next} is missing, or too much"
                 )));

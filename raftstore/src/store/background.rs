@@ -121,16 +121,45 @@ impl Sizes {
     }
 }
 
+/// Bytes that became history from which on what is to be forgotten is worth a flush of its own.
+const WORTH_A_FLUSH: u64 = 128 << 20;
+
+/// History that is to be forgotten, and goes with the next flush. Checkpoints flush after so many entries; large values take
+/// much room until then.
+#[derive(Default)]
+struct Forgotten {
+    waiting: bool,
+    /// Bytes that had become history at the last flush for this.
+    flushed: u64,
+}
+
+impl Forgotten {
+    /// Notes what is to be forgotten, and whether that is worth a flush now.
+    fn due(&mut self, collected: u64, written: u64) -> bool {
+        self.waiting |= collected > 0;
+        let due = self.waiting && written - self.flushed >= WORTH_A_FLUSH;
+        if due {
+            *self = Self { waiting: false, flushed: written };
+        }
+        due
+    }
+}
+
 /// Chores of every member; runs until the member stops.
 pub(crate) async fn tend(node: Arc<Node>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut removed, mut deletions) = (Removed::default(), 0);
+    let (mut removed, mut deletions, mut forgotten) = (Removed::default(), 0, Forgotten::default());
     loop {
         ticks.tick().await;
         node.measure();
         node.refresh_members().await;
-        removed.revisions += node.collect();
+        let collected = node.collect();
+        removed.revisions += collected;
+        let written = node.machine.counts().history_bytes.load(Ordering::Relaxed);
+        if forgotten.due(collected, written) {
+            node.flush_history().await;
+        }
         let deleted = node.machine.counts().deletions.load(Ordering::Relaxed);
         removed.keys += deleted - std::mem::replace(&mut deletions, deleted);
         node.reclaim(&mut removed).await;
@@ -170,6 +199,18 @@ impl Node {
             tracing::warn!(%error, "forgetting compacted history");
             0
         })
+    }
+
+    /// Makes durable what is to be forgotten, which lets it go.
+    async fn flush_history(&self) {
+        let machine = self.machine.clone();
+        match blocking_on(&self.runtime, move || machine.flush()).await {
+            Ok(Err(error)) => {
+                self.machine.note(&error);
+                tracing::warn!(%error, "forgetting compacted history");
+            }
+            Ok(Ok(())) | Err(_) => {}
+        }
     }
 
     /// Gives space back to the file system once enough was removed.
@@ -255,6 +296,16 @@ mod tests {
         assert!((640..=660).contains(&most_kept), "{most_kept}");
         // What compaction by age has removed does not count.
         assert_eq!(sizes.due(19_999 * 100 + 60_000, 20_599, 20_590, 64_000), None);
+    }
+
+    #[test]
+    fn much_history_that_is_to_be_forgotten_is_flushed_for_it() {
+        let mut forgotten = Forgotten::default();
+        assert!(!forgotten.due(0, 2 * WORTH_A_FLUSH), "nothing is to be forgotten");
+        assert!(forgotten.due(1, 2 * WORTH_A_FLUSH));
+        assert!(!forgotten.due(1, 3 * WORTH_A_FLUSH - 1), "not much");
+        assert!(forgotten.due(0, 3 * WORTH_A_FLUSH), "what was noted before still waits");
+        assert!(!forgotten.due(0, 9 * WORTH_A_FLUSH));
     }
 
     #[test]
