@@ -204,12 +204,9 @@ impl Node {
     /// Makes durable what is to be forgotten, which lets it go.
     async fn flush_history(&self) {
         let machine = self.machine.clone();
-        match blocking_on(&self.runtime, move || machine.flush()).await {
-            Ok(Err(error)) => {
-                self.machine.note(&error);
-                tracing::warn!(%error, "forgetting compacted history");
-            }
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = blocking_on(&self.runtime, move || machine.flush()).await {
+            self.machine.note(&error);
+            tracing::warn!(%error, "forgetting compacted history");
         }
     }
 
