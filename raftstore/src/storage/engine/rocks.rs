@@ -17,7 +17,13 @@ use crate::storage::keys;
 type Result<T> = std::result::Result<T, rocksdb::Error>;
 
 /// Bytes of blocks that were read, of all families together.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 32 << 20;
+/// Bytes written lately, of all families together, until they go to files. The more, the fewer files of live records are
+/// merged with all others.
+const BUFFER_BYTES: usize = 36 << 20;
+/// Bytes of a file that is being written after which the disk is told to begin with them, so that a log's fsync does not
+/// have to wait for all of it at once.
+const SYNC_BYTES: u64 = 512 << 10;
 /// Bits for each key in the filters that tell what is surely absent.
 const FILTER_BITS: f64 = 10.0;
 
@@ -50,7 +56,8 @@ fn options(create: bool) -> Options {
     options.set_atomic_flush(true);
     options.set_max_background_jobs(2);
     // RocksDB's own measure of memory: what is not flushed yet is in it.
-    options.set_db_write_buffer_size(24 << 20);
+    options.set_db_write_buffer_size(BUFFER_BYTES);
+    options.set_bytes_per_sync(SYNC_BYTES);
     options.set_max_open_files(256);
     options.set_keep_log_file_num(2);
     options.set_stats_dump_period_sec(0);
@@ -59,7 +66,7 @@ fn options(create: bool) -> Options {
 
 fn column_family(family: Family, cache: &Cache, floor: &Arc<AtomicU64>) -> ColumnFamilyDescriptor {
     let mut options = Options::default();
-    options.set_write_buffer_size(12 << 20);
+    options.set_write_buffer_size(BUFFER_BYTES / 2);
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     if family == cf::LIVE {
