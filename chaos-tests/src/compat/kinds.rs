@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::NAMESPACE;
-use super::api::{Api, has};
+use super::api::{Answer, Api, has};
 use super::operations::Ledger;
 
 const OBJECTS: &str = include_str!("../../data/compat.json");
@@ -158,9 +158,7 @@ async fn statuses(api: &Api, ledger: &mut Ledger, item: &str, path: &str, states
         api.replace(&path, |object| merge(&mut object["status"], first)).await?;
         has(&api.get(&path).await?["status"], first)
     };
-    let put = putting.await;
-    ledger.judge("GET", &template, put.as_ref().map(|_| ()).map_err(|error| anyhow::anyhow!("{error:#}")));
-    ledger.judge("PUT", &template, put);
+    ledger.judge_put(&template, &putting.await);
     let patching = async {
         api.write("PATCH", &path, &json!({"status": second})).await?;
         has(&api.get(&path).await?["status"], second)
@@ -205,9 +203,7 @@ async fn approvals(api: &Api, ledger: &mut Ledger, item: &str, path: &str) {
         api.replace(&path, |object| object["status"]["conditions"] = json!([approved])).await?;
         has(&api.get(&path).await?["status"], &json!({"conditions": [approved]}))
     };
-    let put = putting.await;
-    ledger.judge("GET", &template, put.as_ref().map(|_| ()).map_err(|error| anyhow::anyhow!("{error:#}")));
-    ledger.judge("PUT", &template, put);
+    ledger.judge_put(&template, &putting.await);
     let patching = async {
         api.write("PATCH", &path, &json!({"status": {"conditions": [approved, other]}})).await?;
         has(&api.get(&path).await?["status"], &json!({"conditions": [approved, other]}))
@@ -217,8 +213,12 @@ async fn approvals(api: &Api, ledger: &mut Ledger, item: &str, path: &str) {
 
 async fn deleted(api: &Api, path: &str, uid: &str) -> Result<()> {
     api.send("DELETE", &format!("{path}?gracePeriodSeconds=0"), "", None).await?.ok()?;
-    let other = |answer: &super::api::Answer| answer.code == 404 || answer.body["metadata"]["uid"] != uid;
-    api.until(path, "deleted", other).await
+    api.until(path, "deleted", |answer| is_gone(answer, uid)).await
+}
+
+/// Nothing is there, or something else under the same name; an error says neither.
+fn is_gone(answer: &Answer, uid: &str) -> bool {
+    answer.code == 404 || (answer.code == 200 && answer.body["metadata"]["uid"] != uid)
 }
 
 async fn collection(api: &Api, kind: &Kind, place: &Place, number: usize) -> Result<()> {
@@ -228,9 +228,29 @@ async fn collection(api: &Api, kind: &Kind, place: &Place, number: usize) -> Res
     }
     let chosen = format!("{}?labelSelector=compat%20in%20(compatb,compatc)", place.path);
     api.send("DELETE", &format!("{chosen}&gracePeriodSeconds=0"), "", None).await?.ok()?;
-    let none = |answer: &super::api::Answer| answer.body["items"].as_array().is_some_and(Vec::is_empty);
+    let none = |answer: &Answer| answer.code == 200 && answer.body["items"].as_array().is_some_and(Vec::is_empty);
     api.until(&chosen, "deleted", none).await?;
     let path = format!("{}/{kept}", place.path);
     api.get(&path).await.context("more was deleted than was chosen")?;
     api.send("DELETE", &format!("{path}?gracePeriodSeconds=0"), "", None).await?.ok().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, is_gone};
+    use serde_json::json;
+
+    #[test]
+    fn an_error_is_no_deletion() {
+        let answer = |code, body| Answer { code, body };
+        let object = |uid: &str| json!({"metadata": {"name": "a", "uid": uid}});
+        let status = |code: u16| json!({"kind": "Status", "metadata": {}, "code": code});
+        assert!(is_gone(&answer(404, status(404)), "u"));
+        assert!(is_gone(&answer(200, object("v")), "u"));
+        assert!(!is_gone(&answer(200, object("u")), "u"));
+        for code in [401, 403, 429, 500, 503, 504] {
+            assert!(!is_gone(&answer(code, status(code)), "u"), "{code}");
+        }
+        assert!(!is_gone(&answer(502, json!("bad gateway")), "u"));
+    }
 }

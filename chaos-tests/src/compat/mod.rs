@@ -40,6 +40,7 @@ pub async fn program(kubeconfig: Option<PathBuf>) -> Result<()> {
     let facts = std::env::var_os("FACTS").map_or_else(|| PathBuf::from("../shared/kubernetes"), PathBuf::from);
     let mut ledger = Ledger::read(&facts)?;
     let only = std::env::var("ONLY").unwrap_or_default();
+    let kubectl = streams::kubectl(&only, crate::kubectl::find_all()?)?;
     let (cluster, kubeconfig) = match kubeconfig {
         Some(given) => (None, given.canonicalize().with_context(|| given.display().to_string())?),
         None => {
@@ -51,9 +52,6 @@ pub async fn program(kubeconfig: Option<PathBuf>) -> Result<()> {
     let config = Kubeconfig::read_from(&kubeconfig)?;
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     let api = Api(kube::Client::try_from(config)?);
-    let kubectl =
-        crate::kubectl::find_all()?.into_iter().max_by_key(|one| (!one.version.contains("dispatcher"), one.minor));
-    let kubectl = kubectl.context("no kubectl")?.path;
     try_all(&api, &mut ledger, &streams::Sessions { kubectl, kubeconfig }, &only).await?;
     let complete = only.is_empty();
     let tried = |one: &&operations::Operation| complete || one.outcome.is_some();
@@ -102,7 +100,7 @@ async fn try_all(api: &Api, ledger: &mut Ledger, sessions: &streams::Sessions, o
     if only.is_empty() || only == "special" {
         special::try_all(api, ledger, &node).await;
     }
-    if only.is_empty() || only == "streams" {
+    if only.is_empty() || only == streams::NAME {
         streams::try_all(api, ledger, sessions, &node).await;
     }
     api.send("DELETE", &format!("/api/v1/namespaces/{NAMESPACE}"), "", None).await?.ok().map(drop)

@@ -90,6 +90,13 @@ impl Ledger {
         }
     }
 
+    /// Records what was found of putting something where it was read before and after: that counts for both.
+    pub fn judge_put<T>(&mut self, path: &str, found: &Result<T>) {
+        for method in ["GET", "PUT"] {
+            self.judge(method, path, found.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error:#}")));
+        }
+    }
+
     /// Served, all, and the same of those that conformance exercises, of each group.
     pub fn groups(&self) -> BTreeMap<String, [usize; 4]> {
         let mut groups: BTreeMap<String, [usize; 4]> = BTreeMap::new();
@@ -124,6 +131,7 @@ mod tests {
         ledger.judge("POST", "/apis/apps/v1/x", Err(anyhow::anyhow!("no")));
         ledger.judge("POST", "/apis/apps/v1/x", Ok(()));
         ledger.judge("GET", "/apis/apps/v1beta1/x", Ok(()));
+        ledger.judge_put("/apis/", &Err::<(), _>(anyhow::anyhow!("no")));
         let groups = ledger.groups();
         assert_eq!(groups["v1"], [1, 1, 1, 1]);
         assert_eq!(groups["apps/v1"], [0, 1, 0, 0]);

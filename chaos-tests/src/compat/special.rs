@@ -128,51 +128,59 @@ async fn evict(api: &Api) -> Result<()> {
 }
 
 async fn ephemeral(api: &Api, ledger: &mut Ledger) {
-    let template = format!("{PODS}/{{name}}/ephemeralcontainers");
     let container = |name: &str| json!({"name": name, "image": "busybox", "targetContainerName": "c"});
-    let path = idle_pod(api, "compat-debugged").await;
-    let putting = async {
-        let path = format!("{}/ephemeralcontainers", path.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?);
-        api.replace(&path, |pod| pod["spec"]["ephemeralContainers"] = json!([container("one")])).await?;
-        has(&api.get(&path).await?["spec"], &json!({"ephemeralContainers": [{"name": "one"}]}))?;
-        Ok(path)
+    let trial = Trial {
+        pod: "compat-debugged",
+        below: "ephemeralcontainers",
+        put: &|pod| pod["spec"]["ephemeralContainers"] = json!([container("one")]),
+        then: json!({"ephemeralContainers": [{"name": "one"}]}),
+        patch: json!({"ephemeralContainers": [container("two")]}),
+        patched: json!({"ephemeralContainers": [{"name": "one"}, {"name": "two"}]}),
     };
-    let put: Result<String> = putting.await;
-    let told = |put: &Result<String>| put.as_ref().map(|_| ()).map_err(|error| anyhow::anyhow!("{error:#}"));
-    ledger.judge("GET", &template, told(&put));
-    ledger.judge("PUT", &template, told(&put));
-    let patching = async {
-        let path = put?;
-        let patch = json!({"spec": {"ephemeralContainers": [container("two")]}});
-        let kind = "application/strategic-merge-patch+json";
-        api.send("PATCH", &path, kind, Some(&patch)).await?.ok()?;
-        has(&api.get(&path).await?["spec"], &json!({"ephemeralContainers": [{"name": "one"}, {"name": "two"}]}))
-    };
-    ledger.judge("PATCH", &template, patching.await);
+    trial.run(api, ledger).await;
 }
 
 async fn resize(api: &Api, ledger: &mut Ledger) {
-    let template = format!("{PODS}/{{name}}/resize");
     let wanted = |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
-    let path = idle_pod(api, "compat-resized").await;
-    let putting = async {
-        let path = format!("{}/resize", path.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?);
-        let change = |pod: &mut Value| pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("11m");
-        api.replace(&path, change).await?;
-        has(&api.get(&path).await?["spec"], &wanted("11m"))?;
-        Ok(path)
+    let trial = Trial {
+        pod: "compat-resized",
+        below: "resize",
+        put: &|pod| pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("11m"),
+        then: wanted("11m"),
+        patch: wanted("12m"),
+        patched: wanted("12m"),
     };
-    let put: Result<String> = putting.await;
-    let told = |put: &Result<String>| put.as_ref().map(|_| ()).map_err(|error| anyhow::anyhow!("{error:#}"));
-    ledger.judge("GET", &template, told(&put));
-    ledger.judge("PUT", &template, told(&put));
-    let patching = async {
-        let path = put?;
-        let kind = "application/strategic-merge-patch+json";
-        api.send("PATCH", &path, kind, Some(&json!({"spec": wanted("12m")}))).await?.ok()?;
-        has(&api.get(&path).await?["spec"], &wanted("12m"))
-    };
-    ledger.judge("PATCH", &template, patching.await);
+    trial.run(api, ledger).await;
+}
+
+/// What is written through a sub-resource of a pod, and what its `spec` has to have then.
+struct Trial<'a> {
+    pod: &'a str,
+    below: &'a str,
+    put: &'a (dyn Fn(&mut Value) + Sync),
+    then: Value,
+    patch: Value,
+    patched: Value,
+}
+
+impl Trial<'_> {
+    async fn run(&self, api: &Api, ledger: &mut Ledger) {
+        let template = format!("{PODS}/{{name}}/{}", self.below);
+        let putting = async {
+            let path = format!("{}/{}", idle_pod(api, self.pod).await?, self.below);
+            api.replace(&path, self.put).await?;
+            has(&api.get(&path).await?["spec"], &self.then)?;
+            Ok(path)
+        };
+        let put: Result<String> = putting.await;
+        ledger.judge_put(&template, &put);
+        let patching = async {
+            let (path, kind) = (put?, "application/strategic-merge-patch+json");
+            api.send("PATCH", &path, kind, Some(&json!({"spec": self.patch}))).await?.ok()?;
+            has(&api.get(&path).await?["spec"], &self.patched)
+        };
+        ledger.judge("PATCH", &template, patching.await);
+    }
 }
 
 async fn components(api: &Api, ledger: &mut Ledger) {

@@ -11,6 +11,7 @@ use super::NAMESPACE;
 use super::api::Api;
 use super::operations::Ledger;
 use crate::command::run_for;
+use crate::kubectl::Kubectl;
 
 const POD: &str = "/api/v1/namespaces/{namespace}/pods/{name}";
 const SERVICE: &str = "/api/v1/namespaces/{namespace}/services/{name}";
@@ -29,6 +30,28 @@ chmod +x /tmp/answer
 nc -ll -p 8080 -e /tmp/answer &
 exec cat"#;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// What `ONLY` calls the sessions.
+pub const NAME: &str = "streams";
+/// The first kubectl that speaks WebSockets with exec, attach and port-forward when it is asked to.
+const WEBSOCKETS_SINCE: u32 = 30;
+
+/// The newest kubectl. For the sessions, if they are not left out, it has to speak WebSockets: those are the GETs.
+///
+/// # Errors
+/// When there is none.
+pub fn kubectl(only: &str, found: Vec<Kubectl>) -> Result<PathBuf> {
+    let newest = found.into_iter().max_by_key(|one| (!one.version.contains("dispatcher"), one.minor));
+    let newest = newest.context("no kubectl on this machine")?;
+    ensure!(
+        newest.minor >= WEBSOCKETS_SINCE || !(only.is_empty() || only == NAME),
+        "the newest kubectl here is {} ({}), which does not speak WebSockets: exec, attach and port-forward by GET need 1.{WEBSOCKETS_SINCE} \
+         or newer; put one into $PATH",
+        newest.version,
+        newest.path.display()
+    );
+    Ok(newest.path)
+}
 
 /// A kubectl and its kubeconfig, for what takes more than a request.
 pub struct Sessions {
@@ -116,7 +139,8 @@ fn streams(sessions: &Sessions, websockets: bool) -> [(&'static str, Result<()>)
          sleep 0.3; curl -s -m 5 http://127.0.0.1:{port}/forwarded && break; done; wait"
     );
     [
-        ("exec", tried("k exec compat-server -- echo said", "said")),
+        // What is looked for is nowhere in the command, of which errors tell.
+        ("exec", tried("k exec compat-server -- expr 600 + 66", "666")),
         ("attach", tried("(sleep 1; echo heard; sleep 2) | T=5 k attach -i compat-server", "heard")),
         ("portforward", tried(&forward, "did GET /forwarded")),
     ]
@@ -143,4 +167,23 @@ async fn agent(api: &Api, method: &str, path: &str) -> Result<()> {
         (_, false) => ensure!(answer.code == 404 || answer.code == 405, "{}: {}", answer.code, answer.body),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_kubectl_without_web_sockets_is_not_taken_for_the_sessions() {
+        let one = |version: &str, minor| Kubectl { path: format!("/{version}").into(), version: version.into(), minor };
+        let old = vec![one("v1.20.2", 20), one("v1.29.0", 29)];
+        let refused = kubectl("", old.clone()).unwrap_err().to_string();
+        assert!(refused.contains("v1.29.0") && refused.contains("1.30"), "{refused}");
+        assert!(kubectl(NAME, old.clone()).is_err());
+        assert_eq!(kubectl("pods", old.clone()).unwrap(), PathBuf::from("/v1.29.0"), "other requests need none");
+        let new = [old, vec![one("v1.30.1", 30)]].concat();
+        assert_eq!(kubectl("", new).unwrap(), PathBuf::from("/v1.30.1"));
+        assert!(kubectl("", Vec::new()).is_err());
+    }
 }
