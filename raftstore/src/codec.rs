@@ -11,8 +11,12 @@ pub(crate) const VERSION: u8 = 3;
 /// Why bytes could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CodecError {
-    #[error("record of version {0}, this build knows only version {VERSION}")]
-    UnknownVersion(u8),
+    /// The version that was found, and the one that this build reads.
+    #[error("{}", other_version(*.0, *.1))]
+    UnknownVersion(u32, u32),
+    /// What has a right checksum, but is not known to this version.
+    #[error("written by a newer version: {0} is not known to this one")]
+    Unknown(String),
     #[error("truncated record")]
     Truncated,
     #[error("checksum mismatch in {0}")]
@@ -23,6 +27,25 @@ pub(crate) enum CodecError {
     Malformed(#[source] bincode::error::DecodeError),
     #[error("malformed record: {0}")]
     Invalid(&'static str),
+}
+
+fn other_version(found: u32, reads: u32) -> String {
+    match found > reads {
+        true => format!("written by a newer version ({found}; this one reads up to {reads})"),
+        false => format!("written by an older version ({found}; this one reads {reads})"),
+    }
+}
+
+impl CodecError {
+    /// The version byte of a record is not the one that this build reads.
+    pub(crate) fn version(found: u8) -> Self {
+        Self::UnknownVersion(found.into(), VERSION.into())
+    }
+
+    /// Whether nothing is wrong with the bytes: another version wrote them.
+    pub(crate) fn is_of_other_version(&self) -> bool {
+        matches!(self, Self::UnknownVersion(..) | Self::Unknown(_) | Self::FeatureLevel(..))
+    }
 }
 
 impl From<CodecError> for std::io::Error {
@@ -57,7 +80,7 @@ pub(crate) fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, record: &T) {
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let (version, body) = bytes.split_first().ok_or(CodecError::Truncated)?;
     if *version != VERSION {
-        return Err(CodecError::UnknownVersion(*version));
+        return Err(CodecError::version(*version));
     }
     let (record, used) = take(body)?;
     if used == body.len() { Ok(record) } else { Err(CodecError::Invalid("trailing bytes")) }
@@ -87,7 +110,11 @@ mod tests {
         assert_eq!(decode::<(u64, String)>(&bytes).unwrap(), (7, "x".into()));
         let mut newer = bytes.clone();
         newer[0] = VERSION + 1;
-        assert!(matches!(decode::<(u64, String)>(&newer), Err(CodecError::UnknownVersion(v)) if v == VERSION + 1));
+        let refused = decode::<(u64, String)>(&newer).unwrap_err();
+        assert!(refused.is_of_other_version(), "{refused}");
+        let (next, own) = (VERSION + 1, VERSION);
+        assert_eq!(refused.to_string(), format!("written by a newer version ({next}; this one reads up to {own})"));
+        assert!(CodecError::version(VERSION - 1).to_string().contains("older version"));
         assert!(matches!(decode::<(u64, String)>(&[]), Err(CodecError::Truncated)));
         assert!(matches!(decode::<(u64, String)>(&bytes[..2]), Err(CodecError::Malformed(_))));
         let mut longer = bytes;

@@ -71,7 +71,7 @@ impl Proposal {
     pub(crate) fn decode(&self, known: u32) -> Result<Command, CodecError> {
         Self::check(&self.0)?;
         if self.0[0] != codec::VERSION {
-            return Err(CodecError::UnknownVersion(self.0[0]));
+            return Err(CodecError::version(self.0[0]));
         }
         let needed = self.level();
         if needed > known {

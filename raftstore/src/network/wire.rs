@@ -236,7 +236,7 @@ pub(crate) fn encode_append(head: &AppendHead, entries: &[LogEntry]) -> Bytes {
 pub(crate) fn decode_append(message: &Bytes) -> Result<(AppendHead, Vec<LogEntry>), CodecError> {
     match message.first() {
         Some(&codec::VERSION) => {}
-        Some(other) => return Err(CodecError::UnknownVersion(*other)),
+        Some(other) => return Err(CodecError::version(*other)),
         None => return Err(CodecError::Truncated),
     }
     let (head, used): (AppendHead, usize) = codec::take(&message[1..])?;

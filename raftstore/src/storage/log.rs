@@ -16,7 +16,7 @@ use super::StorageError;
 use super::disk::{Disk, DiskFile, DiskLock};
 pub(crate) use super::log_entry::{LogEntry, Payload};
 use super::log_places::{Place, Places};
-use super::log_record::{Head, LogState, Part, Record, damaged};
+use super::log_record::{Head, LogState, Part, Record, damaged, unreadable};
 use super::log_replay;
 use super::records::{LogPosition, VoteRecord};
 
@@ -352,7 +352,7 @@ impl Reader<'_> {
                     return match frame.record(&part) {
                         Ok(Record::Entry(entry)) => Ok(entry),
                         Ok(_) => Err(damaged(number, at as usize, "this is no entry")),
-                        Err(error) => Err(damaged(number, at as usize, error)),
+                        Err(error) => Err(unreadable(number, at as usize, error)),
                     };
                 }
                 Some(frame) => most = frame.end() - skip,

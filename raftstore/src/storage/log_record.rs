@@ -211,7 +211,7 @@ impl Frame {
             TRUNCATE => Record::Truncate(codec::decode(body)?),
             PURGE => Record::Purge(codec::decode(body)?),
             SEAL => Record::Seal(codec::decode(body)?),
-            _ => return Err(CodecError::Invalid("unknown kind of record")),
+            kind => return Err(CodecError::Unknown(format!("a record of kind {kind}"))),
         })
     }
 }
@@ -269,6 +269,18 @@ impl Part<'_> {
 pub(super) fn damaged(segment: u64, at: usize, why: impl std::fmt::Display) -> StorageError {
     StorageError::Damaged(format!("segment {segment} of the log, at byte {at}: {why}"))
 }
+
+/// Why the record at a place in a segment cannot be read.
+pub(super) fn unreadable(segment: u64, at: usize, error: CodecError) -> StorageError {
+    match error.is_of_other_version() {
+        true => StorageError::other_version(format!("segment {segment} of the log, at byte {at}"), error),
+        false => damaged(segment, at, error),
+    }
+}
+
+#[cfg(test)]
+#[path = "log_forgery.rs"]
+pub(crate) mod forgery;
 
 #[cfg(test)]
 mod tests {

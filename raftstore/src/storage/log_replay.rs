@@ -9,7 +9,7 @@ use super::StorageError;
 use super::disk::Disk;
 use super::log::{is_unfinished, next, segment_number, segment_path};
 use super::log_places::Places;
-use super::log_record::{Batch, Head, LogState, Part, Record, damaged};
+use super::log_record::{Batch, Head, LogState, Part, Record, damaged, unreadable};
 
 /// Bytes that hold the head of a segment, and more.
 const HEAD_BYTES: usize = 4 << 10;
@@ -41,7 +41,7 @@ pub(super) fn replay(disk: &Disk, dir: &Path) -> Result<Replayed, StorageError> 
     let mut heads = Vec::new();
     for number in &numbers {
         let bytes = disk.open(&segment_path(dir, *number))?.read_at(0, HEAD_BYTES)?;
-        let (head, begin) = Head::decode(&bytes).map_err(|error| damaged(*number, 0, error))?;
+        let (head, begin) = Head::decode(&bytes).map_err(|error| unreadable(*number, 0, error))?;
         if head.number != *number {
             return Err(damaged(*number, 0, format!("it says that it is segment {}", head.number)));
         }
@@ -86,6 +86,7 @@ impl Segment<'_> {
         match part.frame(end).map(|frame| frame.record(&part)) {
             Some(Ok(Record::Seal(next))) if next == follows.number => Ok(()),
             Some(Ok(_)) => Err(damaged(number, end, "something follows the end of its records")),
+            Some(Err(error)) if error.is_of_other_version() => Err(unreadable(number, end, error)),
             // A crash came between the next segment and the note that there is one.
             _ => {
                 let file = self.disk.open(&segment_path(self.dir, number))?;
@@ -124,6 +125,8 @@ fn replay_records(part: &Part<'_>, begin: usize, end: usize, found: &mut Replaye
     while at < end {
         let Some(frame) = part.frame(at) else { break };
         match frame.record(part) {
+            // It is whole: nothing that looks for the end of what a crash left may touch it.
+            Err(error) if error.is_of_other_version() => return Err(unreadable(part.segment, at, error)),
             Ok(Record::Seal(_)) | Err(_) => break,
             Ok(record) => found.take(part.segment, at, record)?,
         }

@@ -129,6 +129,48 @@ async fn purge_beyond_the_end_leaves_an_empty_log() {
 }
 
 #[tokio::test]
+async fn what_a_later_version_wrote_is_no_damage_and_stays_as_it_is() {
+    use super::super::log_record::forgery;
+    let dir = tempfile::tempdir().unwrap();
+    let small = |must_exist| Log::open(&Disk::Real, dir.path(), 600, must_exist);
+    let log = small(false).unwrap();
+    log.begin("here", LogState::default()).unwrap();
+    let space = Space::open(&Disk::Real, dir.path(), &Default::default()).unwrap();
+    let writer =
+        LogWriter::start(log, Box::new(|_| {}), space.into(), Box::new(|_| Ok(())), Faults::default()).unwrap();
+    for i in 0..20 {
+        append(&writer, vec![entry(1, i)]).await;
+        writer.save_vote(VoteRecord { term: 1, node: 1, committed: true }).await.unwrap();
+    }
+    writer.stop().await;
+    drop(writer);
+    let mut files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "segment"));
+    files.sort();
+    assert!(files.len() > 2, "{files:?}");
+    let read = || files.iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>();
+    let (all, mut forged) = (read(), std::collections::BTreeSet::new());
+    for (at, path) in files.iter().enumerate() {
+        for newer in forgery::ALL {
+            let mut bytes = all[at].clone();
+            if !forgery::forge(&mut bytes, newer) {
+                continue;
+            }
+            forged.insert(newer);
+            std::fs::write(path, &bytes).unwrap();
+            let before = read();
+            let error = small(true).map(drop).unwrap_err();
+            assert!(!error.is_damage(), "{newer:?} in {}: {error}", path.display());
+            assert!(error.to_string().contains("newer version"), "{newer:?}: {error}");
+            assert_eq!(read(), before, "{newer:?} in {}", path.display());
+            std::fs::write(path, &all[at]).unwrap();
+        }
+    }
+    assert_eq!(forged.into_iter().collect::<Vec<_>>(), forgery::ALL);
+    assert_eq!(small(true).unwrap().ends().1, Some(entry(1, 19).at));
+}
+
+#[tokio::test]
 async fn only_one_process_has_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let writer = start(dir.path());

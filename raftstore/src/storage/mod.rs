@@ -53,12 +53,17 @@ pub(crate) enum StorageError {
     },
     #[error("data is damaged: {0}")]
     Damaged(String),
-    #[error(
-        "the group uses feature level {0}, this build knows only level {1}: install the version that ran here before"
-    )]
+    #[error("the group uses feature level {0}, this build knows only level {1}")]
     TooNew(u32, u32),
+    /// It is whole and has to stay as it is, for the version that wrote it.
+    #[error("{what}: {source}")]
+    OtherVersion {
+        what: String,
+        #[source]
+        source: crate::codec::CodecError,
+    },
     /// What another member sent; nothing of this one's is wrong.
-    #[error("a received snapshot is damaged: {0}")]
+    #[error("a received snapshot cannot be used: {0}")]
     Received(#[source] Box<StorageError>),
 }
 
@@ -66,13 +71,37 @@ impl StorageError {
     /// Whether what is on disk is not what was written; not, whether writing or reading failed.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
-            Self::Codec(_) | Self::Damaged(_) => true,
+            Self::Codec(error) => !error.is_of_other_version(),
+            Self::Damaged(_) => true,
             // What is missing is told as an error of input, or of an argument where a database should be.
             Self::Rocks(error) => match error.kind() {
                 rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument => true,
                 _ => error.as_ref().contains("No such file"),
             },
-            Self::Io { .. } | Self::Received(_) | Self::TooNew(..) => false,
+            Self::Io { .. } | Self::Received(_) | Self::TooNew(..) | Self::OtherVersion { .. } => false,
+        }
+    }
+
+    /// Whether nothing is wrong but that another version wrote it.
+    fn is_of_other_version(&self) -> bool {
+        match self {
+            Self::TooNew(..) | Self::OtherVersion { .. } => true,
+            Self::Codec(error) => error.is_of_other_version(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn other_version(what: impl Into<String>, source: crate::codec::CodecError) -> Self {
+        Self::OtherVersion { what: what.into(), source }
+    }
+
+    /// Why a database cannot be opened. One with more families than this version knows is of a newer one.
+    fn opening(error: rocksdb::Error) -> Self {
+        match error.as_ref().split_once("Column families not opened: ") {
+            Some((_, names)) => {
+                Self::other_version("the state", crate::codec::CodecError::Unknown(format!("its part {names}")))
+            }
+            None => Self::Rocks(error),
         }
     }
 
@@ -98,9 +127,9 @@ impl From<StorageError> for std::io::Error {
 
 impl From<StorageError> for crate::types::StoreError {
     fn from(error: StorageError) -> Self {
-        match error {
-            StorageError::TooNew(..) => crate::types::StoreError::Version(error.to_string()),
-            error => crate::types::StoreError::Storage(Box::new(error)),
+        match error.is_of_other_version() {
+            true => crate::types::StoreError::Version(format!("{error}: install the version that ran here before")),
+            false => crate::types::StoreError::Storage(Box::new(error)),
         }
     }
 }

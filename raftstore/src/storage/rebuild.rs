@@ -26,7 +26,9 @@ struct PeersFile {
 }
 
 fn sum(addresses: &Addresses) -> u32 {
-    codec::checksum(&[&codec::encode(addresses)])
+    let mut bytes = Vec::new();
+    codec::append(&mut bytes, addresses);
+    codec::checksum(&[&bytes])
 }
 
 /// Keeps the addresses of the members where they are found without the state.

@@ -186,6 +186,23 @@ impl StateDb {
         self.write_batch(batch).expect("writable");
     }
 
+    /// Marks the state as one that the next version wrote.
+    #[cfg(test)]
+    pub(crate) fn forge_newer(&self) {
+        let mut applied = codec::encode(&self.applied().expect("readable"));
+        applied[0] += 1;
+        let mut batch = self.batch();
+        batch.put(cf::META, APPLIED, applied);
+        self.write_batch(batch).expect("writable");
+        self.flush().expect("writable");
+    }
+
+    /// Adds a part to a closed state that only the next version knows.
+    #[cfg(test)]
+    pub(crate) fn forge_part(path: &Path) {
+        super::engine::add_family(path, "later");
+    }
+
     /// Bytes of all files of the database and its memory tables.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.engine.measure(&cf::ALL, Measure::Bytes)

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use super::tests_group::{Group, PATIENCE, leader, open_again, stop, until};
 use super::tests_single::{list, write};
 use super::*;
+use crate::storage::disk::Disk;
+use crate::storage::files::Identity;
+use crate::storage::log_record::forgery::{self, Newer};
+use crate::storage::state::StateDb;
 
 /// What has to come of an injury.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,8 @@ enum Then {
     FindsLater,
     /// It refuses to start under its old id, and says what to do.
     Refuses,
+    /// It refuses to start, says that a newer version wrote this, and leaves everything as it is.
+    IsNewer,
 }
 
 fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
@@ -76,7 +82,7 @@ fn state(dir: &Path) -> PathBuf {
 type Injury = (&'static str, fn(&Path), Then);
 
 /// All that is injured, one after the other.
-const INJURIES: [Injury; 18] = [
+const INJURIES: [Injury; 23] = [
     ("nothing", |_| {}, Then::Starts),
     ("log: a bit in the newest segment", |d| flip_at(&segments(d).pop().unwrap(), 2), Then::Refuses),
     ("log: the last write is torn", |d| shorten(&segments(d).pop().unwrap(), 3), Then::Starts),
@@ -99,7 +105,34 @@ const INJURIES: [Injury; 18] = [
     ("state: a table is shorter", |d| cut(&state(d), ".sst", 100), Then::Rebuilds),
     ("state: a table is gone", |d| remove(files(&state(d), ".sst").pop().unwrap()), Then::Rebuilds),
     ("state: a bit in a table", |d| flip(&state(d), ".sst"), Then::FindsLater),
+    ("log: an entry of a newer version", |d| forge(&segments(d).pop().unwrap(), Newer::Entry), Then::IsNewer),
+    ("log: a segment of a newer version", |d| forge(&segments(d)[1], Newer::Head), Then::IsNewer),
+    (
+        "identity: of a newer version",
+        |d| Identity::read(&Disk::Real, d).unwrap().newer().write(&Disk::Real, d).unwrap(),
+        Then::IsNewer,
+    ),
+    (
+        "state: of a newer version",
+        |d| StateDb::open(&Disk::Real, &state(d), false).unwrap().forge_newer(),
+        Then::IsNewer,
+    ),
+    ("state: with a part that is new", |d| StateDb::forge_part(&state(d)), Then::IsNewer),
 ];
+
+/// Makes something in a segment of the log what a newer version wrote.
+fn forge(segment: &Path, newer: Newer) {
+    let mut bytes = fs::read(segment).unwrap();
+    assert!(forgery::forge(&mut bytes, newer));
+    fs::write(segment, bytes).unwrap();
+}
+
+/// What must not change: the log, who the member is, which state is its own.
+fn contents(dir: &Path) -> Vec<Vec<u8>> {
+    let mut paths = segments(dir);
+    paths.extend(["member", "state"].map(|name| dir.join(name)));
+    paths.iter().filter(|path| path.exists()).map(|path| fs::read(path).unwrap()).collect()
+}
 
 pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -121,6 +154,10 @@ async fn start(config: Config, then: Then) -> Option<Store> {
         match (Store::open(config.clone()).await, then) {
             (Err(StoreError::Damaged { name, .. }), Then::Refuses) => {
                 assert_eq!(name, config.name);
+                return None;
+            }
+            (Err(StoreError::Version(why)), Then::IsNewer) => {
+                assert!(why.contains("newer version") && why.contains("install"), "{why}");
                 return None;
             }
             (Err(StoreError::Storage(error)), _) if begin.elapsed() < PATIENCE => {
@@ -167,7 +204,14 @@ async fn every_injury_to_the_disk_is_found_and_healed_or_refused() {
         eprintln!("{what}: {then:?}");
         copy(&data, &kept);
         injure(&data);
+        let injured = (then == Then::IsNewer).then(|| contents(&data));
         let Some(mut store) = start(config.clone(), then).await else {
+            if let Some(injured) = injured {
+                assert!(
+                    contents(&data) == injured && state(&data).exists() && !data.join("rebuild").exists(),
+                    "{what}"
+                );
+            }
             fs::remove_dir_all(&data).unwrap();
             fs::rename(&kept, &data).unwrap();
             continue;

@@ -286,7 +286,7 @@ async fn an_entry_of_an_unknown_version_stops_the_member() {
     let strange = crate::command::Proposal(strange.into());
     assert!(raft.client_write(strange).await.is_err());
     let why = tokio::time::timeout(Duration::from_secs(10), store.failed()).await.unwrap();
-    assert!(why.contains("version 99"), "{why}");
+    assert!(why.contains("newer version (99;"), "{why}");
     assert!(store.txn(Txn { then: vec![put("/a", "1")], ..Txn::default() }).await.is_err());
 }
 

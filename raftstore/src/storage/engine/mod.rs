@@ -15,6 +15,9 @@ use bytes::Bytes;
 use super::StorageError;
 use super::disk::Disk;
 
+#[cfg(test)]
+pub(crate) use rocks::add_family;
+
 /// A family of keys, by its place in `cf::ALL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Family(usize);
@@ -118,7 +121,7 @@ impl Engine {
     /// Opens a database, or creates it. It may forget rows of history below a floor, which rises.
     pub(crate) fn open(disk: &Disk, path: &Path, create: bool, floor: Arc<AtomicU64>) -> Result<Self, StorageError> {
         match disk {
-            Disk::Real => Ok(Self::Rocks(rocks::Rocks::open(path, create, floor)?)),
+            Disk::Real => Ok(Self::Rocks(rocks::Rocks::open(path, create, floor).map_err(StorageError::opening)?)),
             Disk::Memory(_) => Ok(Self::Memory(memory::Memory::open(disk, path, create, floor)?)),
         }
     }
@@ -126,7 +129,7 @@ impl Engine {
     /// Opens a database that must stay as it is.
     pub(crate) fn open_to_read(disk: &Disk, path: &Path) -> Result<Self, StorageError> {
         match disk {
-            Disk::Real => Ok(Self::Rocks(rocks::Rocks::open_to_read(path)?)),
+            Disk::Real => Ok(Self::Rocks(rocks::Rocks::open_to_read(path).map_err(StorageError::opening)?)),
             Disk::Memory(_) => Ok(Self::Memory(memory::Memory::open(disk, path, false, Arc::default())?)),
         }
     }

@@ -91,6 +91,17 @@ fn families(floor: &Arc<AtomicU64>) -> [ColumnFamilyDescriptor; cf::ALL.len()] {
     cf::ALL.map(|family| column_family(family, &cache, floor))
 }
 
+/// Adds a family that this version does not know.
+#[cfg(test)]
+pub(crate) fn add_family(path: &Path, name: &str) {
+    let floor = Arc::default();
+    let mut all = Vec::from(families(&floor));
+    all.push(ColumnFamilyDescriptor::new(name, Options::default()));
+    let mut options = options(false);
+    options.create_missing_column_families(true);
+    DB::open_cf_descriptors(&options, path, all).expect("opened with one more family");
+}
+
 impl Rocks {
     pub(super) fn open(path: &Path, create: bool, floor: Arc<AtomicU64>) -> Result<Self> {
         let db = DB::open_cf_descriptors(&options(create), path, families(&floor))?;
