@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", sentence(&error));
             failure
         }
     }
@@ -111,6 +111,19 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     // A blocked reader of standard input or a stuck file system must not keep the process alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     outcome
+}
+
+/// An error with its causes, each said once: some say their cause themselves.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// The machine's name as objects may be called.
@@ -141,5 +154,14 @@ mod tests {
     #[test]
     fn arguments_fit_together() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = std::io::Error::from_raw_os_error(2);
+        let telling = anyhow::anyhow!("/a: {cause}");
+        let error = anyhow::Error::new(std::io::Error::other(telling)).context("cannot read");
+        assert_eq!(super::sentence(&error), "cannot read: /a: No such file or directory (os error 2)");
+        assert_eq!(super::sentence(&anyhow::anyhow!("a").context("b").context("c")), "c: b: a");
     }
 }

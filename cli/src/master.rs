@@ -9,7 +9,7 @@ mod reign;
 mod renewal;
 
 use args::Command;
-pub use args::{API_PORT, Args};
+pub use args::{API_PORT, Args, master_name};
 pub use backups::EXTENSION as SNAPSHOT_EXTENSION;
 use identity::Opened;
 use renewal::Renewal;
@@ -190,8 +190,11 @@ fn flatten<E: Into<anyhow::Error>>(
 pub fn lock(dir: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
     let path = dir.join("lock");
     let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        anyhow::anyhow!("{} is in use by another trireme process ({errno}); stop that one first", dir.display())
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => {
+            anyhow::anyhow!("{} is in use by another trireme process; stop that one first", dir.display())
+        }
+        other => anyhow::Error::new(other).context(format!("cannot lock {}", path.display())),
     })
 }
 

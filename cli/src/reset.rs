@@ -10,6 +10,7 @@ use http::Request;
 use trireme_apiserver::join::wire::{MEMBERS_PATH, MemberInfo};
 use trireme_client::kubeconfig::{Kubeconfig, Overrides};
 use trireme_client::masters;
+use trireme_raftstore::{Owner, Store, StoreError};
 
 use crate::admin::{api_error, member};
 use crate::node::Remembered;
@@ -148,16 +149,13 @@ pub async fn master(args: MasterArgs) -> anyhow::Result<()> {
     let Some(dir) = recognised(&args.data_dir, &["store", "pki"], "master")? else { return Ok(()) };
     let lock = crate::master::lock(&dir)?;
     confirm(args.force, &format!("The keys and the replica of the state in {} will be removed.", dir.display()))?;
-    match tokio::time::timeout(LEAVE, leave(&dir)).await {
+    let owner = Store::owner(&dir.join("store"));
+    let name = owner.as_ref().ok().and_then(Option::as_ref).map_or("NAME", |owner| owner.name.as_str());
+    let elsewhere = format!("if it lives on without this master, take it out there: trireme member remove {name}");
+    match tokio::time::timeout(LEAVE, leave(&dir, &owner)).await {
         Ok(Ok(line)) => say(line),
-        Ok(Err(error)) => say(format_args!(
-            "the cluster was not told ({error:#}); if it lives on without this master, take it out there: trireme member \
-             remove NAME"
-        )),
-        Err(_) => {
-            say("the cluster did not answer; if it lives on without this master, take it out there: trireme member \
-                       remove NAME")
-        }
+        Ok(Err(error)) => say(format_args!("the cluster was not told ({}); {elsewhere}", crate::sentence(&error))),
+        Err(_) => say(format_args!("the cluster did not answer; {elsewhere}")),
     }
     let done = remove(&dir)?;
     drop(lock);
@@ -165,8 +163,9 @@ pub async fn master(args: MasterArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks the other masters to go on without this one.
-async fn leave(dir: &Path) -> anyhow::Result<String> {
+/// Asks the other masters to go on without this one: without the very member that the data is of. Its name and its address may be
+/// those of another one by now.
+async fn leave(dir: &Path, owner: &Result<Option<Owner>, StoreError>) -> anyhow::Result<String> {
     let config = Kubeconfig::load(Some(&dir.join("kubeconfig-admin")))?;
     let mut masters = config.resolve(&Overrides::default())?.masters;
     let own = masters.urls.first().cloned().context("the kubeconfig names no master")?;
@@ -176,10 +175,51 @@ async fn leave(dir: &Path) -> anyhow::Result<String> {
     }
     let (client, _) = masters::connect(masters)?;
     let members = member::list(&client).await?;
-    let Some(member) = members.iter().find(|member| member.address == own) else {
-        return Ok("the cluster has this master no more".to_owned());
+    let owner = match owner {
+        Ok(Some(owner)) => owner,
+        Ok(None) => return Ok(unknown(&own, &members, "there is no store")),
+        Err(error) => return Ok(unknown(&own, &members, &error.to_string())),
     };
-    let path = format!("{MEMBERS_PATH}/{}", member.name);
-    let _: MemberInfo = client.request(Request::delete(path).body(Vec::new())?).await.map_err(api_error)?;
-    Ok(format!("master {:?} taken out of its cluster", member.name))
+    let gone = || Ok(format!("the cluster has this master ({:?}, id {}) no more", owner.name, owner.id));
+    let Some(member) = members.iter().find(|member| member.id == owner.id) else { return gone() };
+    let path = format!("{MEMBERS_PATH}/{}?id={}&lineage={}", member.name, owner.id, owner.lineage);
+    match client.request::<MemberInfo>(Request::delete(path).body(Vec::new())?).await {
+        Ok(_) => Ok(format!("master {:?} taken out of its cluster", member.name)),
+        Err(kube::Error::Api(status)) if status.code == 404 => gone(),
+        Err(error) => Err(api_error(error)),
+    }
+}
+
+/// What is left to do where the data does not tell which member it is of: to guess could take out another one.
+fn unknown(own: &str, members: &[MemberInfo], why: &str) -> String {
+    match members.iter().find(|member| member.address == own) {
+        Some(member) => format!(
+            "which member this was cannot be told ({why}), so the cluster was not asked to go on without it. It has {:?} at {own}: if \
+             that was this one, take it out: trireme member remove {}",
+            member.name, member.name
+        ),
+        None => format!("which member this was cannot be told ({why}); the cluster has none at {own}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_is_not_known_for_sure_is_not_guessed() {
+        let member = |name: &str, address: &str| MemberInfo {
+            name: name.into(),
+            address: address.into(),
+            role: "follower".into(),
+            healthy: true,
+            lag: None,
+            id: 7,
+            peer_address: String::new(),
+        };
+        let members = [member("a", "https://h1:6443"), member("b", "https://h2:6443")];
+        let told = unknown("https://h2:6443", &members, "checksum mismatch");
+        assert!(told.contains("checksum mismatch") && told.ends_with("trireme member remove b"), "{told}");
+        assert!(unknown("https://h3:6443", &members, "no").contains("has none at https://h3:6443"));
+    }
 }

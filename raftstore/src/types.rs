@@ -225,6 +225,17 @@ pub enum Leadership {
     },
 }
 
+/// Whose data a directory holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Identity in the group; never given to another one of the same lineage.
+    pub id: MemberId,
+    /// Name that people use.
+    pub name: String,
+    /// The lineage that it is a member of.
+    pub lineage: String,
+}
+
 /// One member as the group knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {

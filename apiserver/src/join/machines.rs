@@ -170,7 +170,7 @@ fn member_status(error: &StoreError, name: &str) -> Status {
         StoreError::Membership(why) => {
             let mend =
                 format!("{why}; if that master is gone for good, take it out first: trireme member remove {name}");
-            Status::conflict("trireme.io", "members", name, &mend)
+            super::members::impossible("members", name, &mend)
         }
         other => store_status(other),
     }

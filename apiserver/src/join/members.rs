@@ -25,8 +25,8 @@ pub(super) async fn remove(
     request: Request<Body>,
 ) -> Response<Body> {
     let allowed = authorize(&request, "delete");
-    let only_dead = Query::parse(request.uri().query().unwrap_or_default()).flag("dead");
-    answer(remove_member(&join, &name, only_dead, allowed).await)
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    answer(remove_member(&join, &name, &query, allowed).await)
 }
 
 pub(super) async fn promote(
@@ -43,7 +43,7 @@ pub(super) async fn upgrade(State(join): State<Join>, request: Request<Body>) ->
     let upgraded = async {
         allowed?;
         let level = join.store.upgrade().await.map_err(|error| match &error {
-            StoreError::Membership(why) => Status::conflict("trireme.io", "featurelevels", "newest", why),
+            StoreError::Membership(why) => impossible("featurelevels", "newest", why),
             _ => store_status(&error),
         })?;
         tracing::info!(level, "the feature level was raised as asked for");
@@ -58,13 +58,28 @@ async fn list_members(join: &Join, allowed: Result<(), Status>) -> Result<Member
 }
 
 async fn member(join: &Join, name: &str) -> Result<Member, Status> {
-    let found = members(join).await?.into_iter().find(|member| member.name == name);
-    found.ok_or_else(|| Status::not_found("trireme.io", "members", name))
+    let (found, others): (Vec<_>, Vec<_>) = members(join).await?.into_iter().partition(|member| member.name == name);
+    found.into_iter().next().ok_or_else(|| absent(name, &others))
+}
+
+/// In words for an operator: nobody else asks.
+fn absent(name: &str, members: &[Member]) -> Status {
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    let mut status = Status::not_found("trireme.io", "members", name);
+    status.message = format!("there is no master {name:?}; the masters are {}", names.join(", "));
+    status
+}
+
+/// The same of what cannot be done.
+pub(super) fn impossible(what: &str, name: &str, why: &str) -> Status {
+    let mut status = Status::conflict("trireme.io", what, name, why);
+    status.message = why.to_owned();
+    status
 }
 
 fn refusal(error: &StoreError, name: &str) -> Status {
     match error {
-        StoreError::Membership(why) => Status::conflict("trireme.io", "members", name, why),
+        StoreError::Membership(why) => impossible("members", name, why),
         _ => store_status(error),
     }
 }
@@ -77,15 +92,21 @@ async fn promote_member(join: &Join, name: &str, allowed: Result<(), Status>) ->
     member(join, name).await.map(info)
 }
 
+/// `dead`: only if it is. `id` and `lineage`: only the member that had them; the name may be another one's by now.
 async fn remove_member(
     join: &Join,
     name: &str,
-    only_dead: bool,
+    query: &Query,
     allowed: Result<(), Status>,
 ) -> Result<MemberInfo, Status> {
     allowed?;
+    let id = query.integer("id").map_err(|why| Status::bad_request(&why))?;
     let member = member(join, name).await?;
-    let removed = match only_dead {
+    let other_id = id.is_some_and(|id| u64::try_from(id) != Ok(member.id));
+    if other_id || query.get("lineage").is_some_and(|lineage| lineage != join.store.status().lineage) {
+        return Err(Status::not_found("trireme.io", "members", name));
+    }
+    let removed = match query.flag("dead") {
         true => join.store.remove_dead_member(member.id).await,
         false => join.store.remove_member(member.id).await,
     };

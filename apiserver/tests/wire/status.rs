@@ -75,6 +75,24 @@ async fn a_node_gets_nothing_but_its_own_certificate_again() {
     refused(renew(&server, Some(own), "n1", &key.csr_pem).await, "loopback");
 }
 
+/// Its name may be another one's by now.
+#[tokio::test]
+async fn only_the_member_that_is_meant_is_removed() {
+    let server = Server::start().await;
+    let (_, status) = server.get(STATUS).await;
+    let (id, lineage) = (status["id"].as_u64().unwrap(), status["lineage"].as_str().unwrap());
+    let remove = async |query: &str| server.delete(&format!("/trireme.io/v1/members/m1?{query}")).await;
+    for other in [format!("id={}", id + 1), format!("id={id}&lineage=another"), "id=-1".to_owned()] {
+        let (code, answer) = remove(&other).await;
+        assert_eq!(code, StatusCode::NOT_FOUND, "{other}: {answer}");
+    }
+    assert_eq!(remove("id=x").await.0, StatusCode::BAD_REQUEST);
+    // That one it is; what is refused now is the removal of the last voter.
+    let (code, answer) = remove(&format!("id={id}&lineage={lineage}")).await;
+    assert_eq!(code, StatusCode::CONFLICT, "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("the only voter"), "{answer}");
+}
+
 #[tokio::test]
 async fn new_certificates_are_shown_without_a_restart() {
     let server = Server::start().await;

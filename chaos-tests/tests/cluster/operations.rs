@@ -226,7 +226,7 @@ fn recovered(masters: &Masters<'_>) -> Result<Disks> {
 
 fn replaced(masters: &Masters<'_>) -> Result<()> {
     let said = masters.at(1, &["member", "replace", "master-2"])?.refused()?;
-    ensure!(said.contains("lives; only a dead one is replaced"), "{said}");
+    ensure!(said.contains("master-2 answers; only a dead one is replaced"), "{said}");
     masters.kill(2)?;
     let said = masters.at(1, &["member", "remove", "master-3"])?.refused()?;
     ensure!(said.contains("not enough healthy members"), "{said}");

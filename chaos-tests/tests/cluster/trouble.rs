@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -159,9 +160,15 @@ pub fn dead_for_long(masters: &Masters<'_>) -> Result<()> {
     })?;
     let said = masters.master(2, &[])?.refused()?;
     ensure!(said.contains("removed"), "{said}");
+    let old = masters.dir.join("old").display().to_string();
+    run(Command::new("cp").args(["-a"]).arg(masters.data(&name(2))).arg(&old))?.ok()?;
     masters.forget(2)?;
     masters.call("up", &[])?.ok()?;
     let member = masters.wait_for(1, 2, true)?;
     ensure!(member["id"] != before && masters.configmaps(2)?.contains("one-1"), "{member:#}");
+    // The successor has its name and its address, and is not what the old data is of.
+    let said = masters.inside("master-2", &["master", "reset", "--force", "--data-dir", &old])?.ok()?;
+    ensure!(said.contains("no more") && said.contains(&format!("id {before}")), "{said}");
+    ensure!(masters.member(1, 2)?["id"] == member["id"] && !Path::new(&old).exists(), "{said}");
     Ok(())
 }

@@ -88,6 +88,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let path = format!("{MEMBERS_PATH}/{}", segment(&name)?);
             let _: MemberInfo = client.request(Request::delete(path).body(Vec::new())?).await.map_err(api_error)?;
             println!("member \"{name}\" removed");
+            println!("it ends by itself; on its machine, to leave nothing there: trireme master reset");
         }
         Command::Promote { name } => {
             let path = format!("{MEMBERS_PATH}/{}/promote", segment(&name)?);

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use trireme_client::kubeconfig::{Kubeconfig, Overrides};
-use trireme_client::masters::{self, MastersConfig};
+use trireme_client::masters::{self, MastersConfig, MastersError};
 use trireme_client::tls::{CaPin, Trust};
 
 /// How to reach the cluster.
@@ -47,8 +47,32 @@ impl Connection {
 
 /// An API error as a sentence of its own.
 pub(crate) fn api_error(error: kube::Error) -> anyhow::Error {
+    if let Some(cause) = MastersError::of(&error) {
+        return anyhow::anyhow!("{cause}");
+    }
     match error {
-        kube::Error::Api(status) => anyhow::anyhow!("{} ({})", status.message, status.code),
+        kube::Error::Api(status) if status.code == 503 => anyhow::anyhow!(
+            "{} (503); \"trireme store status\" shows which masters answer and what to do",
+            status.message
+        ),
+        kube::Error::Api(status) if status.code >= 500 => anyhow::anyhow!("{} ({})", status.message, status.code),
+        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
         other => anyhow::Error::new(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    #[test]
+    fn errors_are_sentences() {
+        let told = |message: &str, code: u16| {
+            let status = Status::failure(message, "").with_code(code);
+            super::api_error(kube::Error::Api(Box::new(status))).to_string()
+        };
+        assert_eq!(told("there is no master \"x\"", 404), "there is no master \"x\"");
+        assert_eq!(told("broken", 500), "broken (500)");
+        assert!(told("no quorum", 503).contains("trireme store status"));
     }
 }

@@ -147,6 +147,18 @@ pub struct Losses {
     pub terminated_pod_gc_threshold: usize,
 }
 
+/// The name of a master, which is the host's if none is given.
+///
+/// # Errors
+/// When it is not a valid object name.
+pub fn master_name(given: Option<&str>) -> anyhow::Result<String> {
+    let name = given.map_or_else(crate::host_name, |name| Ok(name.to_owned()))?;
+    match trireme_api::names::dns1123_subdomain(&name).into_iter().next() {
+        Some(problem) => bail!("the name {name:?} cannot be used: {problem}"),
+        None => Ok(name),
+    }
+}
+
 impl Args {
     /// Checks what clap cannot.
     ///
@@ -204,14 +216,7 @@ impl Args {
     /// # Errors
     /// When the name, or the host's name in its place, is not a valid object name.
     pub fn name(&self) -> anyhow::Result<String> {
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => crate::host_name()?,
-        };
-        if let Some(problem) = trireme_api::names::dns1123_subdomain(&name).into_iter().next() {
-            bail!("the name {name:?} cannot be used: {problem}");
-        }
-        Ok(name)
+        master_name(self.name.as_deref())
     }
 
     /// Where the API listens.

@@ -37,6 +37,8 @@ pub async fn run(args: &Args, advertise: SocketAddr) -> anyhow::Result<()> {
     println!(
         "    trireme master reset                # on each other old master that is found again: it cannot come back"
     );
-    println!("    trireme token create --role master  # prints what others join with, until there are three again");
+    println!(
+        "    trireme member add NAME             # prints what another one joins with, until there are three again"
+    );
     Ok(())
 }

@@ -85,6 +85,8 @@ pub(crate) struct Space {
     exhausted: AtomicBool,
     /// What a quorum of the members has.
     quorum: AtomicU8,
+    /// Bytes that were free at the last look, and all.
+    found: Mutex<(u64, u64)>,
 }
 
 fn free(disk: &Disk, dir: &Path) -> Result<(u64, u64), StorageError> {
@@ -109,14 +111,15 @@ impl Space {
         }
         let (gauge, room) = (Mutex::new(gauge), watch::Sender::new(Room::Enough));
         let disk = disk.clone();
-        let space = Self { disk, dir: dir.to_owned(), gauge, room, exhausted: false.into(), quorum: 0.into() };
+        let (exhausted, quorum, found) = (false.into(), 0.into(), Mutex::default());
+        let space = Self { disk, dir: dir.to_owned(), gauge, room, exhausted, quorum, found };
         space.look()?;
         Ok(space)
     }
 
     /// Looks how much room there is, and gives up or takes back the reserve. One call at a time; blocks as long as the file system does.
     pub(crate) fn look(&self) -> Result<Room, StorageError> {
-        let (mut available, _) = free(&self.disk, &self.dir)?;
+        let (mut available, total) = free(&self.disk, &self.dir)?;
         let (act, room, reserve) = {
             let mut gauge = self.gauge.lock();
             (gauge.look(available), gauge.room, gauge.reserve)
@@ -134,6 +137,7 @@ impl Space {
                 self.gauge.lock().held = held;
             }
         }
+        *self.found.lock() = (available, total);
         let floor = reserve / 8;
         self.exhausted.store(available < floor, Ordering::Release);
         self.room.send_if_modified(|known| std::mem::replace(known, room) != room);
@@ -181,9 +185,9 @@ impl Space {
         self.exhausted.load(Ordering::Acquire)
     }
 
-    /// In words, for people.
+    /// What was found at the last look, in words for people.
     pub(crate) fn describe(&self) -> String {
-        let (available, total) = free(&self.disk, &self.dir).unwrap_or_default();
+        let (available, total) = *self.found.lock();
         let low = self.gauge.lock().low;
         let mib = |bytes: u64| bytes >> 20;
         format!("{} of {} MiB are free in {}, {} are needed", mib(available), mib(total), self.dir.display(), mib(low))

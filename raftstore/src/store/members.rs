@@ -56,7 +56,7 @@ impl Node {
     fn health(&self, m: &RaftMetrics<TypeConfig>, id: MemberId) -> (bool, Option<u64>) {
         if id == self.identity.id {
             let behind = (m.state == ServerState::Leader).then_some(0);
-            return (m.running_state.is_ok() && m.current_leader.is_some(), behind);
+            return (m.running_state.is_ok() && self.in_contact(), behind);
         }
         let recent = self.config.timing.election_max * 2;
         let heard = m.heartbeat.as_ref().and_then(|h| h.get(&id).copied().flatten());

@@ -185,7 +185,7 @@ impl Node {
             let what = if same_name { format!("name {:?}", member.name) } else { member.peer_address.clone() };
             let never_came = !standing.voter && !standing.came_up;
             if same_name && options.replace && standing.healthy {
-                return refused(format!("{what} is taken by member {id}, which lives; only a dead one is replaced"));
+                return refused(format!("{what} is taken by member {id}, which answers; only a dead one is replaced"));
             }
             if !same_name || !never_came && !options.replace {
                 let hint = if same_name && !standing.healthy { "; it does not answer: it can be replaced" } else { "" };
@@ -208,8 +208,10 @@ impl Node {
             return Err(AdminError::NotLeader);
         }
         let standings = self.asked().await;
-        if m.only_dead && standings.get(&m.id).is_some_and(|s| s.healthy) {
-            return refused(format!("member {} lives; only a dead one is replaced", m.id));
+        if m.only_dead
+            && let Some(alive) = standings.get(&m.id).filter(|s| s.healthy)
+        {
+            return refused(format!("{} answers; only a dead one is replaced", alive.info.name));
         }
         if m.id == self.identity.id && loss(&standings, m.id).is_none() {
             // Another one leads first, and removes this one then: so nobody waits for an election.

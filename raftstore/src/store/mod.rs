@@ -34,6 +34,8 @@ mod tests_log;
 #[cfg(test)]
 mod tests_single;
 #[cfg(test)]
+mod tests_space;
+#[cfg(test)]
 mod tests_succession;
 #[cfg(test)]
 pub(crate) mod tests_tls;
@@ -75,6 +77,15 @@ impl Store {
     /// Whether the directory holds a member's data.
     pub fn has_data(dir: &Path) -> Result<bool, StoreError> {
         Ok(Identity::exists(&Disk::Real, dir)?)
+    }
+
+    /// Whose data a directory holds; nobody's if there is no member in it.
+    pub fn owner(dir: &Path) -> Result<Option<Owner>, StoreError> {
+        if !Identity::exists(&Disk::Real, dir)? {
+            return Ok(None);
+        }
+        let Identity { id, name, lineage, .. } = Identity::read(&Disk::Real, dir)?;
+        Ok(Some(Owner { id, name, lineage }))
     }
 
     /// Whether the directory knows of other members, as far as it can be read.

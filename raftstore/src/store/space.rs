@@ -31,7 +31,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut looking, mut handed_over): (Option<tokio::task::JoinHandle<_>>, Option<Instant>) = (None, None);
-    let mut before = Report::default();
+    let (mut before, mut said) = (Report::default(), None);
     loop {
         ticks.tick().await;
         // A disk that hangs must not hang this task.
@@ -49,6 +49,12 @@ pub(crate) async fn run(node: Arc<Node>) {
         if now != before {
             node.tell(&before, &now);
             before = now;
+        }
+        // How little room there is goes on changing.
+        let little = (now.room != Room::Enough).then(|| format!("the disk is nearly full: {}", node.space.describe()));
+        if little != said {
+            node.set_alarm(AlarmKind::DiskFull, little.clone());
+            said = little;
         }
         let due = handed_over.is_none_or(|at| at.elapsed() > COOL_DOWN);
         if !now.is_well() && due && node.leads() && node.well_voter().is_some() {
@@ -81,8 +87,6 @@ impl Node {
                 Room::Enough => tracing::info!(what, "there is room on the disk again"),
                 room => tracing::error!(?room, what, "the disk is nearly full"),
             }
-            let full = (now.room != Room::Enough).then(|| format!("the disk is nearly full: {what}"));
-            self.set_alarm(AlarmKind::DiskFull, full);
         }
         if before.stalled != now.stalled {
             let limit = self.config.limits.disk_stall;

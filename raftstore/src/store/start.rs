@@ -379,7 +379,10 @@ async fn settle(node: &Node) -> Result<(), StoreError> {
         progress.wait_for(|_| node.machine.members().nodes.contains_key(&id)).await.is_ok()
     };
     if tokio::time::timeout(START_TIMEOUT, admitted).await != Ok(true) {
-        return Err(unavailable("no leader sent anything to this new member"));
+        let (address, waited) = (&node.config.advertise, START_TIMEOUT.as_secs());
+        return Err(unavailable(&format!(
+            "no leader reached this new member at {address} for {waited} s; is that where the other members find it, and is the port open?"
+        )));
     }
     if node.machine.members().nodes.len() > 1 {
         return Ok(());

@@ -261,7 +261,8 @@ fn judge(
     }
     let up: Vec<_> = survey.iter().filter(|(_, _, reply)| reply.is_ok()).map(|(_, info, _)| &*info.name).collect();
     if members.voters.iter().all(quorum) {
-        return Err(format!("{} answer, which is a quorum with this member: start it as usual", up.join(", ")));
+        let answer = if up.len() == 1 { "answers" } else { "answer" };
+        return Err(format!("{} {answer}, which is a quorum with this member: start it as usual", up.join(", ")));
     }
     let newer = |at: Option<LogPosition>| match (at, last) {
         (Some(a), Some(b)) => (a.term, a.index).cmp(&(b.term, b.index)),

@@ -82,6 +82,12 @@ async fn a_full_disk_refuses_what_needs_room_and_recovers_by_itself() {
         assert!(begin.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    // What is told follows what is left.
+    disk.fill(0);
+    let says = |s: &Status| s.alarms.iter().any(|a| a.message.contains("0 of 128 MiB are free"));
+    until(store, "news of the last bytes", says).await;
+    disk.empty();
+    disk.fill(8 << 20);
     let delete = Txn { then: vec![Op::Delete { key: "/k/b".into() }], ..Txn::default() };
     let deleted = store.txn(delete).await.unwrap().revision;
     store.compact(deleted).await.unwrap();

@@ -517,3 +517,24 @@ async fn waiting_for_another_leader_takes_its_time() {
     assert!(begin.elapsed() >= Duration::from_millis(60), "{:?}", begin.elapsed());
     stop(stores).await;
 }
+
+/// It still takes itself for the leader, and nothing that needs one works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_quorum_is_not_healthy() {
+    let (_group, mut stores) = Group::start(2).await;
+    let leads = leader(&[&stores[0], &stores[1]]).await;
+    let other = stores.remove(1 - leads);
+    let left = stores.remove(0);
+    let own = left.status().id;
+    drop(other);
+    let begin = Instant::now();
+    loop {
+        let members = left.members().await.unwrap_or_default();
+        if members.iter().any(|m| m.id == own && !m.healthy) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{members:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stop(vec![left]).await;
+}

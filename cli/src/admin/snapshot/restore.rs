@@ -7,7 +7,9 @@ use anyhow::{Context, bail};
 use trireme_apiserver::pki::{self, MasterIdentity, Pki};
 use trireme_raftstore::{NewLineage, RestoreTarget, Store};
 
-use crate::master::API_PORT;
+use crate::master::{API_PORT, master_name};
+
+const PEER_PORT: u16 = 2380;
 
 /// `trireme snapshot restore`
 #[derive(clap::Args, Debug)]
@@ -24,7 +26,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "IP[:PORT]")]
     advertise: String,
     /// Its port for the traffic among masters.
-    #[arg(long, value_name = "PORT", default_value_t = 2380)]
+    #[arg(long, value_name = "PORT", default_value_t = PEER_PORT)]
     peer_port: u16,
     /// Make new authorities where the old ones are lost. All nodes then have to join anew, and all kubeconfigs are void.
     #[arg(long)]
@@ -39,7 +41,7 @@ pub async fn run(args: RestoreArgs) -> anyhow::Result<()> {
     if address.ip().is_unspecified() {
         bail!("--advertise {address}: give the address that other machines reach this one at");
     }
-    let name = args.name.clone().map_or_else(crate::host_name, Ok)?;
+    let name = master_name(args.name.as_deref())?;
     let store = args.dir.join("store");
     if Store::has_data(&store)? {
         bail!(
@@ -91,15 +93,60 @@ pub async fn run(args: RestoreArgs) -> anyhow::Result<()> {
 }
 
 fn say(args: &RestoreArgs, name: &str, begun: &NewLineage) {
-    let (dir, advertise) = (args.dir.display(), &args.advertise);
-    println!("restored {} into {dir}", args.file.display());
+    println!("restored {} into {}", args.file.display(), args.dir.display());
     println!("lineage  {} (follows {})", begun.lineage, begun.former);
     println!("revision {} (was {}; everything before counts as compacted)", begun.revision, begun.former_revision);
     println!("\nNext:\n");
-    println!("    trireme master --data-dir {dir} --name {name} --advertise {advertise}");
-    println!("    trireme master reset              # on each other old master, which then joins anew");
-    println!("    trireme token create --role master # once this one runs: prints what they join with");
+    for (line, why) in next(args, name) {
+        println!("{}", format!("    {line:<37}{why}").trim_end());
+    }
+}
+
+/// What to type next, and where or when.
+fn next(args: &RestoreArgs, name: &str) -> Vec<(String, &'static str)> {
+    let (dir, advertise) = (args.dir.display(), &args.advertise);
+    let mut start = format!("trireme master --data-dir {dir} --name {name} --advertise {advertise}");
+    if args.peer_port != PEER_PORT {
+        start.push_str(&format!(" --peer-port {}", args.peer_port));
+    }
+    let mut lines = vec![
+        (start, ""),
+        ("trireme master reset".to_owned(), "# on each other old master, which then joins anew"),
+        ("trireme member add NAME".to_owned(), "# once this one runs, for each: prints what it joins with"),
+    ];
     if args.new_keys {
-        println!("    trireme node reset                # on each node, which then joins anew");
+        lines.push(("trireme node reset".to_owned(), "# on each node, which then joins anew"));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn args(name: &str, peer_port: u16) -> RestoreArgs {
+        RestoreArgs {
+            file: "/nowhere".into(),
+            dir: "/nowhere/data".into(),
+            name: Some(name.into()),
+            advertise: "10.0.0.1".into(),
+            peer_port,
+            new_keys: true,
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_typed_next_has_the_ports_that_were_given() {
+        let first = |peer_port| next(&args("m", peer_port), "m").remove(0).0;
+        assert_eq!(first(2380), "trireme master --data-dir /nowhere/data --name m --advertise 10.0.0.1");
+        assert!(first(2399).ends_with(" --peer-port 2399"));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_no_master_can_have_is_refused_before_anything_is_made() {
+        let refused = run(args("Not_A_Name", 2380)).await.unwrap_err().to_string();
+        assert!(refused.contains("the name \"Not_A_Name\" cannot be used"), "{refused}");
+        assert!(!std::path::Path::new("/nowhere").exists());
     }
 }

@@ -82,7 +82,8 @@ pub fn one(file: &Path, output: Output) -> anyhow::Result<()> {
 }
 
 pub fn all(dir: &Path, output: Output) -> anyhow::Result<()> {
-    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let entries = std::fs::read_dir(dir)
+        .with_context(|| format!("cannot read {}, where the snapshots are looked for (--dir)", dir.display()))?;
     let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == crate::master::SNAPSHOT_EXTENSION));
     files.sort();
@@ -99,22 +100,42 @@ pub fn all(dir: &Path, output: Output) -> anyhow::Result<()> {
                 .collect();
             table::json(&list)?;
         }
+        Output::Table if verified.is_empty() => {
+            println!("no snapshots (*.{}) in {}", crate::master::SNAPSHOT_EXTENSION, dir.display());
+        }
         Output::Table => {
-            let rows: Vec<_> = verified
-                .iter()
-                .map(|(path, found)| {
-                    let mut cells = vec![name(path)];
-                    match found {
-                        Ok(info) => cells.extend(row(info)),
-                        Err(error) => cells.push(format!("cannot be used: {error}")),
-                    }
-                    cells
-                })
-                .collect();
+            let sound = verified.iter().filter_map(|(path, found)| Some((path, found.as_ref().ok()?)));
+            let rows: Vec<_> = sound.map(|(path, info)| [vec![name(path)], row(info)].concat()).collect();
             let mut columns = vec!["FILE"];
             columns.extend(COLUMNS);
             table::print(&columns, &rows);
         }
     }
+    let unsound: Vec<_> = verified
+        .iter()
+        .filter_map(|(path, found)| Some(format!("{}: {}", name(path), found.as_ref().err()?)))
+        .collect();
+    anyhow::ensure!(unsound.is_empty(), "cannot be used: {}", unsound.join("; "));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_list_with_what_cannot_be_used_fails_and_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        all(dir.path(), Output::Table).unwrap();
+        std::fs::write(dir.path().join("notes.txt"), "no snapshot").unwrap();
+        all(dir.path(), Output::Json).unwrap();
+        std::fs::write(dir.path().join("torn.snapshot"), "TRIREME-SNAPSHOT").unwrap();
+        for output in [Output::Table, Output::Json] {
+            let error = all(dir.path(), output).unwrap_err().to_string();
+            assert!(error.contains("cannot be used: torn.snapshot: the snapshot is cut off"), "{error}");
+        }
+        let absent = all(&dir.path().join("absent"), Output::Table).unwrap_err().to_string();
+        assert!(absent.contains("--dir"), "{absent}");
+    }
 }
