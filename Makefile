@@ -2,6 +2,7 @@
 # make test    the CI set of checks
 # make down    stops the cluster and leaves nothing behind
 # make bench, make failover, make soak    measure and judge a cluster of their own (SECONDS=n, COUNT=n, SEED=n)
+# make bench-api    what requests to the API cost: creates, reads, lists, watches (SECONDS=n for each run, RUNS=n, KEYS=n, MIB=n, ONLY=words)
 # make compat  every stable operation of upstream's API, tried and read back; writes the table in docs/compatibility.md (FACTS=folder)
 # make chaos   ten minutes of faults on the store alone, judged exactly (SECONDS=n, SEED=n); FILE=… judges a kept history
 # make sim     the store simulated, thousands of seeds (COUNT=n, SEED=n is the first); with SEED=n alone that one again
@@ -25,7 +26,7 @@ export ROCKSDB_STATIC := 1
 endif
 endif
 
-.PHONY: up down status deps build test lint bench failover soak compat chaos sim bench-store check-root help
+.PHONY: up down status deps build test lint bench bench-api failover soak compat chaos sim bench-store check-root help
 
 help:
 	@sed -n '/^# /s/^# //p;/^$$/q' Makefile
@@ -78,10 +79,10 @@ test: deps
 
 # Programs of chaos-tests; settings are taken from the environment: make failover COUNT=5.
 BENCH := TRIREME_BIN=$(abspath $(BIN)) $(if $(SECONDS),SECONDS=$(SECONDS)) $(if $(COUNT),COUNT=$(COUNT)) \
-	$(if $(SEED),SEED=$(SEED)) $(if $(RUNS),RUNS=$(RUNS)) $(if $(KEYS),KEYS=$(KEYS)) \
+	$(if $(SEED),SEED=$(SEED)) $(if $(RUNS),RUNS=$(RUNS)) $(if $(KEYS),KEYS=$(KEYS)) $(if $(MIB),MIB=$(MIB)) \
 	$(if $(FACTS),FACTS=$(FACTS)) $(if $(ONLY),ONLY="$(ONLY)") $(if $(CALM),CALM=$(CALM)) $(TARGET)/debug/trireme-bench
 
-bench failover soak compat: check-root deps build
+bench bench-api failover soak compat: check-root deps build
 	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
 	@$(BENCH) $@
 

@@ -1,6 +1,7 @@
 //! The figures that people ask for first: how long a cluster takes to boot, what it costs when nothing happens, how
 //! fast a pod runs, how large the program is.
 
+pub mod api;
 mod pods;
 
 use std::fs;
