@@ -69,6 +69,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Time for a request that is not long-running.
     pub request_timeout: Duration,
+    /// How long a client may take nothing of a list that is sent to it.
+    pub list_stall: Duration,
     /// Changes of one kind that are kept to resume watches from.
     pub window_events: usize,
     /// Bytes of them, about.
@@ -85,6 +87,7 @@ impl Default for Limits {
             long_running: 20_000,
             body_bytes: 3 * 1024 * 1024,
             request_timeout: Duration::from_secs(60),
+            list_stall: Duration::from_secs(30),
             window_events: 2048,
             window_bytes: 4 << 20,
             watcher_backlog: 1024,

@@ -97,6 +97,9 @@ impl ApiServer {
             Ok(if pretty { response::pretty(answer).await } else { answer })
         };
         match tokio::time::timeout(limit, work).await {
+            Ok(Ok(answer)) if answer.extensions().get::<response::Streamed>().is_some() => {
+                Ok(keep_until_end(answer, permit))
+            }
             Ok(answer) => answer,
             Err(_) => Err(Status::timeout("request did not complete within the allotted time", 0)),
         }

@@ -63,6 +63,11 @@ pub(crate) struct Metrics {
     cache_revision: Gauge,
     pub(crate) panics: Counter,
     pub(crate) slow_watchers: Counter,
+    /// Lists that are being sent.
+    pub(crate) list_streams: Gauge,
+    /// Bytes of them that are encoded and that their connections have not taken.
+    pub(crate) list_bytes: Gauge,
+    pub(crate) lists_cut: Counter,
     feed: Arc<Feed>,
 }
 
@@ -80,6 +85,9 @@ impl Metrics {
             cache_revision: Gauge::default(),
             panics: Counter::default(),
             slow_watchers: Counter::default(),
+            list_streams: Gauge::default(),
+            list_bytes: Gauge::default(),
+            lists_cut: Counter::default(),
             feed: feed.clone(),
         };
         metrics.register(store);
@@ -97,6 +105,13 @@ impl Metrics {
         r.register("apiserver_cache_revision", "Revision of this server's caches.", self.cache_revision.clone());
         r.register("apiserver_panics", "Requests that panicked.", self.panics.clone());
         r.register("apiserver_slow_watchers", "Watches cut because they fell behind.", self.slow_watchers.clone());
+        r.register("apiserver_list_streams", "Large lists that are being sent.", self.list_streams.clone());
+        r.register("apiserver_list_waiting_bytes", "Bytes of them that wait for clients.", self.list_bytes.clone());
+        r.register(
+            "apiserver_lists_broken_off",
+            "Lists broken off: slow client, lost history.",
+            self.lists_cut.clone(),
+        );
         store.register_metrics(r);
     }
 

@@ -1,4 +1,4 @@
-//! Response bodies: Status errors, single objects, spliced lists, compression.
+//! Response bodies: Status errors, single objects, documents, compression.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::request::accept::Encoding;
 use crate::request::query::Query;
 
 /// Smaller bodies are not worth compressing; upstream's limit.
-const GZIP_MINIMUM: usize = 128 * 1024;
+pub(crate) const GZIP_MINIMUM: usize = 128 * 1024;
 
 /// A JSON response.
 pub(crate) fn json(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
@@ -67,21 +67,9 @@ pub(crate) fn status(status: &Status) -> Response<Body> {
     response
 }
 
-/// Pieces of a body that share the cache's bytes; joined only where the client wants them compressed.
-pub(crate) fn pieces(code: StatusCode, pieces: Vec<Bytes>, gzip: bool) -> Response<Body> {
-    let total: usize = pieces.iter().map(Bytes::len).sum();
-    if gzip && total >= GZIP_MINIMUM {
-        return compressed(code, "application/json", &pieces);
-    }
-    let stream = futures::stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
-    let mut response = Response::new(Body::from_stream(stream));
-    *response.status_mut() = code;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(total));
-    response
-}
+/// Extension of an answer whose body is still being made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Streamed;
 
 fn compressed(code: StatusCode, content_type: &'static str, pieces: &[Bytes]) -> Response<Body> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -92,7 +80,7 @@ fn compressed(code: StatusCode, content_type: &'static str, pieces: &[Bytes]) ->
     response
 }
 
-/// Compresses a large static document where the client takes it.
+/// A whole document, compressed where it is large and the client takes it.
 pub(crate) fn document(content_type: &'static str, body: Bytes, gzip: bool) -> Response<Body> {
     if gzip && body.len() >= GZIP_MINIMUM {
         return compressed(StatusCode::OK, content_type, &[body]);
@@ -110,7 +98,7 @@ pub(crate) fn without_body(response: Response<Body>) -> Response<Body> {
 }
 
 /// Larger bodies are not indented: that needs several times their size.
-const PRETTY_MAXIMUM: u64 = 4 << 20;
+pub(crate) const PRETTY_MAXIMUM: u64 = 4 << 20;
 
 /// Whether the client wants JSON that people read: it says so, or it is one that people look at.
 pub(crate) fn wants_pretty(query: &Query, headers: &HeaderMap) -> bool {

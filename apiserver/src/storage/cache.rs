@@ -1,5 +1,7 @@
 //! The cache of one kind: its live objects, its latest changes, and the watchers that want the next ones.
 
+pub(crate) mod page;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +11,9 @@ use parking_lot::RwLock;
 use tokio::sync::broadcast;
 use trireme_api::catalogue::Resource;
 
+use super::labels::LabelSets;
 use super::object::{Change, Object};
+use super::skim::Skim;
 
 /// Field by which the agents' watches select; the only indexed one.
 pub(crate) const NODE_FIELD: &str = "spec.nodeName";
@@ -28,6 +32,8 @@ pub(crate) enum Signal {
 /// Cache of one kind.
 pub(crate) struct KindCache {
     pub(crate) resource: Arc<Resource>,
+    pub(crate) skim: Skim,
+    pub(crate) labels: LabelSets,
     pub(crate) prefix: String,
     state: RwLock<State>,
     /// Made with the first watcher: of most kinds nobody ever watches anything.
@@ -103,13 +109,6 @@ pub(crate) struct Part {
     pub(crate) node: Option<String>,
 }
 
-/// A consistent view of (a part of) a kind.
-pub(crate) struct Snapshot {
-    pub(crate) objects: Vec<Arc<Object>>,
-    /// Revision of the newest change that is in it.
-    pub(crate) last: u64,
-}
-
 /// How a watch starts.
 pub(crate) enum Subscription {
     /// From the window: what happened since, and what will.
@@ -120,7 +119,17 @@ pub(crate) enum Subscription {
 
 impl KindCache {
     pub(crate) fn new(resource: Arc<Resource>, prefix: String, bound: WindowBound, backlog: usize) -> Self {
-        Self { resource, prefix, state: RwLock::default(), signals: OnceLock::new(), backlog, bound }
+        let skim = Skim::of(&resource);
+        Self {
+            resource,
+            skim,
+            labels: LabelSets::default(),
+            prefix,
+            state: RwLock::default(),
+            signals: OnceLock::new(),
+            backlog,
+            bound,
+        }
     }
 
     /// Replaces everything after a (re)load and cuts all watchers.
@@ -187,21 +196,8 @@ impl KindCache {
     }
 
     /// The objects of a part in key order; `keep` sees each once.
-    pub(crate) fn snapshot(&self, part: &Part, keep: impl Fn(&Object) -> bool) -> Snapshot {
-        let state = self.state.read();
-        let objects = collect(&state, part, keep);
-        Snapshot { objects, last: state.last }
-    }
-
-    /// A snapshot together with the changes after it, with nothing in between.
-    pub(crate) fn snapshot_and_subscribe(
-        &self,
-        part: &Part,
-        keep: impl Fn(&Object) -> bool,
-    ) -> (Snapshot, broadcast::Receiver<Signal>) {
-        let state = self.state.read();
-        let signals = self.listen();
-        (Snapshot { objects: collect(&state, part, keep), last: state.last }, signals)
+    pub(crate) fn snapshot(&self, part: &Part, keep: impl Fn(&Object) -> bool) -> Vec<Arc<Object>> {
+        collect(&self.state.read(), part, keep)
     }
 
     /// The changes after a revision and everything that follows.
@@ -241,7 +237,7 @@ fn collect(state: &State, part: &Part, keep: impl Fn(&Object) -> bool) -> Vec<Ar
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::storage::codec;
@@ -252,26 +248,26 @@ mod tests {
         bounded(WindowBound { events, bytes: usize::MAX })
     }
 
-    fn bounded(window: WindowBound) -> KindCache {
+    pub(crate) fn bounded(window: WindowBound) -> KindCache {
         let pods = Catalogue::builtin().resource("", "v1", "pods").unwrap();
         let prefix = pods.prefix();
         KindCache::new(pods, prefix, window, 64)
     }
 
-    fn pod(cache: &KindCache, key: &str, node: &str, revision: u64) -> Arc<Object> {
+    pub(crate) fn pod(cache: &KindCache, key: &str, node: &str, revision: u64) -> Arc<Object> {
         let (namespace, name) = key.split_once('/').unwrap();
         let value = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": namespace},
                            "spec": {"nodeName": node}});
         let bytes = codec::encode(&value, "v1", None).unwrap();
-        Arc::new(Object::read(&cache.resource, Arc::from(key), &bytes, revision).unwrap())
+        Arc::new(Object::read(cache, Arc::from(key), &bytes, revision).unwrap())
     }
 
-    fn put(cache: &KindCache, key: &str, node: &str, revision: u64) {
+    pub(crate) fn put(cache: &KindCache, key: &str, node: &str, revision: u64) {
         cache.apply(key, Some(pod(cache, key, node, revision)), revision);
     }
 
     fn keys(cache: &KindCache, part: &Part) -> Vec<String> {
-        cache.snapshot(part, |_| true).objects.iter().map(|o| o.key.to_string()).collect()
+        cache.snapshot(part, |_| true).iter().map(|o| o.key.to_string()).collect()
     }
 
     #[test]

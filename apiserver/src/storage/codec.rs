@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 const MAGIC: u8 = b'T';
@@ -157,35 +158,58 @@ impl Stored {
 
     /// The same without managers.
     pub(crate) fn bare(&self) -> Stored {
-        if self.managers.is_empty() {
-            return self.clone();
-        }
-        let key = self.managers.start - MANAGERS.len() - 3;
-        let start = if self.body[key - 1] == b',' { key - 1 } else { key };
-        let mut body = Vec::with_capacity(self.body.len() - (self.managers.end - start));
-        body.extend_from_slice(&self.body[..start]);
-        body.extend_from_slice(&self.body[self.managers.end..]);
+        let Some(skipped) = self.skipped() else { return self.clone() };
+        let mut body = Vec::with_capacity(self.body.len() - skipped.len());
+        body.extend_from_slice(&self.body[..skipped.start]);
+        body.extend_from_slice(&self.body[skipped.end..]);
         Stored { body: body.into(), splice: self.splice, managers: 0..0 }
     }
 
-    /// The JSON with a resourceVersion as pieces that share the stored bytes.
-    pub(crate) fn pieces(&self, revision: u64) -> [Bytes; 3] {
-        let comma = if self.body.get(self.splice) == Some(&b'}') { "" } else { "," };
-        let middle = format!("\"resourceVersion\":\"{revision}\"{comma}");
-        [self.body.slice(..self.splice), Bytes::from(middle), self.body.slice(self.splice..)]
+    /// The JSON with a resourceVersion, with or without managers, appended to a buffer.
+    pub(crate) fn write(&self, revision: u64, managers: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.body[..self.splice]);
+        self.write_rest(revision, managers, self.body.len(), out);
     }
 
-    /// The JSON with a resourceVersion appended to a buffer.
-    pub(crate) fn write(&self, revision: u64, out: &mut Vec<u8>) {
-        for piece in self.pieces(revision) {
-            out.extend_from_slice(&piece);
+    /// The same of the metadata alone.
+    pub(crate) fn write_metadata(&self, revision: u64, managers: bool, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        let metadata = self.body.get(self.splice.saturating_sub(1)..).unwrap_or_default();
+        let first = serde_json::Deserializer::from_slice(metadata).into_iter::<&RawValue>().next();
+        let length = first.ok_or(CodecError::NoMetadata)?.map_err(CodecError::Json)?.get().len();
+        out.push(b'{');
+        self.write_rest(revision, managers, self.splice + length - 1, out);
+        Ok(())
+    }
+
+    /// A resourceVersion, and the body from the place for it to an end.
+    fn write_rest(&self, revision: u64, managers: bool, end: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"resourceVersion\":\"");
+        out.extend_from_slice(revision.to_string().as_bytes());
+        out.push(b'"');
+        let skipped = if managers { end..end } else { self.skipped().unwrap_or(end..end) };
+        let before = &self.body[self.splice..skipped.start];
+        let first = before.first().unwrap_or(&self.body[skipped.end.min(self.body.len() - 1)]);
+        if *first != b'}' && *first != b',' {
+            out.push(b',');
         }
+        out.extend_from_slice(before);
+        out.extend_from_slice(&self.body[skipped.end..end]);
     }
 
-    /// The JSON with a resourceVersion.
-    pub(crate) fn json(&self, revision: u64) -> Bytes {
+    /// Where the member with the managers is, together with the comma before it.
+    fn skipped(&self) -> Option<Range<usize>> {
+        if self.managers.is_empty() {
+            return None;
+        }
+        let key = self.managers.start - MANAGERS.len() - 3;
+        let start = if self.body[key - 1] == b',' { key - 1 } else { key };
+        Some(start..self.managers.end)
+    }
+
+    /// The JSON with a resourceVersion, with or without managers.
+    pub(crate) fn json(&self, revision: u64, managers: bool) -> Bytes {
         let mut out = Vec::with_capacity(self.body.len() + 48);
-        self.write(revision, &mut out);
+        self.write(revision, managers, &mut out);
         Bytes::from(out)
     }
 
@@ -210,12 +234,12 @@ mod tests {
         let object = json!({"spec": {"a": 1}, "metadata": {"name": "x", "resourceVersion": "7"}, "kind": "Pod", "apiVersion": "v1"});
         let stored = decode(&encode(&object, "v1", None).unwrap()).unwrap();
         assert!(!stored.body().windows(15).any(|w| w == b"resourceVersion"));
-        let read: Value = serde_json::from_slice(&stored.json(42)).unwrap();
+        let read: Value = serde_json::from_slice(&stored.json(42, true)).unwrap();
         assert_eq!(read["metadata"]["resourceVersion"], "42");
         assert_eq!(read["metadata"]["name"], "x");
         assert_eq!(stored.value(Some(42)).unwrap(), read);
         let empty = decode(&encode(&json!({"metadata": {}}), "v1", None).unwrap()).unwrap();
-        let read: Value = serde_json::from_slice(&empty.json(1)).unwrap();
+        let read: Value = serde_json::from_slice(&empty.json(1, true)).unwrap();
         assert_eq!(read["metadata"]["resourceVersion"], "1");
         assert!(matches!(decode(&Bytes::from_static(b"nonsense....")), Err(CodecError::Format)));
     }
@@ -236,8 +260,15 @@ mod tests {
             assert_eq!(stored.managers(), list.as_bytes());
             assert_eq!(stored.value(None).unwrap()["metadata"]["managedFields"], with["metadata"]["managedFields"]);
             assert_eq!(stored.bare().value(None).unwrap(), *bare);
-            let json: Value = serde_json::from_slice(&stored.bare().json(7)).unwrap();
+            let json: Value = serde_json::from_slice(&stored.json(7, false)).unwrap();
             assert_eq!(json["metadata"]["resourceVersion"], "7");
+            assert_eq!(stored.json(7, false), stored.bare().json(7, true));
+            for managers in [true, false] {
+                let mut metadata = Vec::new();
+                stored.write_metadata(7, managers, &mut metadata).unwrap();
+                let whole: Value = serde_json::from_slice(&stored.json(7, managers)).unwrap();
+                assert_eq!(serde_json::from_slice::<Value>(&metadata).unwrap(), whole["metadata"], "{managers}");
+            }
             assert!(stored.bare().managers().is_empty());
         }
         let stored = decode(&encode(&with, "v1", Some("")).unwrap()).unwrap();

@@ -228,7 +228,7 @@ impl Taken {
 
 /// An unreadable value is left out of the caches and reported; it must not take the whole server down.
 pub(crate) fn read(cache: &KindCache, suffix: &str, kv: &KeyValue) -> Option<Arc<Object>> {
-    match Object::read(&cache.resource, Arc::from(suffix), &kv.value, kv.mod_revision) {
+    match Object::read(cache, Arc::from(suffix), &kv.value, kv.mod_revision) {
         Ok(object) => Some(Arc::new(object)),
         Err(error) => {
             tracing::error!(key = %String::from_utf8_lossy(&kv.key), %error, "unreadable object in the store");

@@ -5,4 +5,6 @@ pub(crate) mod codec;
 pub(crate) mod feed;
 pub(crate) mod fields;
 pub(crate) mod keys;
+pub(crate) mod labels;
 pub(crate) mod object;
+pub(crate) mod skim;

@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
-use trireme_api::catalogue::Resource;
 
+use super::cache::KindCache;
 use super::codec::{self, CodecError, Stored};
+use super::labels::Labels;
 
 /// An immutable object as caches, lists and watches share it.
 #[derive(Debug)]
@@ -15,21 +16,19 @@ pub(crate) struct Object {
     pub(crate) key: Arc<str>,
     pub(crate) revision: u64,
     pub(crate) stored: Stored,
-    labels: Vec<(Box<str>, Box<str>)>,
+    labels: Labels,
     /// Values of the selectable fields, in the catalogue's order.
     fields: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Object {
-    /// Reads a stored value; the tree it is decoded to lives only in here.
-    pub(crate) fn read(resource: &Resource, key: Arc<str>, value: &Bytes, revision: u64) -> Result<Self, CodecError> {
+    /// Reads a stored value of a kind.
+    pub(crate) fn read(cache: &KindCache, key: Arc<str>, value: &Bytes, revision: u64) -> Result<Self, CodecError> {
         let stored = codec::decode(value)?;
-        let tree = stored.bare().value(None)?;
-        let labels = tree["metadata"]["labels"]
-            .as_object()
-            .map(|map| map.iter().filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect());
-        let fields = super::fields::selectable(resource, &tree);
-        Ok(Self { key, revision, stored, labels: labels.unwrap_or_default(), fields })
+        let tree = cache.skim.read(stored.body()).map_err(CodecError::Json)?;
+        let labels = cache.labels.of(&tree);
+        let fields = super::fields::selectable(&cache.resource, &tree);
+        Ok(Self { key, revision, stored, labels, fields })
     }
 
     pub(crate) fn namespace(&self) -> Option<&str> {
@@ -112,8 +111,7 @@ impl Change {
     pub(crate) fn frame(&self, kind: EventType, managers: bool) -> Bytes {
         self.frames[usize::from(!managers)][kind as usize]
             .get_or_init(|| match self.shown(kind) {
-                Some(object) if managers => json_frame(kind, &object.stored, self.revision),
-                Some(object) => json_frame(kind, &object.stored.bare(), self.revision),
+                Some(object) => json_frame(kind, &object.stored, self.revision, managers),
                 None => Bytes::new(),
             })
             .clone()
@@ -121,12 +119,12 @@ impl Change {
 }
 
 /// `{"type":"ADDED","object":{…}}` and a line feed.
-pub(crate) fn json_frame(kind: EventType, stored: &Stored, revision: u64) -> Bytes {
+pub(crate) fn json_frame(kind: EventType, stored: &Stored, revision: u64, managers: bool) -> Bytes {
     let mut out = Vec::with_capacity(stored.body().len() + 80);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.text().as_bytes());
     out.extend_from_slice(b"\",\"object\":");
-    stored.write(revision, &mut out);
+    stored.write(revision, managers, &mut out);
     out.extend_from_slice(b"}\n");
     Bytes::from(out)
 }

@@ -147,8 +147,8 @@ pub(crate) async fn delete_collection(ctx: &Ctx, bytes: &[u8]) -> ApiResult<Resp
     let filter = Filter::of(ctx)?;
     let revision = ctx.server.barrier().await?;
     let snapshot = ctx.cache.snapshot(&filter.part, |o| filter.matches(o));
-    let mut items = Vec::with_capacity(snapshot.objects.len());
-    for object in snapshot.objects {
+    let mut items = Vec::with_capacity(snapshot.len());
+    for object in snapshot {
         match delete_key(ctx, &object.key, object.name(), &options).await {
             Ok(deleted) => items.push(deleted.object),
             Err(status) if status.code == 404 => {}

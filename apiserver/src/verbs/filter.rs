@@ -40,14 +40,20 @@ impl Filter {
         !self.labels.is_everything() || !self.fields.is_everything()
     }
 
-    /// Whether an object is selected.
+    /// Whether an object is in the part of the kind that this is about, and selected.
     pub(crate) fn matches(&self, object: &Object) -> bool {
+        self.inside(object) && self.selected(object)
+    }
+
+    fn inside(&self, object: &Object) -> bool {
         if self.part.namespace.is_some() && self.part.namespace.as_deref() != object.namespace() {
             return false;
         }
-        if self.part.name.as_deref().is_some_and(|n| n != object.name()) {
-            return false;
-        }
+        self.part.name.as_deref().is_none_or(|name| name == object.name())
+    }
+
+    /// Whether an object of that part is selected.
+    pub(crate) fn selected(&self, object: &Object) -> bool {
         if !self.labels.is_everything() && !self.labels.matches_by(|key| object.label(key)) {
             return false;
         }

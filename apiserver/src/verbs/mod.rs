@@ -16,9 +16,12 @@ mod read;
 mod scale;
 mod services;
 mod store;
+mod stream;
 mod subresources;
 mod token;
 mod update;
+mod view;
+mod walk;
 mod watch;
 
 use axum::body::Body;

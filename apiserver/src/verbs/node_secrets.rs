@@ -27,7 +27,7 @@ pub(crate) async fn admit(ctx: &Ctx) -> ApiResult<()> {
     // The agent may have learned of the pod from a master that is ahead of this one.
     ctx.server.barrier().await?;
     let part = Part { namespace, name: None, node: Some(node.to_owned()) };
-    for pod in pods.snapshot(&part, |_| true).objects {
+    for pod in pods.snapshot(&part, |_| true) {
         if refers(&pod.value().map_err(corrupt)?, name) {
             return Ok(());
         }

@@ -1,29 +1,27 @@
 //! get and list.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use trireme_api::status::Status;
-use trireme_raftstore::{Consistency, KeyRange, RangeRequest, Revision, StoreError};
+use trireme_raftstore::Revision;
 
 use super::ctx::Ctx;
 use super::encode::{self, ListMeta};
 use super::filter::Filter;
 use super::node_secrets;
-use crate::error::{ApiResult, corrupt, store_status};
-use crate::storage::keys;
-use crate::storage::object::Object;
+use super::stream::{self, Items};
+use super::walk::Walk;
+use crate::error::ApiResult;
 
 /// How long a read waits for a resourceVersion that has not happened yet.
 const FUTURE_WAIT: Duration = Duration::from_secs(3);
-/// Keys read from the store at once for an old page.
-const CHUNK: usize = 500;
+/// Objects of a page that are held while what follows it is looked for; of a larger page the walk is made twice.
+const HELD: usize = 1000;
 
 /// GET of one object.
 pub(crate) async fn get(ctx: &Ctx) -> ApiResult<Response<Body>> {
@@ -80,121 +78,72 @@ impl Continue {
     }
 }
 
-/// How a list reads.
-enum Mode {
-    /// From the cache.
-    Cache,
-    /// From the store at a revision.
-    At(Revision),
-}
-
 /// GET of a collection.
 pub(crate) async fn list(ctx: &Ctx) -> ApiResult<Response<Body>> {
     let filter = Filter::of(ctx)?;
     let limit = ctx.query.integer("limit").map_err(Status::bad_request)?.unwrap_or(0).max(0) as usize;
-    if let Some(token) = ctx.query.get("continue") {
-        if ctx.query.get("resourceVersion").is_some_and(|rv| rv != "0") {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
-        }
-        let token = Continue::parse(token)?;
-        return match token.revision {
-            Some(revision) => old_page(ctx, &filter, limit, revision, &token.start).await,
-            None => {
-                ctx.server.barrier().await?;
-                cached_page(ctx, &filter, limit, &token.start)
-            }
-        };
-    }
-    match list_mode(ctx, limit).await? {
-        Mode::Cache => cached_page(ctx, &filter, limit, ""),
-        Mode::At(revision) => old_page(ctx, &filter, limit, revision, "").await,
-    }
-}
-
-async fn list_mode(ctx: &Ctx, limit: usize) -> ApiResult<Mode> {
-    let revision = revision_parameter(ctx)?;
-    let rule = ctx.query.get("resourceVersionMatch");
-    match (revision, rule) {
-        (None, _) => {
-            ctx.server.barrier().await?;
-            Ok(Mode::Cache)
-        }
-        (Some(revision), Some("Exact")) => Ok(Mode::At(revision)),
-        (Some(revision), None) if revision > 0 && limit > 0 => Ok(Mode::At(revision)),
-        (Some(revision), _) => {
-            not_older_than(ctx, revision).await?;
-            Ok(Mode::Cache)
-        }
-    }
-}
-
-/// A page (or everything) of the current state; it comes from the cache.
-fn cached_page(ctx: &Ctx, filter: &Filter, limit: usize, start: &str) -> ApiResult<Response<Body>> {
-    let before = ctx.server.inner.feed.revision();
-    let snapshot = ctx.cache.snapshot(&filter.part, |o| &*o.key >= start && filter.matches(o));
-    let revision = before.max(snapshot.last);
-    let mut objects = snapshot.objects;
-    let mut meta = ListMeta { revision, ..ListMeta::default() };
-    if limit > 0 && objects.len() > limit {
-        let rest = objects.len() - limit;
-        objects.truncate(limit);
-        meta.next = objects.last().map(|last| Continue::token(revision as i64, &last.key));
-        meta.remaining = (!filter.selects()).then_some(rest as u64);
-    }
-    encode::list(ctx, &objects, &meta)
-}
-
-/// A page of an older state; it comes from the store's history.
-async fn old_page(
-    ctx: &Ctx,
-    filter: &Filter,
-    limit: usize,
-    revision: Revision,
-    start: &str,
-) -> ApiResult<Response<Body>> {
-    let scope = match &filter.part.namespace {
-        Some(namespace) => format!("{}{namespace}/", ctx.cache.prefix),
-        None => ctx.cache.prefix.clone(),
+    let Some(token) = ctx.query.get("continue") else {
+        let walk = begin(ctx, &filter, limit).await?;
+        return pages(ctx, walk, "", limit, filter.selects()).await;
     };
-    let end = keys::prefix_end(scope.as_bytes());
-    let mut from = Bytes::from(scope.clone()).max(ctx.cache.store_key(start));
-    let mut objects: Vec<Arc<Object>> = Vec::new();
-    let mut meta = ListMeta { revision, ..ListMeta::default() };
-    loop {
-        let request = RangeRequest {
-            range: KeyRange::Range { start: from.clone(), end: end.clone() },
-            revision: Some(revision),
-            limit: CHUNK,
-            consistency: Consistency::Linearizable,
-            keys_only: false,
-        };
-        let page = ctx.server.inner.store.range(request).await.map_err(|e| page_error(&e, start))?;
-        let total = page.kvs.len();
-        for (i, kv) in page.kvs.iter().enumerate() {
-            if limit > 0 && objects.len() == limit {
-                meta.next = objects.last().map(|last| Continue::token(revision as i64, &last.key));
-                let rest = page.count.saturating_sub(i as u64);
-                meta.remaining = (!filter.selects()).then_some(rest);
-                return encode::list(ctx, &objects, &meta);
-            }
-            let suffix = String::from_utf8_lossy(&kv.key[ctx.cache.prefix.len()..]);
-            let object = Object::read(&ctx.cache.resource, Arc::from(&*suffix), &kv.value, kv.mod_revision);
-            let object = object.map_err(corrupt)?;
-            if filter.matches(&object) {
-                objects.push(Arc::new(object));
-            }
-        }
-        match page.kvs.last() {
-            Some(last) if page.more && total > 0 => from = Bytes::from([&last.key[..], &[0]].concat()),
-            _ => return encode::list(ctx, &objects, &meta),
-        }
+    if ctx.query.get("resourceVersion").is_some_and(|rv| rv != "0") {
+        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
     }
+    let Continue { revision, start } = Continue::parse(token)?;
+    let walk = match revision {
+        Some(revision) => Walk::at(ctx, &filter, revision, &start),
+        None => {
+            ctx.server.barrier().await?;
+            Walk::newest(ctx, &filter, &start)
+        }
+    };
+    pages(ctx, walk, &start, limit, filter.selects()).await.map_err(|status| page_error(status, &start))
 }
 
-/// 410 with a token that continues from the newest state, as upstream offers it.
-fn page_error(error: &StoreError, start: &str) -> Status {
-    if !matches!(error, StoreError::Compacted { .. }) || start.is_empty() {
-        return store_status(error);
+/// Where a list without a token begins.
+async fn begin(ctx: &Ctx, filter: &Filter, limit: usize) -> ApiResult<Walk> {
+    let revision = revision_parameter(ctx)?;
+    match (revision, ctx.query.get("resourceVersionMatch")) {
+        (None, _) => drop(ctx.server.barrier().await?),
+        (Some(revision), Some("Exact")) => return Ok(Walk::at(ctx, filter, revision, "")),
+        (Some(revision), None) if revision > 0 && limit > 0 => return Ok(Walk::at(ctx, filter, revision, "")),
+        (Some(revision), _) => not_older_than(ctx, revision).await?,
+    }
+    Ok(Walk::newest(ctx, filter, ""))
+}
+
+/// Everything, or a page: what comes after it has to be known before its first byte is sent.
+async fn pages(ctx: &Ctx, mut walk: Walk, start: &str, limit: usize, selects: bool) -> ApiResult<Response<Body>> {
+    let mut meta = ListMeta { revision: walk.revision(), ..ListMeta::default() };
+    if limit == 0 {
+        return stream::list(ctx, Items::of(walk, usize::MAX), &meta).await;
+    }
+    let mut held = Vec::new();
+    let mut count = 0;
+    let mut last = None;
+    while count < limit {
+        let Some(object) = walk.next().await? else {
+            let items = if count <= HELD { Items::held(held) } else { Items::of(walk.again(start), count) };
+            return stream::list(ctx, items, &meta).await;
+        };
+        count += 1;
+        last = Some(object.key.clone());
+        if count <= HELD {
+            held.push(object);
+        }
+    }
+    if let (Some(last), true) = (last, walk.next().await?.is_some()) {
+        meta.next = Some(Continue::token(meta.revision as i64, &last));
+        meta.remaining = if selects { None } else { Some(walk.rest(&last).await?) };
+    }
+    let items = if count <= HELD { Items::held(held) } else { Items::of(walk.again(start), count) };
+    stream::list(ctx, items, &meta).await
+}
+
+/// 410 with words for somebody who goes on, as upstream has them.
+fn page_error(status: Status, start: &str) -> Status {
+    if status.code != 410 || start.is_empty() {
+        return status;
     }
     Status::expired(
         "The provided continue parameter is too old to display a consistent list result. You must start a new list \

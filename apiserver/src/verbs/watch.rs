@@ -19,9 +19,10 @@ use super::ctx::Ctx;
 use super::encode;
 use super::filter::Filter;
 use super::read::{not_older_than, revision_parameter};
+use super::walk::Walk;
 use crate::error::{ApiResult, store_status};
 use crate::request::accept::{Encoding, Shape};
-use crate::storage::cache::{Signal, Snapshot, Subscription};
+use crate::storage::cache::{Signal, Subscription};
 use crate::storage::object::{Change, EventType, Object};
 
 /// Frames that wait for a client; a client that takes none for [`STALL`] is cut.
@@ -116,21 +117,21 @@ impl Watcher {
     async fn run(&mut self, start: Start) -> Result<(), End> {
         let mut signals = match start {
             Start::Snapshot { announce_end } => {
-                let (revision, snapshot, signals) = self.snapshot();
-                for object in &snapshot.objects {
-                    let frame = self.object_frame(EventType::Added, object, object.revision)?;
+                let mut walk = Walk::newest(&self.ctx, &self.filter, "");
+                let revision = walk.revision();
+                while let Some(object) = walk.next().await? {
+                    let frame = self.object_frame(EventType::Added, &object, object.revision)?;
                     self.send(frame).await?;
                 }
                 self.sent = revision;
                 if announce_end && self.bookmarks {
                     self.bookmark(revision, true).await?;
                 }
-                signals
+                self.caught_up(revision).await?
             }
             Start::Now => {
-                let (revision, _, signals) = self.snapshot();
-                self.sent = revision;
-                signals
+                self.sent = self.ctx.cache.newest(self.ctx.server.inner.feed.revision());
+                self.caught_up(self.sent).await?
             }
             Start::After(revision) => {
                 self.sent = revision;
@@ -143,11 +144,14 @@ impl Watcher {
         self.live(&mut signals).await
     }
 
-    fn snapshot(&self) -> (u64, Snapshot, broadcast::Receiver<Signal>) {
-        let before = self.ctx.server.inner.feed.revision();
-        let keep = |o: &Object| self.filter.matches(o);
-        let (snapshot, signals) = self.ctx.cache.snapshot_and_subscribe(&self.filter.part, keep);
-        (before.max(snapshot.last), snapshot, signals)
+    /// The subscription to what follows a revision that was current when this watch began. What was pushed meanwhile,
+    /// such as a bookmark for a new fence, must not be missed.
+    async fn caught_up(&mut self, revision: u64) -> Result<broadcast::Receiver<Signal>, End> {
+        let mut signals = self.resume(revision).await?;
+        if self.ctx.server.inner.feed.revision() > revision {
+            self.progress(&mut signals).await?;
+        }
+        Ok(signals)
     }
 
     /// Sends what was missed and returns the subscription to what follows.
@@ -206,7 +210,7 @@ impl Watcher {
         let cache = &self.ctx.cache;
         let key = String::from_utf8_lossy(&event.kv.key[cache.prefix.len()..]).into_owned();
         let read = |kv: &trireme_raftstore::KeyValue| {
-            Object::read(&cache.resource, Arc::from(key.as_str()), &kv.value, kv.mod_revision)
+            Object::read(cache, Arc::from(key.as_str()), &kv.value, kv.mod_revision)
                 .map(Arc::new)
                 .map_err(|e| End::from(crate::error::corrupt(e)))
         };
@@ -294,8 +298,7 @@ impl Watcher {
     fn object_frame(&mut self, kind: EventType, object: &Object, revision: u64) -> Result<Bytes, End> {
         let ctx = &self.ctx;
         if ctx.accept.shape == Shape::Native && !ctx.resource.converts() {
-            let stored = if ctx.accept.managers { &object.stored } else { &object.stored.bare() };
-            return Ok(crate::storage::object::json_frame(kind, stored, revision));
+            return Ok(crate::storage::object::json_frame(kind, &object.stored, revision, ctx.accept.managers));
         }
         let mut value = ctx.served(object)?;
         value["metadata"]["resourceVersion"] = revision.to_string().into();

@@ -19,5 +19,6 @@ mod proxy;
 mod requests;
 mod services;
 mod status;
+mod streams;
 mod tokens;
 mod watches;

@@ -50,7 +50,7 @@ impl Question {
         self
     }
 
-    /// The same without managedFields.
+    /// The metadata alone.
     pub fn metadata(mut self) -> Self {
         self.headers.push((ACCEPT, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"));
         self
