@@ -1,4 +1,4 @@
-//! Bodies of sub-resources that are not the object itself: Scale and Binding.
+//! Bodies of sub-resources that are not the object itself: Scale, Binding and Eviction.
 
 use crate::catalogue::Resource;
 use crate::field::{FieldError, Path};
@@ -117,14 +117,36 @@ pub fn apply_binding(pod: &mut Value, binding: &Value, now: Timestamp) -> Result
 }
 
 fn scheduled(pod: &mut Value, now: Timestamp) {
-    let Some(status) = value::object_mut(pod, "status") else { return };
     let condition = json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": Value::Null,
         "lastTransitionTime": crate::time::seconds(now),
     });
+    set_condition(pod, condition);
+}
+
+/// Says on a pod that it is being evicted; one of which that is known already stays as it is.
+pub fn disrupt(pod: &mut Value, now: Timestamp) {
+    let (reason, message) = ("EvictionByEvictionAPI", "Eviction API: evicting");
+    let known = |c: &Value| {
+        value::text(c, "type") == "DisruptionTarget"
+            && value::text(c, "status") == "True"
+            && value::text(c, "reason") == reason
+    };
+    if value::list(&pod["status"], "conditions").iter().any(known) {
+        return;
+    }
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "lastProbeTime": Value::Null,
+        "lastTransitionTime": crate::time::seconds(now), "reason": reason, "message": message,
+    });
+    set_condition(pod, condition);
+}
+
+fn set_condition(pod: &mut Value, condition: Value) {
+    let Some(status) = value::object_mut(pod, "status") else { return };
     value::set_default(status, "conditions", Vec::<Value>::new());
     let Some(conditions) = status["conditions"].as_array_mut() else { return };
-    match conditions.iter_mut().find(|c| c["type"] == "PodScheduled") {
+    match conditions.iter_mut().find(|c| c["type"] == condition["type"]) {
         Some(old) => *old = condition,
         None => conditions.push(condition),
     }

@@ -37,21 +37,8 @@ struct KindLabels {
     resource: String,
 }
 
-const VERBS: [&str; 13] = [
-    "get",
-    "list",
-    "watch",
-    "create",
-    "update",
-    "patch",
-    "delete",
-    "deletecollection",
-    "post",
-    "put",
-    "head",
-    "options",
-    "trace",
-];
+/// Verbs that are labels; the last ones are what the method of a path without resources may be.
+const VERBS: &str = "get list watch create update patch delete deletecollection post put head options trace";
 
 /// Metrics of one API server.
 pub(crate) struct Metrics {
@@ -126,7 +113,7 @@ impl Metrics {
         let cache = cache.filter(|_| code != 404);
         let text = |s: &str| if cache.is_some() { s.to_owned() } else { String::new() };
         let known_sub = cache.is_some_and(|c| c.resource.subresource(&info.subresource).is_some());
-        let verb = VERBS.iter().find(|v| **v == info.verb).copied().unwrap_or("other");
+        let verb = VERBS.split(' ').find(|verb| *verb == info.verb).unwrap_or("other");
         let labels = RequestLabels {
             verb: verb.to_owned(),
             group: text(&info.group),

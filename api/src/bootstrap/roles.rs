@@ -1,8 +1,8 @@
-//! Upstream's roles and bindings, from a table.
+//! Upstream's roles and bindings, from tables.
 
 use serde_json::{Value, json};
 
-const TABLE: &str = include_str!("roles.txt");
+const TABLES: [&str; 2] = [include_str!("roles.txt"), include_str!("controllers.txt")];
 const API: &str = "rbac.authorization.k8s.io";
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 5] = ["create", "delete", "deletecollection", "patch", "update"];
@@ -79,19 +79,40 @@ fn binding(words: &[&str]) -> Value {
     binding
 }
 
+/// The same inside of a namespace.
+fn local(namespace: &str, mut object: Value) -> Value {
+    object["metadata"]["namespace"] = namespace.into();
+    object["kind"] = object["kind"].as_str().unwrap_or_default().trim_start_matches("Cluster").into();
+    if object["roleRef"].is_object() {
+        object["roleRef"]["kind"] = "Role".into();
+    }
+    object
+}
+
 /// All roles, those that are made of others with their rules, and all bindings.
 pub fn all() -> Vec<Value> {
-    let mut all: Vec<Value> = Vec::new();
-    for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+    let (mut all, mut bindings): (Vec<Value>, Vec<Value>) = Default::default();
+    for line in TABLES.iter().flat_map(|table| table.lines()).filter(|line| !line.starts_with('#')) {
         let parts: Vec<&str> = line.split_whitespace().collect();
+        if line.starts_with(' ') {
+            if let Some(rules) = all.last_mut().and_then(|role| role["rules"].as_array_mut()) {
+                rules.push(rule(&parts));
+            }
+            continue;
+        }
         match parts.as_slice() {
             ["role", rest @ ..] if !rest.is_empty() => all.push(role(rest)),
-            ["binding", rest @ ..] if rest.len() > 1 => all.push(binding(rest)),
-            parts => {
-                if let Some(rules) = all.last_mut().and_then(|role| role["rules"].as_array_mut()) {
-                    rules.push(rule(parts));
-                }
+            ["binding", rest @ ..] if rest.len() > 1 => bindings.push(binding(rest)),
+            ["controller", name] => {
+                let (role_name, account) = (format!("system:controller:{name}"), format!("ServiceAccount:{name}"));
+                all.push(role(&[role_name.as_str()]));
+                bindings.push(binding(&[role_name.as_str(), role_name.as_str(), account.as_str()]));
             }
+            ["local", namespace, name] => all.push(local(namespace, role(&[*name]))),
+            ["local-binding", namespace, rest @ ..] if rest.len() > 1 => {
+                bindings.push(local(namespace, binding(rest)));
+            }
+            _ => {}
         }
     }
     // No controller adds roles up yet: the sums are written out.
@@ -104,6 +125,7 @@ pub fn all() -> Vec<Value> {
             role["rules"] = rules.into();
         }
     }
+    all.extend(bindings);
     all
 }
 
@@ -127,5 +149,32 @@ mod tests {
         let binding = find("cluster-admin", "ClusterRoleBinding");
         assert_eq!(binding["subjects"], json!([{"kind": "Group", "name": "system:masters", "apiGroup": API}]));
         assert!(all.iter().flat_map(|one| one["rules"].as_array()).flatten().all(Value::is_object));
+    }
+
+    #[test]
+    fn controllers_have_roles_and_namespaces_have_theirs() {
+        let all = all();
+        let find = |kind: &str, namespace: Option<&str>, name: &str| {
+            let meta =
+                |one: &Value| (one["metadata"]["name"] == name, one["metadata"]["namespace"].as_str() == namespace);
+            all.iter().find(|one| meta(one) == (true, true) && one["kind"] == kind).cloned().unwrap_or_default()
+        };
+        let name = "system:controller:disruption-controller";
+        assert_eq!(find("ClusterRole", None, name)["rules"][7]["resources"], json!(["*/scale"]));
+        let subject = json!([{"kind": "ServiceAccount", "name": "disruption-controller", "namespace": "kube-system"}]);
+        let binding = find("ClusterRoleBinding", None, name);
+        assert_eq!((&binding["subjects"], &binding["roleRef"]["name"]), (&subject, &json!(name)));
+        let reader = "extension-apiserver-authentication-reader";
+        let names = &find("Role", Some("kube-system"), reader)["rules"][0]["resourceNames"];
+        assert_eq!(*names, json!(["extension-apiserver-authentication"]));
+        let binding = find("RoleBinding", Some("kube-system"), &format!("system::{reader}"));
+        assert_eq!((&binding["roleRef"]["kind"], &binding["roleRef"]["name"]), (&json!("Role"), &json!(reader)));
+        let signer = "system:controller:bootstrap-signer";
+        for namespace in ["kube-system", "kube-public"] {
+            assert!(find("Role", Some(namespace), signer)["rules"][0].is_object(), "{namespace}");
+        }
+        let count = |kind: &str| all.iter().filter(|one| one["kind"] == kind).count();
+        let counted = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"].map(count);
+        assert_eq!(counted, [68, 50, 7, 7]);
     }
 }

@@ -70,6 +70,7 @@ const OWN: &[Entry] = &[
             validate_update: unstable::trust_bundle_update,
             ..Hooks::NONE
         },
+        printer: Printer::TRUST_BUNDLE,
         ..Entry::BASE
     },
     Entry {
@@ -85,6 +86,7 @@ const OWN: &[Entry] = &[
             validate_update: unstable::fixed_spec,
             ..Hooks::NONE
         },
+        printer: Printer::POD_CERTIFICATE,
         ..Entry::BASE
     },
     Entry {
@@ -94,7 +96,7 @@ const OWN: &[Entry] = &[
         plural: "leasecandidates",
         definition: "io.k8s.api.coordination.v1beta1.LeaseCandidate",
         hooks: Hooks { validate: unstable::lease_candidate, ..Hooks::NONE },
-        printer: Printer::NAME_AND_AGE,
+        printer: Printer::LEASE_CANDIDATE,
         ..Entry::BASE
     },
     Entry {
@@ -162,7 +164,7 @@ const OWN: &[Entry] = &[
             validate_update: unstable::fixed_spec,
             ..Hooks::NONE
         },
-        printer: Printer::NAME_AND_AGE,
+        printer: Printer::MIGRATION,
         ..Entry::BASE
     },
     Entry {
@@ -174,7 +176,7 @@ const OWN: &[Entry] = &[
         subresources: &[STATUS],
         definition: "io.k8s.api.apiserverinternal.v1alpha1.StorageVersion",
         hooks: Hooks { prepare_create: kinds::create_with_status, ..Hooks::NONE },
-        printer: Printer::NAME_AND_AGE,
+        printer: Printer::STORAGE_VERSION,
         ..Entry::BASE
     },
 ];

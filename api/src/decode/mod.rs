@@ -13,6 +13,11 @@ use serde_json::Value;
 /// Deepest nesting that is read.
 const MAX_DEPTH: usize = 200;
 
+/// Deepest nesting of an object. It is less than what can be read, since objects are read again inside of lists and events, and
+/// with a list of owners that is as deep as they are.
+pub(crate) const MAX_OBJECT_DEPTH: usize = 100;
+pub(crate) const TOO_DEEP: &str = "exceeded max depth";
+
 /// A decoded body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
@@ -145,6 +150,9 @@ pub fn fit(
     validation: FieldValidation,
 ) -> Result<Admitted, Status> {
     let (kind, version) = (&resource.kind, &resource.version);
+    if crate::value::depth(&object) > MAX_OBJECT_DEPTH {
+        return Err(Status::cannot_be_handled(kind, version, TOO_DEEP));
+    }
     let found = resource.conform(&mut object).map_err(|e| Status::cannot_be_handled(kind, version, &e.to_string()))?;
     let findings = findings(duplicates, &found.unknown);
     match validation {

@@ -2,6 +2,8 @@
 //! what is not there, absent for null in `test`), its limit on what is copied, and its texts, since clients show them.
 
 use super::PatchError;
+use crate::decode::{MAX_OBJECT_DEPTH, TOO_DEEP};
+use crate::value;
 use serde_json::Value;
 
 /// Most operations in a patch.
@@ -59,14 +61,7 @@ fn operation(item: &Value) -> Result<Operation<'_>, PatchError> {
 
 /// What Go says of a value of the wrong type.
 pub(super) fn unreadable(value: &Value, of: &str) -> PatchError {
-    let what = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
+    let what = value::go_kind(value);
     PatchError::Malformed(format!("error decoding patch: json: cannot unmarshal {what} into Go {of}"))
 }
 
@@ -77,6 +72,7 @@ impl Operation<'_> {
                 let path = self.path()?;
                 let missing = || format!("add operation does not apply: doc is missing path: \"{path}\": {MISSING}");
                 let (within, key) = find(doc, path).ok_or_else(missing)?;
+                fits(path, self.value)?;
                 add(within, &key, self.value.clone()).map_err(|e| format!("error in add for path: '{path}': {e}"))
             }
             "remove" => {
@@ -108,6 +104,7 @@ impl Operation<'_> {
 
     fn replace(&self, doc: &mut Value) -> Outcome<()> {
         let path = self.path()?;
+        fits(path, self.value)?;
         if path.is_empty() {
             if !self.value.is_object() && !self.value.is_array() {
                 return Err("replace operation value must be object or array".to_owned());
@@ -139,6 +136,7 @@ impl Operation<'_> {
         let path = self.path()?;
         let missing = || format!("move operation does not apply: doc is missing destination path: {path}: {MISSING}");
         let (within, key) = find(doc, path).ok_or_else(missing)?;
+        fits(path, &value)?;
         add(within, &key, value).map_err(|e| format!("error in move for path: '{path}': {e}"))
     }
 
@@ -156,6 +154,7 @@ impl Operation<'_> {
             let why = "Unable to complete the copy, the accumulated size increase of copy is";
             return Err(format!("{why} {copied}, exceeding the limit {MAX_COPIED}"));
         }
+        fits(path, &value)?;
         add(within, &key, value).map_err(|e| format!("error in add for path: '{path}': {e}"))
     }
 
@@ -170,6 +169,12 @@ impl Operation<'_> {
         let found = get(within, &key).map_err(|e| format!("error in test for path: '{path}': {e}"))?;
         if found.unwrap_or(&Value::Null) == self.value { Ok(()) } else { failed() }
     }
+}
+
+/// Each operation could put what the one before has made a level deeper: what could not be read again is not made.
+fn fits(path: &str, value: &Value) -> Outcome<()> {
+    let levels = path.matches('/').count() + value::depth(value);
+    if levels > MAX_OBJECT_DEPTH { Err(TOO_DEEP.to_owned()) } else { Ok(()) }
 }
 
 /// The object or list that a path ends in, and the last key; nothing if there is none.
@@ -235,7 +240,6 @@ fn remove(within: &mut Value, key: &str) -> Outcome<Value> {
             let at = index(key, list.len())?;
             Ok(list.remove(at))
         }
-        other => crate::value::remove(other, key)
-            .ok_or_else(|| format!("Unable to remove nonexistent key: {key}: {MISSING}")),
+        other => value::remove(other, key).ok_or_else(|| format!("Unable to remove nonexistent key: {key}: {MISSING}")),
     }
 }

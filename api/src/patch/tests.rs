@@ -211,3 +211,17 @@ fn copies_cannot_grow_without_end() {
     assert!(failed.to_string().starts_with("Unable to complete the copy"), "{failed}");
     assert_eq!(target, before);
 }
+
+#[test]
+fn nothing_becomes_deeper_than_can_be_read() {
+    let mut target = json!({"a": {}});
+    let wrap = [
+        json!({"op": "add", "path": "/w", "value": {}}),
+        json!({"op": "move", "from": "/a", "path": "/w/a"}),
+        json!({"op": "move", "from": "/w", "path": "/a"}),
+    ];
+    let operations: Vec<Value> = (0..3000).flat_map(|_| wrap.clone()).collect();
+    let before = target.clone();
+    let failed = json_patch(&mut target, &Value::from(operations)).unwrap_err();
+    assert_eq!((failed.to_string().as_str(), &target), ("exceeded max depth", &before));
+}

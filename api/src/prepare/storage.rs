@@ -35,11 +35,13 @@ pub fn create_signing_request(object: &mut Value) {
     }
 }
 
-/// Puts the caller into a new CertificateSigningRequest.
-pub fn sign_request(object: &mut Value, user: &str, groups: &[String]) {
+/// Puts the caller, as `authentication.k8s.io/v1` writes users, into a new CertificateSigningRequest.
+pub fn sign_request(object: &mut Value, user: &Value) {
     if let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) {
-        set(spec, "username", user);
-        set(spec, "groups", groups.to_vec());
+        copy(spec, user, "username");
+        copy(spec, user, "uid");
+        copy(spec, user, "groups");
+        copy(spec, user, "extra");
     }
 }
 

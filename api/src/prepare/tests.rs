@@ -104,3 +104,14 @@ fn pods_tolerate_lost_nodes_for_as_long_as_is_set_unless_they_say_so_themselves(
     super::kinds::tolerate_lost_nodes(&mut all, 7, 9);
     assert_eq!(all["spec"]["tolerations"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn a_signing_request_says_all_that_is_known_of_who_makes_it() {
+    let mut request = json!({"spec": {"request": "x", "username": "forged", "extra": {"forged": ["y"]}}});
+    let user = json!({"username": "u", "uid": "i", "groups": ["g"], "extra": {"e": ["v"]}});
+    super::storage::sign_request(&mut request, &user);
+    let wanted = json!({"request": "x", "username": "u", "uid": "i", "groups": ["g"], "extra": {"e": ["v"]}});
+    assert_eq!(request["spec"], wanted);
+    super::storage::sign_request(&mut request, &json!({"username": "u", "groups": ["g"]}));
+    assert_eq!(request["spec"], json!({"request": "x", "username": "u", "groups": ["g"]}));
+}

@@ -4,6 +4,7 @@
 use super::{Node, Property, Schemas, TypeId};
 use crate::field::{Path, quote};
 use crate::quantity::Quantity;
+use crate::value::go_kind;
 use serde_json::Value;
 
 /// Optional texts that upstream holds by pointer, so that "" differs from absent.
@@ -58,17 +59,6 @@ impl Schemas {
         let mut walk = Walk { schemas: self, unknown: Vec::new() };
         walk.node(&Node::Struct(root), object, At { path: &Path::ROOT, fields: &Path::ROOT, holder: "" })?;
         Ok(Conformity { unknown: walk.unknown })
-    }
-}
-
-fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 

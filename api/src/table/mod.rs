@@ -12,6 +12,7 @@ mod printers;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod unstable;
 mod workloads;
 
 pub use pod::{Summary, summary};

@@ -2,7 +2,7 @@
 
 use super::{
     Column, Printer, batch, columns, columns_policy, columns_workloads, network, objects, pod, policy, storage,
-    workloads,
+    unstable, workloads,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -130,4 +130,14 @@ impl Printer {
     pub const RESOURCE_SLICE: Printer = Printer::new(columns_policy::RESOURCE_SLICE, policy::resource_slice);
     /// APIServices.
     pub const API_SERVICE: Printer = Printer::new(columns_policy::API_SERVICE, policy::api_service);
+    /// ClusterTrustBundles.
+    pub const TRUST_BUNDLE: Printer = Printer::new(unstable::TRUST_BUNDLE, unstable::trust_bundle);
+    /// PodCertificateRequests.
+    pub const POD_CERTIFICATE: Printer = Printer::new(unstable::POD_CERTIFICATE, unstable::pod_certificate);
+    /// LeaseCandidates.
+    pub const LEASE_CANDIDATE: Printer = Printer::new(unstable::LEASE_CANDIDATE, unstable::lease_candidate);
+    /// StorageVersionMigrations.
+    pub const MIGRATION: Printer = Printer::new(unstable::MIGRATION, unstable::migration);
+    /// StorageVersions.
+    pub const STORAGE_VERSION: Printer = Printer::new(unstable::STORAGE_VERSION, unstable::storage_version);
 }

@@ -296,3 +296,57 @@ fn autoscalers_show_what_they_aim_at_in_both_versions() {
     crate::convert::autoscaler::to_v1(&mut object);
     assert_eq!(print("v1", &object), want);
 }
+
+#[test]
+fn kinds_without_a_stable_version_have_upstreams_columns() {
+    let condition = |kind: &str| json!({"type": kind});
+    let server = |id: &str| json!({"apiServerID": id, "encodingVersion": "v1"});
+    let cases = [
+        (
+            ("certificates.k8s.io", "v1beta1", "clustertrustbundles"),
+            "Name SignerName",
+            json!({"spec": {"signerName": "e.com/s"}}),
+            json!(["x", "e.com/s"]),
+        ),
+        (
+            ("certificates.k8s.io", "v1alpha1", "clustertrustbundles"),
+            "Name SignerName",
+            json!({}),
+            json!(["x", "<none>"]),
+        ),
+        (
+            ("certificates.k8s.io", "v1beta1", "podcertificaterequests"),
+            "Name PodName ServiceAccountName NodeName SignerName State",
+            json!({"spec": {"podName": "p", "serviceAccountName": "a", "nodeName": "n", "signerName": "s"},
+                "status": {"conditions": [condition("Other"), condition("Issued")]}}),
+            json!(["x", "p", "a", "n", "s", "Issued"]),
+        ),
+        (
+            ("coordination.k8s.io", "v1beta1", "leasecandidates"),
+            "Name LeaseName BinaryVersion EmulationVersion Age",
+            json!({"spec": {"leaseName": "l", "binaryVersion": "1.36", "emulationVersion": "1.35"}}),
+            json!(["x", "l", "1.36", "1.35", "10m"]),
+        ),
+        (("resource.k8s.io", "v1beta2", "devicetaintrules"), "Name Age", json!({}), json!(["x", "10m"])),
+        (("scheduling.k8s.io", "v1alpha2", "workloads"), "Name Age", json!({}), json!(["x", "10m"])),
+        (
+            ("storagemigration.k8s.io", "v1beta1", "storageversionmigrations"),
+            "Name Resource",
+            json!({"spec": {"resource": {"group": "apps", "resource": "deployments"}}}),
+            json!(["x", "deployments.apps"]),
+        ),
+        (
+            ("internal.apiserver.k8s.io", "v1alpha1", "storageversions"),
+            "Name CommonEncodingVersion StorageVersions Age",
+            json!({"status": {"storageVersions": [server("a"), server("b"), server("c"), server("d")]}}),
+            json!(["x", "<unset>", "a=v1,b=v1,c=v1 + 1 more...", "10m"]),
+        ),
+    ];
+    for ((group, version, plural), columns, mut object, want) in cases {
+        let resource = Catalogue::everything().resource(group, version, plural).unwrap();
+        let names: Vec<&str> = resource.printer.columns.iter().map(|column| column.name).collect();
+        assert_eq!(names.join(" "), columns, "{plural}");
+        object["metadata"] = meta();
+        assert_eq!(Value::from((resource.printer.cells)(&object, NOW.parse().unwrap())), want, "{plural}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Validation of admission webhooks and policies, and of devices. Expressions are not compiled: nothing evaluates them yet.
 
 use super::common::{Errors, immutable, label_selector, one_of, required_name};
+use super::webhook;
 use crate::catalogue::UpdateOf;
 use crate::field::{FieldError, Path};
 use crate::names;
@@ -25,38 +26,31 @@ pub fn mutating_webhooks(object: &Value, errors: &mut Errors) {
 fn webhooks(object: &Value, mutating: bool, errors: &mut Errors) {
     let within = Path::new("webhooks");
     let mut seen: Vec<&str> = Vec::new();
-    for (i, webhook) in list(object, "webhooks").iter().enumerate() {
+    for (i, hook) in list(object, "webhooks").iter().enumerate() {
         let at = within.index(i);
-        let name = text(webhook, "name");
+        let name = text(hook, "name");
         if seen.contains(&name) {
             errors.push(FieldError::duplicate(&at.child("name"), name));
         }
         seen.push(name);
         qualified(name, &at.child("name"), errors);
-        rules(webhook, "rules", &at, errors);
-        one_of(webhook, &at, "failurePolicy", &["Fail", "Ignore"], errors);
-        one_of(webhook, &at, "matchPolicy", &["Equivalent", "Exact"], errors);
-        one_of(webhook, &at, "sideEffects", SIDE_EFFECTS, errors);
+        rules(hook, "rules", &at, errors);
+        one_of(hook, &at, "failurePolicy", &["Fail", "Ignore"], errors);
+        one_of(hook, &at, "matchPolicy", &["Equivalent", "Exact"], errors);
+        one_of(hook, &at, "sideEffects", SIDE_EFFECTS, errors);
         if mutating {
-            one_of(webhook, &at, "reinvocationPolicy", &["IfNeeded", "Never"], errors);
+            one_of(hook, &at, "reinvocationPolicy", &["IfNeeded", "Never"], errors);
         }
-        if let Some(seconds) = int(webhook, "timeoutSeconds").filter(|seconds| !(1..=30).contains(seconds)) {
+        if let Some(seconds) = int(hook, "timeoutSeconds").filter(|seconds| !(1..=30).contains(seconds)) {
             let detail = "the timeout value must be between 1 and 30 seconds";
             errors.push(FieldError::invalid(&at.child("timeoutSeconds"), seconds, detail));
         }
         for key in ["namespaceSelector", "objectSelector"] {
-            label_selector(&webhook[key], &at.child(key), errors);
+            label_selector(&hook[key], &at.child(key), errors);
         }
-        let versions = list(webhook, "admissionReviewVersions");
-        let path = at.child("admissionReviewVersions");
-        if versions.is_empty() {
-            errors.push(FieldError::required(&path, "must specify one of v1, v1beta1"));
-        } else if !versions.iter().any(|version| *version == "v1" || *version == "v1beta1") {
-            let detail = "must include at least one of v1, v1beta1";
-            errors.push(FieldError::invalid(&path, versions.to_vec(), detail));
-        }
-        client(&webhook["clientConfig"], &at.child("clientConfig"), errors);
-        conditions(webhook, &at, errors);
+        webhook::review_versions(hook, "admissionReviewVersions", &at, errors);
+        webhook::client(&hook["clientConfig"], &at.child("clientConfig"), errors);
+        conditions(hook, &at, errors);
     }
 }
 
@@ -73,31 +67,6 @@ fn qualified(name: &str, path: &Path<'_>, errors: &mut Errors) {
             name,
             "should be a domain with at least three segments separated by dots",
         ));
-    }
-}
-
-fn client(config: &Value, path: &Path<'_>, errors: &mut Errors) {
-    match (has(config, "url"), has(config, "service")) {
-        (true, false) => {
-            let (url, at) = (text(config, "url"), path.child("url"));
-            if !url.starts_with("https://") {
-                let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-                errors.push(FieldError::invalid(&at, url, detail));
-            }
-        }
-        (false, true) => {
-            let at = path.child("service");
-            for key in ["name", "namespace"] {
-                if text(&config["service"], key).is_empty() {
-                    errors.push(FieldError::required(&at.child(key), &format!("service {key} is required")));
-                }
-            }
-            if let Some(port) = int(&config["service"], "port").filter(|port| !(1..=65535).contains(port)) {
-                let detail = "port is not valid: must be between 1 and 65535, inclusive";
-                errors.push(FieldError::invalid(&at.child("port"), port, detail));
-            }
-        }
-        _ => errors.push(FieldError::required(path, "exactly one of url or service is required")),
     }
 }
 

@@ -1,10 +1,11 @@
 //! Validation of certificate requests and of extensions of the API.
 
 use super::common::{Errors, immutable, one_of};
+use super::{pem, webhook};
 use crate::catalogue::UpdateOf;
 use crate::field::{FieldError, Path};
 use crate::names;
-use crate::value::{int, list, text, truth};
+use crate::value::{has, int, list, text, truth};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
@@ -39,12 +40,8 @@ const USAGES: &[&str] = &[
 pub fn signing_request(object: &Value, errors: &mut Errors) {
     let spec = &object["spec"];
     let bytes = base64::engine::general_purpose::STANDARD.decode(text(spec, "request")).unwrap_or_default();
-    let pem = String::from_utf8_lossy(&bytes);
-    let whole =
-        pem.contains("-----BEGIN CERTIFICATE REQUEST-----") && pem.contains("-----END CERTIFICATE REQUEST-----");
-    if !whole {
-        let detail = "PEM block type must be CERTIFICATE REQUEST";
-        errors.push(FieldError::invalid(&SPEC.child("request"), text(spec, "request"), detail));
+    if let Err(why) = pem::request(&bytes) {
+        errors.push(FieldError::invalid(&SPEC.child("request"), text(spec, "request"), &why));
     }
     let (usages, at) = (list(spec, "usages"), SPEC.child("usages"));
     if usages.is_empty() {
@@ -116,6 +113,12 @@ pub fn signing_request_update(new: &Value, old: &Value, of: UpdateOf<'_>, errors
         let detail = "updates may not change or remove existing certificate content";
         errors.push(FieldError::forbidden(&path.child("certificate"), detail));
     }
+    if of == UpdateOf::Status && !issued.is_empty() && issued != held {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(issued).unwrap_or_default();
+        if let Err(why) = pem::certificates(&bytes) {
+            errors.push(FieldError::invalid(&path.child("certificate"), "<certificate data>", &why));
+        }
+    }
 }
 
 /// A CustomResourceDefinition.
@@ -154,11 +157,30 @@ pub fn custom_resource_definition(object: &Value, errors: &mut Errors) {
     }
     let conversion = SPEC.child("conversion");
     one_of(&spec["conversion"], &conversion, "strategy", &["None", "Webhook"], errors);
-    if text(&spec["conversion"], "strategy") == "Webhook" && !spec["conversion"]["webhook"]["clientConfig"].is_object()
-    {
-        let detail = "required when strategy is set to Webhook";
-        errors.push(FieldError::required(&conversion.child("webhookClientConfig"), detail));
+    conversion_webhook(&spec["conversion"], &conversion, errors);
+}
+
+/// Who converts between versions, if a webhook does.
+fn conversion_webhook(conversion: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let given = &conversion["webhook"];
+    if text(conversion, "strategy") != "Webhook" {
+        let detail = "should not be set when strategy is not set to Webhook";
+        for (key, shown) in
+            [("clientConfig", "webhookClientConfig"), ("conversionReviewVersions", "conversionReviewVersions")]
+        {
+            if has(given, key) {
+                errors.push(FieldError::forbidden(&path.child(shown), detail));
+            }
+        }
+        return;
     }
+    if !given["clientConfig"].is_object() {
+        let detail = "required when strategy is set to Webhook";
+        errors.push(FieldError::required(&path.child("webhookClientConfig"), detail));
+        return;
+    }
+    webhook::client(&given["clientConfig"], &path.child("webhookClientConfig"), errors);
+    webhook::review_versions(given, "conversionReviewVersions", path, errors);
 }
 
 fn versions(spec: &Value, errors: &mut Errors) {

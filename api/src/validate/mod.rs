@@ -12,6 +12,7 @@ pub mod ingress;
 pub mod metadata;
 pub mod network;
 pub mod objects;
+mod pem;
 pub mod pod;
 pub mod quota;
 pub mod rbac;
@@ -22,6 +23,7 @@ mod tests;
 mod tests_kinds;
 pub mod unstable;
 pub mod warnings;
+mod webhook;
 pub mod workloads;
 
 use crate::catalogue::{Resource, UpdateOf};

@@ -155,8 +155,7 @@ fn prepare(ctx: &Ctx, object: &mut Value) -> ApiResult<()> {
     };
     ctx.resource.prepare_create(object, &new);
     if ctx.plural() == "certificatesigningrequests" {
-        let user = &ctx.caller.user;
-        trireme_api::prepare::storage::sign_request(object, &user.name, &user.groups);
+        trireme_api::prepare::storage::sign_request(object, &ctx.caller.user.to_value());
     }
     Ok(())
 }

@@ -152,3 +152,22 @@ async fn nonsense_is_answered_and_changes_nothing() {
     let (code, after) = server.get(&format!("{MAPS}/c")).await;
     assert_eq!((code, after), (StatusCode::OK, before));
 }
+
+#[tokio::test]
+async fn what_could_not_be_read_again_is_not_stored() {
+    let server = Server::start().await;
+    let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({"a": inner}));
+    let revision = |levels: usize| json!({"metadata": {"name": "r"}, "revision": 1, "data": nested(levels)});
+    let (code, answer) = server.post(revisions, revision(110)).await;
+    assert_eq!(code, StatusCode::BAD_REQUEST, "{answer}");
+    let (code, answer) = server.post(revisions, revision(80)).await;
+    assert_eq!(code, StatusCode::CREATED, "{answer}");
+    // A patch is as deep as a body may be, and what it is put into is so as well.
+    let patch = json!([{"op": "add", "path": format!("/data{}/b", "/a".repeat(79)), "value": nested(80)}]);
+    let path = format!("{revisions}/r");
+    let (code, answer) = server.call(Method::PATCH, &path, "application/json-patch+json", patch.to_string()).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+    let (code, answer) = server.get(revisions).await;
+    assert_eq!((code, answer["items"].as_array().map(Vec::len)), (StatusCode::OK, Some(1)), "{answer}");
+}
