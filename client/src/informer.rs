@@ -18,6 +18,8 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::flowcontrol::v1::FlowSchema;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use serde::de::DeserializeOwned;
@@ -137,6 +139,12 @@ pub struct Informers {
     pub replica_sets: Informer<ReplicaSet>,
     /// Deployments.
     pub deployments: Informer<Deployment>,
+    /// Budgets of disruptions.
+    pub disruption_budgets: Informer<PodDisruptionBudget>,
+    /// Flow schemas.
+    pub flow_schemas: Informer<FlowSchema>,
+    /// Priority levels, metadata only.
+    pub priority_levels: Informer<Meta>,
     /// Leases of the nodes (namespace `kube-node-lease`).
     pub node_leases: Informer<Lease>,
     /// Service accounts, metadata only.
@@ -153,6 +161,8 @@ impl Informers {
         let (c, s) = (&client, &shutdown);
         let core = |plural: &str| Source::path(&format!("/api/v1/{plural}"));
         let apps = |plural: &str| Source::path(&format!("/apis/apps/v1/{plural}"));
+        let policy = |plural: &str| Source::path(&format!("/apis/policy/v1/{plural}")).optional();
+        let flow = |plural: &str| Source::path(&format!("/apis/flowcontrol.apiserver.k8s.io/v1/{plural}")).optional();
         Arc::new(Self {
             pods: Informer::start_indexed(c, core("pods"), pod_node, s),
             nodes: Informer::start(c, core("nodes"), s),
@@ -163,6 +173,9 @@ impl Informers {
             replication_controllers: Informer::start(c, core("replicationcontrollers"), s),
             replica_sets: Informer::start(c, apps("replicasets"), s),
             deployments: Informer::start(c, apps("deployments"), s),
+            disruption_budgets: Informer::start(c, policy("poddisruptionbudgets"), s),
+            flow_schemas: Informer::start(c, flow("flowschemas"), s),
+            priority_levels: Informer::start(c, flow("prioritylevelconfigurations").metadata_only(), s),
             node_leases: Informer::start(
                 c,
                 Source::path("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"),
@@ -186,6 +199,9 @@ impl Informers {
             self.replication_controllers.wait_for(revision),
             self.replica_sets.wait_for(revision),
             self.deployments.wait_for(revision),
+            self.disruption_budgets.wait_for(revision),
+            self.flow_schemas.wait_for(revision),
+            self.priority_levels.wait_for(revision),
             self.node_leases.wait_for(revision),
             self.service_accounts.wait_for(revision),
             self.config_maps.wait_for(revision),
@@ -205,6 +221,9 @@ impl Informers {
             ("replicationcontrollers", self.replication_controllers.revision()),
             ("replicasets", self.replica_sets.revision()),
             ("deployments", self.deployments.revision()),
+            ("poddisruptionbudgets", self.disruption_budgets.revision()),
+            ("flowschemas", self.flow_schemas.revision()),
+            ("prioritylevelconfigurations", self.priority_levels.revision()),
             ("leases", self.node_leases.revision()),
             ("serviceaccounts", self.service_accounts.revision()),
             ("configmaps", self.config_maps.revision()),

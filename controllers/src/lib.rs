@@ -17,8 +17,10 @@ use trireme_client::leadership::{LeadershipRx, Reign, while_reigning};
 mod config;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod endpointslice;
+mod flowschema;
 mod garbage;
 mod metrics;
 mod namespace;
@@ -65,6 +67,8 @@ async fn reign_over(informers: Arc<Informers>, reign: Arc<Reign>, config: Arc<Co
     let lifecycle = context("node-controller");
     let pod_garbage = context("pod-garbage-collector");
     let ipam = context("cidrAllocator");
+    let disruption = context("controllermanager");
+    let flow = context("flow-control");
     tasks.spawn(replicas::run::<ReplicaSet>(replica_set));
     tasks.spawn(replicas::run::<ReplicationController>(replication));
     tasks.spawn(deployment::run(deployment));
@@ -76,5 +80,7 @@ async fn reign_over(informers: Arc<Informers>, reign: Arc<Reign>, config: Arc<Co
     tasks.spawn(nodelifecycle::run(lifecycle));
     tasks.spawn(podgc::run(pod_garbage));
     tasks.spawn(nodeipam::run(ipam));
+    tasks.spawn(disruption::run(disruption));
+    tasks.spawn(flowschema::run(flow));
     while tasks.join_next().await.is_some() {}
 }

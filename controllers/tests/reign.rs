@@ -182,6 +182,9 @@ async fn pods_of_a_deleted_node_go_at_once() {
     while cluster.informers.nodes.find("", "n1").is_none() || cluster.informers.pods.find("default", "p").is_none() {
         tokio::task::yield_now().await;
     }
+    // The informers may be there before the controllers are, who have to see the node go.
+    let act = |api: &FakeApi| api.writes().contains(&"PATCH /api/v1/nodes/n1".to_owned());
+    api.until("the controllers act", act).await;
     api.remove("nodes", "", "n1");
     api.until("its pod is gone", |api| count(api, "pods") == 0).await;
     assert!(api.writes().contains(&"PATCH /api/v1/namespaces/default/pods/p/status".to_owned()), "failed first");
@@ -282,4 +285,54 @@ async fn a_silent_node_is_unreachable_until_it_is_heard_again() {
     back["status"]["conditions"][0]["status"] = json!("True");
     api.put("nodes", back);
     api.until("no taints", |api| taints(api) == "null").await;
+}
+
+#[tokio::test]
+async fn budgets_are_counted_and_flow_schemas_say_what_they_miss() {
+    let cluster = Cluster::start();
+    let api = &cluster.api;
+    cluster.reign();
+    api.start_kubelet();
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": "b", "namespace": "default", "generation": 1},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    api.put("poddisruptionbudgets", budget);
+    let status = |api: &FakeApi| api.all("poddisruptionbudgets")[0]["status"].clone();
+    let reason = |api: &FakeApi| status(api)["conditions"][0]["reason"].clone();
+    api.until("nothing to disrupt", |api| reason(api) == json!("InsufficientPods")).await;
+    api.put("deployments", deployment("v1"));
+    let numbers = |api: &FakeApi| {
+        let status = status(api);
+        ["expectedPods", "desiredHealthy", "currentHealthy", "disruptionsAllowed"].map(|key| status[key].as_i64())
+    };
+    api.until("three of three", |api| numbers(api) == [3, 2, 3, 1].map(Some)).await;
+    assert_eq!((reason(api), status(api)["observedGeneration"].clone()), (json!("SufficientPods"), json!(1)));
+    let mut pod = api.all("pods")[0].clone();
+    pod["status"]["conditions"][0]["status"] = json!("False");
+    api.put("pods", pod);
+    api.until("one is not ready", |api| numbers(api) == [3, 2, 2, 0].map(Some)).await;
+    let mut next = api.all("deployments")[0].clone();
+    next["spec"]["replicas"] = json!(2);
+    api.put("deployments", next);
+    api.until("the scale counts", |api| numbers(api)[..2] == [Some(2), Some(1)]).await;
+    // Nobody can say how many pods such an owner wants.
+    let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "n", "controller": true});
+    api.put(
+        "pods",
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mirror", "namespace": "default",
+        "labels": {"app": "web"}, "ownerReferences": [owner]}, "spec": {"containers": []}}),
+    );
+    api.until("it failed", |api| reason(api) == json!("SyncFailed")).await;
+    let why = status(api)["conditions"][0]["message"].as_str().unwrap().to_owned();
+    assert_eq!(why, "nodes does not implement the scale subresource");
+
+    let schema = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": "s"},
+        "spec": {"priorityLevelConfiguration": {"name": "l"}}});
+    api.put("flowschemas", schema);
+    let reason = |api: &FakeApi| api.all("flowschemas")[0]["status"]["conditions"][0]["reason"].clone();
+    api.until("dangling", |api| reason(api) == json!("NotFound")).await;
+    api.put("prioritylevelconfigurations", json!({"metadata": {"name": "l"}}));
+    api.until("found", |api| reason(api) == json!("Found")).await;
+    api.remove("prioritylevelconfigurations", "", "l");
+    api.until("dangling again", |api| reason(api) == json!("NotFound")).await;
 }

@@ -34,8 +34,8 @@ pub(crate) struct Options {
     policy: Option<String>,
     orphan: Option<bool>,
     uid: Option<String>,
-    version: Option<String>,
-    dry_run: bool,
+    pub(super) version: Option<String>,
+    pub(super) dry_run: bool,
 }
 
 impl Options {
@@ -57,6 +57,11 @@ impl Options {
         }
         options.validate(&ctx.query.all("dryRun").collect::<Vec<_>>())?;
         Ok(options)
+    }
+
+    /// Those of an eviction without options of its own.
+    pub(super) fn of_eviction(ctx: &Ctx) -> Self {
+        Self { dry_run: ctx.dry_run(), ..Self::default() }
     }
 
     fn validate(&self, dry_run: &[&str]) -> ApiResult<()> {
@@ -107,7 +112,8 @@ impl Options {
         self.validate(&dry_run)
     }
 
-    fn check(&self, ctx: &Ctx, name: &str, object: &Value) -> ApiResult<()> {
+    /// That the object is the one that the preconditions are about.
+    pub(super) fn check(&self, ctx: &Ctx, name: &str, object: &Value) -> ApiResult<()> {
         let uid = text_at(object, &["metadata", "uid"]);
         if let Some(wanted) = self.uid.as_deref().filter(|w| *w != uid) {
             return Err(Status::uid_mismatch(ctx.group(), ctx.plural(), name, wanted, uid));

@@ -7,6 +7,7 @@ mod create;
 pub(crate) mod ctx;
 mod delete;
 mod encode;
+mod eviction;
 mod filter;
 mod made;
 mod node_secrets;
@@ -140,7 +141,7 @@ async fn act(ctx: &Ctx, bytes: &bytes::Bytes) -> ApiResult<Response<Body>> {
         ("scale", "get" | "update" | "patch") => scale::scale(ctx, bytes).await,
         ("binding", "create") => subresources::binding(ctx, bytes).await,
         ("token", "create") => token::create(ctx, bytes).await,
-        ("eviction", "create") => subresources::eviction(ctx, bytes).await,
+        ("eviction", "create") => eviction::evict(ctx, bytes).await,
         _ => Err(Status::method_not_supported()),
     }
 }

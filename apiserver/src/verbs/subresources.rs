@@ -1,4 +1,4 @@
-//! Sub-resources with bodies of their own: binding and eviction.
+//! Sub-resources with bodies of their own: binding, and what the others share.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -8,7 +8,6 @@ use trireme_api::status::Status;
 use trireme_api::{decode, subresource, value};
 
 use super::ctx::{Ctx, text_at};
-use super::delete::{self, Options};
 use super::owners::Owners;
 use super::update::{self, Next};
 use crate::error::{ApiResult, corrupt};
@@ -26,19 +25,6 @@ pub(crate) async fn binding(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body
         Ok(Next { object: pod, owners: Owners::Kept })
     });
     written.await?;
-    created(ctx)
-}
-
-/// POST of an Eviction; there are no disruption budgets yet, so it deletes.
-pub(crate) async fn eviction(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
-    let eviction = body(ctx, bytes)?;
-    check_kind(&eviction, "Eviction")?;
-    check_name(ctx, &eviction)?;
-    let mut options = Options::default();
-    if eviction["deleteOptions"].is_object() {
-        options.of_value(&eviction["deleteOptions"])?;
-    }
-    delete::delete_one(ctx, ctx.name(), &options).await?;
     created(ctx)
 }
 
@@ -79,7 +65,8 @@ fn check_name(ctx: &Ctx, object: &Value) -> ApiResult<()> {
     Err(Status::bad_request(why))
 }
 
-fn created(ctx: &Ctx) -> ApiResult<Response<Body>> {
+/// The answer to what has been done.
+pub(super) fn created(ctx: &Ctx) -> ApiResult<Response<Body>> {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     let answer = serde_json::to_vec(&status).map_err(corrupt)?;
     response::encoded(StatusCode::CREATED, ctx.accept.encoding, answer.into())

@@ -7,6 +7,7 @@ mod authz;
 mod certificates;
 mod discovery;
 mod errors;
+mod evictions;
 mod fence;
 mod forward;
 mod harness;

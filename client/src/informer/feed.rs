@@ -23,12 +23,19 @@ pub struct Source {
     field_selector: Option<String>,
     label_selector: Option<String>,
     metadata_only: bool,
+    optional: bool,
 }
 
 impl Source {
     /// A collection by its path, for example `/api/v1/pods`.
     pub fn path(path: &str) -> Self {
-        Self { path: path.to_owned(), field_selector: None, label_selector: None, metadata_only: false }
+        Self {
+            path: path.to_owned(),
+            field_selector: None,
+            label_selector: None,
+            metadata_only: false,
+            optional: false,
+        }
     }
 
     /// Only objects that match a field selector.
@@ -49,6 +56,13 @@ impl Source {
     #[must_use]
     pub fn metadata_only(mut self) -> Self {
         self.metadata_only = true;
+        self
+    }
+
+    /// A server that does not serve the kind counts as one without objects: nobody waits for them.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
         self
     }
 }
@@ -117,6 +131,8 @@ struct Feed<K: Object> {
 const PAGE: u32 = 500;
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Until a kind that is not served is asked for again.
+const UNSERVED_WAIT: Duration = Duration::from_secs(30);
 
 impl<K: Object> Feed<K> {
     async fn run(mut self) {
@@ -138,6 +154,10 @@ impl<K: Object> Feed<K> {
                     if !was_watching {
                         self.pause().await;
                     }
+                }
+                Err(error) if self.source.optional && is_unserved(&error) => {
+                    self.store.advance(u64::MAX);
+                    tokio::time::sleep(UNSERVED_WAIT).await;
                 }
                 Err(error) => {
                     tracing::debug!(path = self.source.path, %error, "list or watch failed");
@@ -245,6 +265,10 @@ async fn events<K: DeserializeOwned + Clone>(
 
 fn is_expired(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 410)
+}
+
+fn is_unserved(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 /// The longest wait after this many failures in a row.

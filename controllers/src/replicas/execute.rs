@@ -6,13 +6,12 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::Api;
-use kube::core::Status as ApiStatus;
 use trireme_client::events::EventType;
 
 use super::plan::{Owner, Plan, RoundError};
 use super::{ReplicaKind, Replicas};
 use crate::pods;
-use crate::runtime::{Part, ReconcileError, Writer};
+use crate::runtime::{Part, ReconcileError, Writer, is_in_vain};
 
 /// How a round failed: for the condition, and for trying again.
 pub(super) struct Failed(pub(super) RoundError, pub(super) ReconcileError);
@@ -73,7 +72,7 @@ impl<K: ReplicaKind> Replicas<K> {
                         let message = format!("Created pod: {}", pods::name(&created.metadata));
                         self.context.recorder.record(object, EventType::Normal, "SuccessfulCreate", &message);
                     }
-                    Err(error) if namespace_is_terminating(&error) => return Ok(()),
+                    Err(ReconcileError::Api(error)) if is_in_vain(&error) => return Ok(()),
                     Err(error) => failure = Some(error),
                 }
             }
@@ -134,14 +133,6 @@ fn pod_from_template(owner: &Owner) -> Pod {
         spec: owner.template.spec.clone(),
         status: None,
     }
-}
-
-fn namespace_is_terminating(error: &ReconcileError) -> bool {
-    let terminating = |status: &ApiStatus| {
-        let causes = status.details.iter().flat_map(|details| &details.causes);
-        causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
-    };
-    matches!(error, ReconcileError::Api(kube::Error::Api(status)) if status.code == 403 && terminating(status))
 }
 
 fn describe(error: &ReconcileError) -> String {

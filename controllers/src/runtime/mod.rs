@@ -15,7 +15,7 @@ use trireme_client::informer::Informers;
 use crate::Config;
 
 pub(crate) use runner::{Next, Reconciler, Runner};
-pub(crate) use write::{Part, Writer, is_conflict, is_not_found};
+pub(crate) use write::{Part, Writer, is_conflict, is_in_vain, is_not_found};
 
 /// What the controllers of one reign share.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use trireme_client::informer::{Change, Informer, Notice, Object};
 
 use super::queue::{KeyQueue, Outcome};
-use super::{ReconcileError, is_conflict};
+use super::{ReconcileError, is_conflict, is_in_vain};
 use crate::Config;
 use crate::metrics::QueueMetrics;
 
@@ -179,9 +179,44 @@ fn outcome<R: Reconciler>(key: &R::Key, result: Result<Next, ReconcileError>) ->
             tracing::debug!(controller = R::NAME, %key, %error, "changed meanwhile: trying again");
             Outcome::Failed
         }
+        Err(ReconcileError::Api(error)) if is_in_vain(&error) => {
+            tracing::debug!(controller = R::NAME, %key, %error, "nothing is created here any more");
+            Outcome::Done
+        }
         Err(error) => {
             tracing::warn!(controller = R::NAME, %key, %error, "reconciliation failed: trying again");
             Outcome::Failed
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Reconciler for Nothing {
+        type Key = String;
+        const NAME: &'static str = "nothing";
+
+        async fn reconcile(&self, _: String) -> Result<Next, ReconcileError> {
+            Ok(Next::Done)
+        }
+    }
+
+    #[test]
+    fn what_a_terminating_namespace_refuses_is_not_tried_again() {
+        let ended = |causes: Value| {
+            let status = json!({"status": "Failure", "message": "m", "reason": "Forbidden", "code": 403,
+                "details": {"causes": causes}});
+            let error = kube::Error::Api(serde_json::from_value(status).unwrap());
+            outcome::<Nothing>(&"k".to_owned(), Err(error.into()))
+        };
+        assert_eq!(ended(json!([{"reason": "NamespaceTerminating"}])), Outcome::Done);
+        assert_eq!(ended(json!([])), Outcome::Failed);
     }
 }

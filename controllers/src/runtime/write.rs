@@ -144,6 +144,13 @@ pub(crate) fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
+/// Whether a creation failed because everything in its namespace is being deleted: trying again changes nothing.
+pub(crate) fn is_in_vain(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 /// Whether a write that ended in this error may have happened, or happen yet.
 fn outcome_unknown(error: &kube::Error) -> bool {
     match error {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 /// Group, version, plural, kind.
-const KINDS: [(&str, &str, &str, &str); 15] = [
+const KINDS: [(&str, &str, &str, &str); 18] = [
     ("", "v1", "pods", "Pod"),
     ("", "v1", "nodes", "Node"),
     ("", "v1", "namespaces", "Namespace"),
@@ -34,6 +34,9 @@ const KINDS: [(&str, &str, &str, &str); 15] = [
     ("apps", "v1", "deployments", "Deployment"),
     ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
     ("coordination.k8s.io", "v1", "leases", "Lease"),
+    ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
+    ("flowcontrol.apiserver.k8s.io", "v1", "flowschemas", "FlowSchema"),
+    ("flowcontrol.apiserver.k8s.io", "v1", "prioritylevelconfigurations", "PriorityLevelConfiguration"),
 ];
 
 type Out = UnsyncBoxBody<Bytes, Infallible>;
@@ -287,7 +290,7 @@ fn discovery(path: &str) -> Option<Value> {
         let of_group = KINDS.iter().filter(|kind| kind.0 == group);
         let resources: Vec<Value> = of_group
             .map(|(_, _, plural, kind)| {
-                json!({"name": plural, "kind": kind, "namespaced": !matches!(*plural, "nodes" | "namespaces"),
+                json!({"name": plural, "kind": kind, "namespaced": !matches!(*plural, "nodes" | "namespaces" | "flowschemas" | "prioritylevelconfigurations"),
                     "singularName": "", "verbs": ["get", "list", "watch", "delete", "deletecollection"]})
             })
             .collect();
@@ -298,13 +301,14 @@ fn discovery(path: &str) -> Option<Value> {
     match parts[..] {
         ["api", version] => Some(list("", version)),
         ["apis"] => {
-            let groups: Vec<Value> = ["apps", "discovery.k8s.io", "coordination.k8s.io"]
-                .iter()
-                .map(|group| {
-                    let version = json!({"groupVersion": format!("{group}/v1"), "version": "v1"});
-                    json!({"name": group, "versions": [version], "preferredVersion": version})
-                })
-                .collect();
+            let groups: Vec<Value> =
+                ["apps", "discovery.k8s.io", "coordination.k8s.io", "policy", "flowcontrol.apiserver.k8s.io"]
+                    .iter()
+                    .map(|group| {
+                        let version = json!({"groupVersion": format!("{group}/v1"), "version": "v1"});
+                        json!({"name": group, "versions": [version], "preferredVersion": version})
+                    })
+                    .collect();
             Some(json!({"kind": "APIGroupList", "groups": groups}))
         }
         ["apis", group, version] => Some(list(group, version)),
