@@ -4,6 +4,7 @@
 # make bench, make failover, make soak    measure and judge a cluster of their own (SECONDS=n, COUNT=n, SEED=n)
 # make bench-api    what requests to the API cost: creates, reads, lists, watches (SECONDS=n for each run, RUNS=n, KEYS=n, MIB=n, ONLY=words)
 # make compat  every stable operation of upstream's API, tried and read back; writes the table in docs/compatibility.md (FACTS=folder)
+# make schemathesis    requests made out of our OpenAPI document; none may find the server at fault (SECONDS=n, SEED=n)
 # make chaos   ten minutes of faults on the store alone, judged exactly (SECONDS=n, SEED=n); FILE=… judges a kept history
 # make sim     the store simulated, thousands of seeds (COUNT=n, SEED=n is the first); with SEED=n alone that one again
 # make bench-store    the store beside etcd (SECONDS=n for each run, RUNS=n, COUNT=n kills, KEYS=n at most, ONLY=words; CALM=n looks for elections instead)
@@ -26,7 +27,7 @@ export ROCKSDB_STATIC := 1
 endif
 endif
 
-.PHONY: up down status deps build test lint bench bench-api failover soak compat chaos sim bench-store check-root help
+.PHONY: up down status deps build test lint bench bench-api failover soak compat schemathesis chaos sim bench-store check-root help
 
 help:
 	@sed -n '/^# /s/^# //p;/^$$/q' Makefile
@@ -82,7 +83,7 @@ BENCH := TRIREME_BIN=$(abspath $(BIN)) $(if $(SECONDS),SECONDS=$(SECONDS)) $(if 
 	$(if $(SEED),SEED=$(SEED)) $(if $(RUNS),RUNS=$(RUNS)) $(if $(KEYS),KEYS=$(KEYS)) $(if $(MIB),MIB=$(MIB)) \
 	$(if $(FACTS),FACTS=$(FACTS)) $(if $(ONLY),ONLY="$(ONLY)") $(if $(CALM),CALM=$(CALM)) $(TARGET)/debug/trireme-bench
 
-bench bench-api failover soak compat: check-root deps build
+bench bench-api failover soak compat schemathesis: check-root deps build
 	@$(CARGO) build --locked -p trireme -p trireme-chaos-tests
 	@$(BENCH) $@
 

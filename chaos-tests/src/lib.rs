@@ -11,6 +11,7 @@ pub mod kubectl;
 pub mod lives;
 pub mod plain;
 pub mod report;
+pub mod schemathesis;
 pub mod soak;
 pub mod store;
 pub mod suite;
