@@ -99,15 +99,15 @@ impl Walk {
                 Source::Ended => return Ok(None),
                 Source::Cache(from) => {
                     let from = std::mem::take(from);
-                    self.from_cache(from).await;
+                    self.read_cache(from).await;
                 }
-                Source::History(_) => self.from_history().await?,
+                Source::History(_) => self.read_history().await?,
             }
         }
         Ok(self.ready.pop_front())
     }
 
-    async fn from_cache(&mut self, from: String) {
+    async fn read_cache(&mut self, from: String) {
         let keep = |object: &Object| self.filter.selected(object);
         let Some(page) = self.cache.page(&self.filter.part, self.revision, &from, PAGE, keep) else {
             // Changes have come faster than this walk went on.
@@ -120,7 +120,7 @@ impl Walk {
         tokio::task::yield_now().await;
     }
 
-    async fn from_history(&mut self) -> ApiResult<()> {
+    async fn read_history(&mut self) -> ApiResult<()> {
         let Source::History(stream) = &mut self.source else { return Ok(()) };
         let piece = match stream.next().await {
             None => {
@@ -147,10 +147,10 @@ impl Walk {
     /// How many objects there are after a key, selected or not.
     pub(crate) async fn rest(&self, key: &str) -> ApiResult<u64> {
         let from = after(key);
-        if !matches!(self.source, Source::History(_)) {
-            if let Some(count) = self.cache.count(&self.filter.part, self.revision, &from) {
-                return Ok(count);
-            }
+        if !matches!(self.source, Source::History(_))
+            && let Some(count) = self.cache.count(&self.filter.part, self.revision, &from)
+        {
+            return Ok(count);
         }
         let request = request(&self.cache, &self.filter, self.revision, &from, 1, true);
         let page = self.server.inner.store.range(request).await.map_err(|e| store_status(&e))?;
