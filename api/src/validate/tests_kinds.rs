@@ -139,6 +139,24 @@ fn workloads() {
 }
 
 #[test]
+fn claims_of_stateful_sets_are_mounted() {
+    let containers = json!([{"name": "c", "image": "i", "volumeMounts": [{"name": "data", "mountPath": "/d"}]}]);
+    let template = json!({"spec": {"containers": containers}});
+    check(vec![
+        (
+            "statefulsets",
+            json!({"spec": {"template": template, "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]}}),
+            vec![],
+        ),
+        (
+            "statefulsets",
+            json!({"spec": {"template": template}}),
+            vec!["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"data\""],
+        ),
+    ]);
+}
+
+#[test]
 fn indexes_of_jobs_and_budgets() {
     check(vec![
         (

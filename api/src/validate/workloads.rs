@@ -8,8 +8,8 @@ use crate::catalogue::UpdateOf;
 use crate::field::{FieldError, Path};
 use crate::intstr::IntOrString;
 use crate::selector::LabelSelector;
-use crate::value::{has, int, map, text};
-use serde_json::{Map, Value};
+use crate::value::{has, int, list, map, text};
+use serde_json::{Map, Value, json};
 
 const SPEC: Path<'static> = Path::new("spec");
 
@@ -27,7 +27,20 @@ fn pod_template(spec: &Value, selector: Option<&LabelSelector>, kind: &str, erro
         let detail = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid(&metadata.child("labels"), Value::Object(labels.clone()), detail));
     }
-    template(pod, &path, errors);
+    // What a stateful set claims is mounted as if it were among its volumes.
+    let claims = list(spec, "volumeClaimTemplates").iter().map(|claim| text(&claim["metadata"], "name"));
+    let names: Vec<&str> = list(&pod["spec"], "volumes").iter().map(|volume| text(volume, "name")).collect();
+    let claims: Vec<Value> =
+        claims.filter(|name| !names.contains(name)).map(|name| json!({"name": name, "emptyDir": {}})).collect();
+    if claims.is_empty() {
+        template(pod, &path, errors);
+    } else {
+        let mut pod = pod.clone();
+        let mut volumes = list(&pod["spec"], "volumes").to_vec();
+        volumes.extend(claims);
+        pod["spec"]["volumes"] = Value::Array(volumes);
+        template(&pod, &path, errors);
+    }
     let inner = path.child("spec");
     let policy = text(&pod["spec"], "restartPolicy");
     if !matches!(policy, "" | "Always") {
