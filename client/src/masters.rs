@@ -27,7 +27,7 @@ use crate::tls::{self, Identity, TlsError, Trust};
 /// What can go wrong between a client and all its masters.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum MastersError {
-    /// A URL that is not `https://host[:port][/path]`.
+    /// A URL that is not `https://host[:port][/path]`, nor one of plain HTTP where that is allowed.
     #[error("master URL {url:?}: {reason}")]
     Url {
         /// The URL as given.
@@ -116,6 +116,9 @@ pub struct MastersConfig {
     pub default_namespace: String,
     /// Time-outs.
     pub timing: Timing,
+    /// Whether the first URLs may be `http://`, as that of `kubectl proxy`: for what a person types, never for components.
+    /// Neither certificate nor token goes there.
+    pub plain_allowed: bool,
 }
 
 impl MastersConfig {
@@ -130,6 +133,7 @@ impl MastersConfig {
             shuffle: false,
             default_namespace: "default".to_owned(),
             timing: Timing::default(),
+            plain_allowed: false,
         }
     }
 }
@@ -249,6 +253,8 @@ pub(crate) struct Address {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Without TLS.
+    pub plain: bool,
     /// `host:port` as it goes into requests.
     pub authority: Authority,
     /// Path that all requests are put under; empty or starting with `/`.
@@ -256,23 +262,23 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Parses `https://host[:port][/path]`.
+    /// Parses `https://host[:port][/path]`, or `http://…`.
     pub fn parse(url: &str) -> Result<Address, MastersError> {
         let bad = |reason: &str| MastersError::Url { url: url.to_owned(), reason: reason.to_owned() };
         let trimmed = url.trim_end_matches('/');
         let uri: Uri = trimmed.parse().map_err(|_| bad("not a URL"))?;
-        match uri.scheme_str() {
-            Some("https") => {}
-            Some("http") => return Err(bad("plain HTTP is not supported, use https")),
+        let plain = match uri.scheme_str() {
+            Some("https") => false,
+            Some("http") => true,
             _ => return Err(bad("must start with https://")),
-        }
+        };
         let authority = uri.authority().cloned().ok_or_else(|| bad("has no host"))?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() {
             return Err(bad("has no host"));
         }
-        let port = authority.port_u16().unwrap_or(443);
+        let port = authority.port_u16().unwrap_or(if plain { 80 } else { 443 });
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Address { url: trimmed.to_owned(), host, port, authority, prefix })
+        Ok(Address { url: trimmed.to_owned(), host, port, plain, authority, prefix })
     }
 }

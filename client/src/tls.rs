@@ -99,6 +99,8 @@ pub fn roots(ca_pem: &[u8]) -> Result<RootCertStore, TlsError> {
 pub enum Trust {
     /// Only chains that end in one of these certificates (PEM).
     Ca(Vec<u8>),
+    /// Only chains that end in one of the authorities of this machine (PEM); what cannot be read of them is left out.
+    System(Vec<u8>),
     /// Only chains that hold a CA whose public key has this hash; used before the CA itself is known.
     Pinned(CaPin),
     /// Nobody is checked. Only for `insecure-skip-tls-verify` of kubeconfigs, and for probes of pods.
@@ -110,6 +112,11 @@ pub fn client_config(trust: &Trust, identity: Option<&Identity>) -> Result<Clien
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match trust {
         Trust::Ca(pem) => builder.with_root_certificates(roots(pem)?),
+        Trust::System(pem) => {
+            let mut store = RootCertStore::empty();
+            store.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).flatten());
+            builder.with_root_certificates(store)
+        }
         Trust::Pinned(pin) => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(PinnedCaVerifier::new(*pin)))
         }

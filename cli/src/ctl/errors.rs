@@ -204,7 +204,7 @@ fn unreachable_text(failures: &[DialFailure]) -> String {
     };
     match only.kind {
         DialFailureKind::Refused => {
-            let host = only.url.trim_start_matches("https://");
+            let host = only.url.trim_start_matches("https://").trim_start_matches("http://");
             format!("The connection to the server {host} was refused - did you specify the right host or port?\n")
         }
         _ => format!("Unable to connect to the server: {}\n", only.reason),

@@ -71,7 +71,7 @@ fn read_source(name: &str, recursive: bool) -> Result<Vec<Result<Document>>> {
         return Ok(parse(&text, "STDIN"));
     }
     if name.starts_with("http://") || name.starts_with("https://") {
-        return Err(CtlError::plain(format!("{name}: manifests are not fetched from URLs: download it and use -f")));
+        return Ok(parse(&super::fetch::text(name)?, name));
     }
     let path = Path::new(name);
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {

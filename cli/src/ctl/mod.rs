@@ -22,6 +22,7 @@ mod errors;
 mod events;
 mod exec;
 mod explain;
+mod fetch;
 mod flags;
 mod generate;
 mod get;
@@ -350,8 +351,10 @@ fn completion(words: &[String]) -> Result<()> {
     };
     let known = <clap_complete::Shell as clap::ValueEnum>::from_str(shell, false);
     let known = known.map_err(|_| CtlError::usage(format!("Unsupported shell type {shell:?}.")))?;
-    clap_complete::generate(known, &mut flags::prepare(Cli::command()), "trictl", &mut std::io::stdout());
-    Ok(())
+    // Not written at once: a pipe may be closed before its end.
+    let mut script = Vec::new();
+    clap_complete::generate(known, &mut flags::prepare(Cli::command()), "trictl", &mut script);
+    print::emit(&String::from_utf8_lossy(&script))
 }
 
 #[cfg(test)]

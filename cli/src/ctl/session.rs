@@ -12,6 +12,9 @@ use super::discovery::Discovery;
 use super::errors::{CtlError, Result};
 use super::time;
 
+/// Whom kubectl asks where no kubeconfig names a cluster.
+const NO_CLUSTER: &str = "http://localhost:8080";
+
 /// Flags that every verb takes.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
@@ -190,12 +193,13 @@ pub fn resolve(global: &Global) -> Result<Resolved> {
     }
     let config = load(global)?;
     files_exist(global, &config)?;
-    config.resolve(&global.overrides()).map_err(|error| match error {
-        // What people without a kubeconfig see from kubectl.
-        KubeconfigError::Nothing => CtlError::bare(
-            "The connection to the server localhost:8080 was refused - did you specify the right host or port?\n\
-             No kubeconfig names a cluster: set KUBECONFIG, or give --kubeconfig or --server",
-        ),
+    let mut overrides = global.overrides();
+    let mut resolved = config.resolve(&overrides);
+    if matches!(resolved, Err(KubeconfigError::Nothing)) {
+        overrides.server = Some(NO_CLUSTER.to_owned());
+        resolved = config.resolve(&overrides);
+    }
+    resolved.map_err(|error| match error {
         KubeconfigError::NoCluster { name, .. } => CtlError::plain(format!("cluster {name:?} does not exist")),
         KubeconfigError::NoUser { name, .. } => CtlError::plain(format!("auth info {name:?} does not exist")),
         other => CtlError::plain(other.to_string()),

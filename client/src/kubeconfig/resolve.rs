@@ -71,11 +71,15 @@ impl Kubeconfig {
             .or_else(|| context.and_then(|context| context.namespace.clone()))
             .filter(|namespace| !namespace.is_empty())
             .unwrap_or_else(|| "default".to_owned());
+        let urls = urls(cluster, overrides)?;
+        // Nothing that proves who somebody is goes over plain HTTP.
+        let plain = urls.iter().all(|url| url.starts_with("http://"));
         let masters = MastersConfig {
-            urls: urls(cluster, overrides)?,
-            trust: trust(cluster, overrides)?,
-            identity: identity(user, overrides)?,
-            token: token(user, overrides)?,
+            trust: if plain { Trust::Anyone } else { trust(cluster, overrides)? },
+            identity: if plain { None } else { identity(user, overrides)? },
+            token: if plain { None } else { token(user, overrides)? },
+            urls,
+            plain_allowed: plain,
             server_name: overrides
                 .tls_server_name
                 .clone()
@@ -102,14 +106,43 @@ impl Kubeconfig {
 
 fn urls(cluster: Option<&NamedCluster>, overrides: &Overrides) -> Result<Vec<String>, KubeconfigError> {
     if let Some(server) = &overrides.server {
-        return Ok(vec![server.clone()]);
+        return Ok(vec![with_scheme(server, cluster, overrides)]);
     }
     let entry = cluster.ok_or(KubeconfigError::Nothing)?;
     let urls = entry.cluster.masters();
     if urls.is_empty() {
         return Err(field(&entry.origin, &cluster_field(&entry.name, "server"), "is empty"));
     }
-    Ok(urls)
+    Ok(urls.iter().map(|url| with_scheme(url, Some(entry), overrides)).collect())
+}
+
+/// A server without a scheme is asked over TLS where something is known about its certificate, else over plain HTTP.
+fn with_scheme(url: &str, cluster: Option<&NamedCluster>, overrides: &Overrides) -> String {
+    if url.contains("://") {
+        return url.to_owned();
+    }
+    let of_flags = overrides.certificate_authority.is_some()
+        || overrides.client_certificate.is_some()
+        || overrides.insecure_skip_tls_verify;
+    let of_cluster = cluster.map(|entry| &entry.cluster).is_some_and(|cluster| {
+        cluster.certificate_authority.is_some()
+            || cluster.certificate_authority_data.is_some()
+            || cluster.insecure_skip_tls_verify == Some(true)
+    });
+    format!("{}://{url}", if of_flags || of_cluster { "https" } else { "http" })
+}
+
+/// Where systems keep the authorities that all programs trust.
+const SYSTEM: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+fn system() -> Option<Vec<u8>> {
+    let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    file.into_iter().chain(SYSTEM.map(PathBuf::from)).find_map(|path| std::fs::read(path).ok())
 }
 
 fn trust(cluster: Option<&NamedCluster>, overrides: &Overrides) -> Result<Trust, KubeconfigError> {
@@ -131,11 +164,10 @@ fn trust(cluster: Option<&NamedCluster>, overrides: &Overrides) -> Result<Trust,
     let file = &entry.certificate_authority;
     match load(data, file, origin, &cluster_field(name, "certificate-authority"))? {
         Some(pem) => Ok(Trust::Ca(pem)),
-        None => Err(field(
-            origin,
-            &cluster_field(name, "certificate-authority-data"),
-            "is missing: the cluster's CA is needed to verify its masters",
-        )),
+        None => system().map(Trust::System).ok_or_else(|| {
+            let why = "is missing, and this machine has no list of authorities: masters cannot be verified";
+            field(origin, &cluster_field(name, "certificate-authority-data"), why)
+        }),
     }
 }
 

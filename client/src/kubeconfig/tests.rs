@@ -141,3 +141,20 @@ fn unknown_fields_and_foreign_extensions_survive_writing() {
     assert!(text.contains("preferences") && text.contains("someone/else") && !text.contains("10.1.0.2"), "{text}");
     assert!(text.contains("command: aws"));
 }
+
+#[test]
+fn nothing_secret_goes_over_plain_http() {
+    let mut config = sample();
+    let resolved = |config: &Kubeconfig, server: Option<&str>| {
+        config.resolve(&Overrides { server: server.map(str::to_owned), ..Overrides::default() }).unwrap().masters
+    };
+    let plain = resolved(&config, Some("http://127.0.0.1:8001"));
+    assert!(plain.plain_allowed && plain.identity.is_none() && plain.token.is_none());
+    // What is known of the cluster's certificate decides for a server without a scheme.
+    assert_eq!(resolved(&config, Some("a:1")).urls, ["https://a:1"]);
+    for entry in &mut config.clusters {
+        entry.cluster.certificate_authority = None;
+        entry.cluster.certificate_authority_data = None;
+    }
+    assert_eq!(resolved(&config, Some("a:1")).urls, ["http://a:1"]);
+}

@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::RwLock;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -77,6 +78,10 @@ impl Dialer {
     /// A connection for ordinary requests.
     pub async fn shared(&self, address: &Address) -> Result<Shared, DialFailure> {
         self.timed(address, async {
+            if address.plain {
+                // Whether somebody is there.
+                return tcp(address).await.map(|_| Shared::OnlyH1);
+            }
             let stream = self.handshake(address, self.settings().h2).await?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Ok(Shared::OnlyH1);
@@ -104,16 +109,10 @@ impl Dialer {
     /// An HTTP/1.1 connection for one request, which may be upgraded.
     pub async fn single(&self, address: &Address) -> Result<http1::SendRequest<RequestBody>, DialFailure> {
         self.timed(address, async {
-            let stream = self.handshake(address, self.settings().h1).await?;
-            let (sender, connection) = http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| failure(address, DialFailureKind::Network, &chain(&error)))?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.with_upgrades().await {
-                    tracing::debug!(error = %chain(&error), "connection to a master ended");
-                }
-            });
-            Ok(sender)
+            match address.plain {
+                true => http1_over(address, tcp(address).await?).await,
+                false => http1_over(address, self.handshake(address, self.settings().h1).await?).await,
+            }
         })
         .await
     }
@@ -133,22 +132,42 @@ impl Dialer {
         let name = self.server_name.as_deref().unwrap_or(&address.host);
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| failure(address, DialFailureKind::Tls, &format!("{name:?} is no host name")))?;
-        let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::ConnectionRefused => DialFailureKind::Refused,
-                io::ErrorKind::TimedOut => DialFailureKind::TimedOut,
-                _ => DialFailureKind::Network,
-            };
-            failure(address, kind, &format!("dial tcp {}: {error}", address.authority))
-        })?;
-        // Requests are small and answered at once: waiting to fill segments only costs.
-        let _ = tcp.set_nodelay(true);
+        let tcp = tcp(address).await?;
         TlsConnector::from(tls).connect(name, tcp).await.map_err(|error| {
             let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
             let kind = if is_tls { DialFailureKind::Tls } else { DialFailureKind::Network };
             failure(address, kind, &format!("tls: {error}"))
         })
     }
+}
+
+async fn tcp(address: &Address) -> Result<TcpStream, DialFailure> {
+    let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused => DialFailureKind::Refused,
+            io::ErrorKind::TimedOut => DialFailureKind::TimedOut,
+            _ => DialFailureKind::Network,
+        };
+        failure(address, kind, &format!("dial tcp {}: {error}", address.authority))
+    })?;
+    // Requests are small and answered at once: waiting to fill segments only costs.
+    let _ = tcp.set_nodelay(true);
+    Ok(tcp)
+}
+
+async fn http1_over<S>(address: &Address, stream: S) -> Result<http1::SendRequest<RequestBody>, DialFailure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| failure(address, DialFailureKind::Network, &chain(&error)))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(error = %chain(&error), "connection to a master ended");
+        }
+    });
+    Ok(sender)
 }
 
 fn failure(address: &Address, kind: DialFailureKind, reason: &str) -> DialFailure {

@@ -55,7 +55,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub fn new(config: &MastersConfig, tls: ClientConfig) -> Result<Pool, MastersError> {
-        let mut seeds = parse_all(&config.urls)?;
+        let mut seeds = parse_all(&config.urls, config.plain_allowed)?;
         if config.shuffle {
             seeds.shuffle(&mut rand::rng());
         }
@@ -78,7 +78,7 @@ impl Pool {
     }
 
     pub fn set(&self, urls: &[String]) -> Result<(), MastersError> {
-        let wanted = parse_all(urls)?;
+        let wanted = parse_all(urls, false)?;
         let mut state = self.state.lock();
         let mut old = std::mem::take(&mut state.members);
         let mut keep = |address: &Arc<Address>, fallback: bool| match old.iter().position(|m| m.address == *address) {
@@ -248,10 +248,14 @@ fn open_route(state: &State) -> Option<Route> {
     Some(Route { address: member.address.clone(), connection: connection.clone() })
 }
 
-fn parse_all(urls: &[String]) -> Result<Vec<Arc<Address>>, MastersError> {
+fn parse_all(urls: &[String], plain_allowed: bool) -> Result<Vec<Arc<Address>>, MastersError> {
     let mut addresses: Vec<Arc<Address>> = Vec::with_capacity(urls.len());
     for url in urls {
         let address = Address::parse(url)?;
+        if address.plain && !plain_allowed {
+            let reason = "plain HTTP is not supported, use https".to_owned();
+            return Err(MastersError::Url { url: url.clone(), reason });
+        }
         if !addresses.iter().any(|known| known.url == address.url) {
             addresses.push(Arc::new(address));
         }

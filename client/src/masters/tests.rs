@@ -328,7 +328,9 @@ fn urls_are_taken_apart() {
     let address = Address::parse("https://[::1]:6443/prefix/").unwrap();
     assert_eq!((address.host.as_str(), address.port, address.prefix.as_str()), ("::1", 6443, "/prefix"));
     assert_eq!(Address::parse("https://host").unwrap().port, 443);
-    for bad in ["host:1", "http://host", "https://", "ftp://x", ""] {
+    let plain = Address::parse("http://host").unwrap();
+    assert_eq!((plain.plain, plain.port), (true, 80));
+    for bad in ["host:1", "https://", "ftp://x", ""] {
         assert!(Address::parse(bad).is_err(), "{bad}");
     }
 }
@@ -345,4 +347,29 @@ fn endpoints_become_urls() {
         urls_of_endpoints(&endpoints),
         ["https://10.0.0.1:6443", "https://10.0.0.2:6443", "https://[fd00::1]:6443"]
     );
+}
+
+#[tokio::test]
+async fn plain_http_is_for_those_who_ask_for_it() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/under", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.unwrap();
+            // The first connection only looks whether somebody is there.
+            if read > 0 {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain").await.unwrap();
+                return String::from_utf8_lossy(&head[..read]).into_owned();
+            }
+        }
+    });
+    let config = MastersConfig { trust: Trust::Anyone, ..MastersConfig::new(vec![url], Vec::new(), None) };
+    assert!(connect(config.clone()).is_err());
+    let (client, _) = connect(MastersConfig { plain_allowed: true, ..config }).unwrap();
+    assert_eq!(ask(&client, "GET").await.unwrap(), "plain");
+    assert!(server.await.unwrap().starts_with("GET /under/api HTTP/1.1\r\n"));
 }
