@@ -1,13 +1,21 @@
 //! `trictl describe`: fetching an object and what belongs to it; the texts are made by pure functions below.
 
+mod batch;
 mod core;
 mod generic;
+mod ingress;
 mod network;
 mod node;
 mod pod;
+mod policy;
+mod quota;
+mod rbac;
+mod request;
+mod storage;
 mod template;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod workload;
 mod writer;
 
@@ -68,6 +76,19 @@ pub(super) struct Subject {
     pub quotas: Option<Vec<Value>>,
     /// Limit ranges of a namespace, where the server has them.
     pub limits: Option<Vec<Value>>,
+    /// Services that an ingress sends to.
+    pub backends: Vec<Backend>,
+    /// Secrets beside a service account, where they may be seen.
+    pub secrets: Option<Vec<Value>>,
+}
+
+/// A service that an ingress sends to.
+#[derive(Debug, Clone)]
+pub(super) struct Backend {
+    /// Its name.
+    pub name: String,
+    /// The service with its endpoint slices, or why it cannot be seen.
+    pub found: std::result::Result<(Value, Vec<Value>), String>,
 }
 
 /// Runs the verb.
@@ -79,11 +100,12 @@ pub async fn run(session: &Session, args: &DescribeArgs) -> Result<()> {
     }
     let mut first = true;
     for (target, _) in found {
-        match subject(session, &target, args.show_events).await {
-            Ok(subject) => {
+        let text = subject(session, &target, args.show_events).await;
+        match text.and_then(|subject| render(&subject, Timestamp::now())) {
+            Ok(text) => {
                 let gap = if std::mem::take(&mut first) { "" } else { "\n\n" };
                 let end = if by_prefix { "\n" } else { "" };
-                emit(&format!("{}{}{end}", if by_prefix { "" } else { gap }, render(&subject, Timestamp::now())))?;
+                emit(&format!("{}{text}{end}", if by_prefix { "" } else { gap }))?;
             }
             Err(error) => failures.push(error),
         }
@@ -161,6 +183,7 @@ async fn subject(session: &Session, target: &Target, show_events: bool) -> Resul
         Some(object) => object.clone(),
         None => target.fetch(session).await?,
     };
+    let object = newest(session, target, object).await;
     let mut subject = Subject { object, ..Subject::default() };
     let namespace = target.namespace.as_deref();
     let matching = selector_of(&subject.object);
@@ -176,9 +199,7 @@ async fn subject(session: &Session, target: &Target, show_events: bool) -> Resul
             subject.pods = pods.into_iter().filter(|pod| owned_by(pod, &uid)).collect();
         }
         ("", "Service") => {
-            let selector = format!("kubernetes.io/service-name={}", target.name);
-            subject.slices =
-                related(session, "endpointslices.discovery.k8s.io", namespace, "labelSelector", Some(&selector)).await;
+            subject.slices = slices(session, namespace, &target.name).await;
         }
         ("", "Node") => {
             let on_node = format!("spec.nodeName={}", target.name);
@@ -190,12 +211,57 @@ async fn subject(session: &Session, target: &Target, show_events: bool) -> Resul
             subject.quotas = inside(session, "resourcequotas", &target.name).await;
             subject.limits = inside(session, "limitranges", &target.name).await;
         }
+        ("", "PersistentVolumeClaim") => {
+            let pods = inside(session, "pods", namespace.unwrap_or_default()).await.unwrap_or_default();
+            subject.pods = pods.into_iter().filter(|pod| uses(pod, &subject.object)).collect();
+        }
+        ("", "ServiceAccount") => subject.secrets = inside(session, "secrets", namespace.unwrap_or_default()).await,
+        ("networking.k8s.io", "Ingress") => {
+            for name in ingress::services(&subject.object) {
+                let found = backend(session, namespace, &name).await;
+                subject.backends.push(Backend { name, found });
+            }
+        }
         _ => {}
     }
     if show_events {
         subject.events = Some(events(session, target, &subject.object).await);
     }
     Ok(subject)
+}
+
+/// Autoscalers are shown as their newest version has them, whichever was asked for.
+async fn newest(session: &Session, target: &Target, object: Value) -> Value {
+    if object["apiVersion"] != "autoscaling/v1" {
+        return object;
+    }
+    let path = target.path().replace("/apis/autoscaling/v1/", "/apis/autoscaling/v2/");
+    session.api.json(&Call::get(path)).await.unwrap_or(object)
+}
+
+async fn slices(session: &Session, namespace: Option<&str>, service: &str) -> Vec<Value> {
+    let selector = format!("kubernetes.io/service-name={service}");
+    related(session, "endpointslices.discovery.k8s.io", namespace, "labelSelector", Some(&selector)).await
+}
+
+/// A service of an ingress with its endpoints.
+async fn backend(
+    session: &Session,
+    namespace: Option<&str>,
+    name: &str,
+) -> std::result::Result<(Value, Vec<Value>), String> {
+    let path = format!("/api/v1/namespaces/{}/services/{name}", namespace.unwrap_or_default());
+    let service = session.api.json(&Call::get(path)).await.map_err(|error| error.reason_text())?;
+    Ok((service, slices(session, namespace, name).await))
+}
+
+/// Whether a pod uses a claim: by one of its volumes, or because the claim was made for it.
+fn uses(pod: &Value, claim: &Value) -> bool {
+    let name = &claim["metadata"]["name"];
+    let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let mut owners = claim["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    volumes.any(|volume| volume["persistentVolumeClaim"]["claimName"] == *name)
+        || owners.any(|owner| owner["kind"] == "Pod" && owner["uid"] == pod["metadata"]["uid"])
 }
 
 /// A namespace's objects of a type, unless the server does not have it.
@@ -236,34 +302,78 @@ async fn events(session: &Session, target: &Target, object: &Value) -> Vec<Value
         selector.push_str(&format!(",involvedObject.uid={uid}"));
     }
     let mut found = related(session, "events", target.namespace.as_deref(), "fieldSelector", Some(&selector)).await;
-    found.sort_by_key(|event| writer::last_seen(event).to_owned());
+    if target.resource.kind == "Node" {
+        // The controllers' events first, then the agent's.
+        let is_of = |event: &Value, uid: &Value| event["involvedObject"]["uid"] == *uid;
+        let (uid, name) = (&object["metadata"]["uid"], &object["metadata"]["name"]);
+        found.retain(|event| is_of(event, uid) || is_of(event, name));
+        found.sort_by_key(|event| !is_of(event, uid));
+    }
+    found.sort_by_key(|event| event["lastTimestamp"].as_str().unwrap_or_default().to_owned());
     found
 }
 
 /// The text that describes a subject.
-pub(super) fn render(subject: &Subject, now: Timestamp) -> String {
+pub(super) fn render(subject: &Subject, now: Timestamp) -> Result<String> {
     let object = &subject.object;
     let group = object["apiVersion"].as_str().and_then(|version| version.split_once('/')).map_or("", |pair| pair.0);
     let mut page = Page::new(now);
     match (group, object["kind"].as_str().unwrap_or_default()) {
-        ("", "Pod") => pod::describe(&mut page, object),
-        ("", "Node") => node::describe(&mut page, subject),
-        ("", "Service") => self::core::service(&mut page, subject),
-        ("", "Namespace") => return self::core::namespace(page, subject),
-        ("", "Endpoints") => network::endpoints(&mut page, object),
-        ("discovery.k8s.io", "EndpointSlice") => network::slice(&mut page, object),
-        ("scheduling.k8s.io", "PriorityClass") => network::priority_class(&mut page, object),
-        ("", "ConfigMap") => self::core::config_map(&mut page, object),
-        ("", "Secret") => return self::core::secret(page, object),
-        ("", "ServiceAccount") => self::core::service_account(&mut page, object),
-        ("apps", "Deployment") => workload::deployment(&mut page, subject),
-        ("apps", "ReplicaSet") | ("", "ReplicationController") => workload::replicas(&mut page, subject),
-        _ => generic::describe(&mut page, object),
+        ("", "Namespace") => return Ok(self::core::namespace(page, subject)),
+        ("", "Secret") => return Ok(self::core::secret(page, object)),
+        ("networking.k8s.io", "NetworkPolicy") => return Ok(policy::network_policy(page, object)),
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => return Ok(rbac::role(page, object)),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => return Ok(rbac::binding(page, object)),
+        ("", "ResourceQuota") => {
+            quota::quota(&mut page, object);
+            return Ok(page.finish());
+        }
+        ("", "LimitRange") => {
+            quota::limit_range(&mut page, object);
+            return Ok(page.finish());
+        }
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            request::describe(&mut page, object).map_err(CtlError::plain)?;
+        }
+        (group, kind) => one(&mut page, group, kind, subject),
     }
     if let Some(events) = &subject.events {
         page.events(events);
     }
-    page.finish()
+    Ok(page.finish())
+}
+
+/// The page of a kind that ends with events.
+fn one(page: &mut Page, group: &str, kind: &str, subject: &Subject) {
+    let object = &subject.object;
+    match (group, kind) {
+        ("", "Pod") => pod::describe(page, object),
+        ("", "Node") => node::describe(page, subject),
+        ("", "Service") => self::core::service(page, subject),
+        ("", "Endpoints") => network::endpoints(page, object),
+        ("", "ConfigMap") => self::core::config_map(page, object),
+        ("", "ServiceAccount") => self::core::service_account(page, subject),
+        ("", "PersistentVolume") => storage::volume(page, object),
+        ("", "PersistentVolumeClaim") => storage::claim(page, subject),
+        ("apps", "ReplicaSet") | ("", "ReplicationController") => workload::replicas(page, subject),
+        ("apps", "Deployment") => workload::deployment(page, subject),
+        ("apps", "StatefulSet") => workload::stateful_set(page, subject),
+        ("apps", "DaemonSet") => workload::daemon_set(page, subject),
+        ("batch", "Job") => batch::job(page, object),
+        ("batch", "CronJob") => batch::cron_job(page, object),
+        ("autoscaling", "HorizontalPodAutoscaler") => policy::autoscaler(page, object),
+        ("policy", "PodDisruptionBudget") => policy::disruption_budget(page, object),
+        ("networking.k8s.io", "Ingress") => ingress::ingress(page, subject),
+        ("networking.k8s.io", "IngressClass") => ingress::ingress_class(page, object),
+        ("networking.k8s.io", "IPAddress") => ingress::ip_address(page, object),
+        ("networking.k8s.io", "ServiceCIDR") => ingress::service_cidr(page, object),
+        ("discovery.k8s.io", "EndpointSlice") => network::slice(page, object),
+        ("scheduling.k8s.io", "PriorityClass") => network::priority_class(page, object),
+        ("storage.k8s.io", "StorageClass") => storage::storage_class(page, object),
+        ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes_class(page, object),
+        ("storage.k8s.io", "CSINode") => rbac::csi_node(page, object),
+        _ => generic::describe(page, object),
+    }
 }
 
 /// A pod template alone, as `rollout history --revision` shows it.

@@ -53,23 +53,25 @@ pub fn selector_of(object: &Value) -> Option<String> {
     } else {
         selector
     };
-    let mut parts: Vec<String> = labels
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
+    let equal =
+        |(key, value): (&String, &Value)| (key.clone(), format!("{key}={}", value.as_str().unwrap_or_default()));
+    let mut parts: Vec<(String, String)> = labels.as_object().into_iter().flatten().map(equal).collect();
     for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
         let key = expression["key"].as_str().unwrap_or_default();
-        let values: Vec<&str> =
+        let mut values: Vec<&str> =
             expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        parts.push(match expression["operator"].as_str().unwrap_or_default() {
+        values.sort_unstable();
+        let text = match expression["operator"].as_str().unwrap_or_default() {
             "In" => format!("{key} in ({})", values.join(",")),
             "NotIn" => format!("{key} notin ({})", values.join(",")),
             "Exists" => key.to_owned(),
             _ => format!("!{key}"),
-        });
+        };
+        parts.push((key.to_owned(), text));
     }
+    // By their keys, as client-go writes them.
+    parts.sort_by(|left, right| left.0.cmp(&right.0));
+    let parts: Vec<String> = parts.into_iter().map(|(_, text)| text).collect();
     if parts.is_empty() { None } else { Some(parts.join(",")) }
 }
 

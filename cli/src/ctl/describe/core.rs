@@ -5,9 +5,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::super::print::table::labels;
-use super::super::time;
-use super::Subject;
-use super::writer::{Page, items, plain, some};
+use super::ingress::transitions;
+use super::writer::{Page, in_order, items, plain, some};
+use super::{Subject, quota};
+
+/// Endpoints of a port that are shown.
+const SHOWN: usize = 3;
 
 /// A service.
 pub fn service(page: &mut Page, subject: &Subject) {
@@ -25,10 +28,14 @@ pub fn service(page: &mut Page, subject: &Subject) {
     if some(&spec["externalIPs"]) {
         page.field(0, "External IPs", &list(&spec["externalIPs"]));
     }
+    page.field_some(0, "Desired LoadBalancer IP", &spec["loadBalancerIP"]);
     page.field_some(0, "External Name", &spec["externalName"]);
-    let ingress: Vec<String> = items(&object["status"]["loadBalancer"]["ingress"])
-        .map(|entry| plain(if entry["ip"].is_null() { &entry["hostname"] } else { &entry["ip"] }))
-        .collect();
+    let address = |entry: &Value| match (entry["ip"].as_str(), entry["ipMode"].as_str()) {
+        (Some(ip), Some(mode)) => format!("{ip} ({mode})"),
+        (Some(ip), None) => ip.to_owned(),
+        (None, _) => plain(&entry["hostname"]),
+    };
+    let ingress: Vec<String> = items(&object["status"]["loadBalancer"]["ingress"]).map(address).collect();
     if !ingress.is_empty() {
         page.field(0, "LoadBalancer Ingress", &ingress.join(", "));
     }
@@ -38,6 +45,10 @@ pub fn service(page: &mut Page, subject: &Subject) {
     page.field(0, "Session Affinity", &plain(&spec["sessionAffinity"]));
     page.field_some(0, "External Traffic Policy", &spec["externalTrafficPolicy"]);
     page.field_some(0, "Internal Traffic Policy", &spec["internalTrafficPolicy"]);
+    page.field_some(0, "HealthCheck NodePort", &spec["healthCheckNodePort"]);
+    if some(&spec["loadBalancerSourceRanges"]) {
+        page.field(0, "LoadBalancer Source Ranges", &list(&spec["loadBalancerSourceRanges"]));
+    }
 }
 
 fn service_port(page: &mut Page, subject: &Subject, port: &Value) {
@@ -48,32 +59,42 @@ fn service_port(page: &mut Page, subject: &Subject, port: &Value) {
     if port["nodePort"].as_i64().unwrap_or_default() > 0 {
         page.field(0, "NodePort", &format!("{name}\t{}/{protocol}", plain(&port["nodePort"])));
     }
-    let mut found = addresses(subject, port["name"].as_str().unwrap_or_default());
-    let more = found.len().saturating_sub(3);
-    found.truncate(3);
-    let mut text = if found.is_empty() { "<none>".to_owned() } else { found.join(",") };
-    if more > 0 {
-        text.push_str(&format!(" + {more} more..."));
-    }
-    page.field(0, "Endpoints", &text);
+    let name = port["name"].as_str().unwrap_or_default();
+    page.field(0, "Endpoints", &endpoints(&subject.slices, name));
 }
 
-/// Ready endpoints of a port, by its name.
-fn addresses(subject: &Subject, port: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for slice in &subject.slices {
-        let ports = items(&slice["ports"]).filter(|entry| entry["name"].as_str().unwrap_or_default() == port);
-        for number in ports.filter_map(|entry| entry["port"].as_i64()) {
-            let ready = items(&slice["endpoints"]).filter(|endpoint| endpoint["conditions"]["ready"] != false);
-            found.extend(ready.flat_map(|endpoint| items(&endpoint["addresses"])).map(|address| {
-                match plain(address) {
-                    text if text.contains(':') => format!("[{text}]:{number}"),
-                    text => format!("{text}:{number}"),
-                }
-            }));
+/// The first ready endpoints of a port, by its name; all of them where slices have no ports.
+pub fn endpoints(slices: &[Value], port: &str) -> String {
+    if slices.is_empty() {
+        return "<none>".to_owned();
+    }
+    let (mut shown, mut count, mut more): (Vec<String>, usize, bool) = (Vec::new(), 0, false);
+    let mut see = |endpoint: &Value, number: Option<i64>| {
+        more |= shown.len() == SHOWN;
+        if endpoint["conditions"]["ready"] == false {
+            return;
+        }
+        let address = plain(&endpoint["addresses"][0]);
+        if !more {
+            shown.push(match number {
+                None => address,
+                Some(number) if address.contains(':') => format!("[{address}]:{number}"),
+                Some(number) => format!("{address}:{number}"),
+            });
+        }
+        count += 1;
+    };
+    for slice in slices {
+        if !some(&slice["ports"]) {
+            items(&slice["endpoints"]).for_each(|endpoint| see(endpoint, None));
+        }
+        for entry in items(&slice["ports"]).filter(|entry| entry["name"].as_str().unwrap_or_default() == port) {
+            let number = Some(entry["port"].as_i64().unwrap_or_default());
+            items(&slice["endpoints"]).for_each(|endpoint| see(endpoint, number));
         }
     }
-    found
+    let text = shown.join(",");
+    if more { format!("{text} + {} more...", count - SHOWN) } else { text }
 }
 
 /// A namespace with its quotas, where the server has such.
@@ -82,69 +103,19 @@ pub fn namespace(mut page: Page, subject: &Subject) -> String {
     page.metadata(object);
     page.field(0, "Status", &plain(&object["status"]["phase"]));
     if some(&object["status"]["conditions"]) {
-        page.line(0, "Conditions:");
-        page.line(1, "Type\tStatus\tLastTransitionTime\tReason\tMessage");
-        page.line(1, "----\t------\t------------------\t------\t-------");
-        for condition in items(&object["status"]["conditions"]) {
-            let cell = |field: &str| plain(&condition[field]);
-            let since = time::long(&cell("lastTransitionTime"));
-            let (kind, status, reason, message) = (cell("type"), cell("status"), cell("reason"), cell("message"));
-            page.line(1, &format!("{kind}\t{status}\t{since}\t{reason}\t{message}"));
-        }
+        transitions(&mut page, &object["status"]["conditions"]);
     }
     match subject.quotas.as_deref() {
         None => {}
         Some([]) => page.raw("\nNo resource quota.\n"),
-        Some(quotas) => resource_quotas(&mut page, quotas),
+        Some(quotas) => quota::quotas(&mut page, quotas),
     }
     match subject.limits.as_deref() {
         None => {}
         Some([]) => page.raw("\nNo LimitRange resource.\n"),
-        Some(limits) => limit_ranges(&mut page, limits),
+        Some(limits) => quota::limit_ranges(&mut page, limits),
     }
     page.finish()
-}
-
-fn resource_quotas(page: &mut Page, quotas: &[Value]) {
-    page.raw("\nResource Quotas\n");
-    for quota in quotas {
-        page.field(1, "Name", &plain(&quota["metadata"]["name"]));
-        page.line(1, "Resource\tUsed\tHard");
-        page.line(1, "--------\t---\t---");
-        for (name, hard) in in_order(&quota["status"]["hard"]) {
-            page.line(1, &format!("{name}\t{}\t{}", plain(&quota["status"]["used"][name]), plain(hard)));
-        }
-    }
-}
-
-fn limit_ranges(page: &mut Page, ranges: &[Value]) {
-    page.raw("\nResource Limits\n");
-    page.line(1, "Type\tResource\tMin\tMax\tDefault Request\tDefault Limit\tMax Limit/Request Ratio");
-    page.line(1, "----\t--------\t---\t---\t---------------\t-------------\t-----------------------");
-    let fields = ["min", "max", "defaultRequest", "default", "maxLimitRequestRatio"];
-    for limit in ranges.iter().flat_map(|range| items(&range["spec"]["limits"])) {
-        let mut names: Vec<&String> = fields
-            .iter()
-            .flat_map(|field| limit[*field].as_object().into_iter().flatten())
-            .map(|(name, _)| name)
-            .collect();
-        names.sort();
-        names.dedup();
-        for name in names {
-            let cell = |field: &&str| match plain(&limit[*field][name]) {
-                text if text.is_empty() => "-".to_owned(),
-                text => text,
-            };
-            let cells: Vec<String> = fields.iter().map(cell).collect();
-            page.line(1, &format!("{}\t{name}\t{}", plain(&limit["type"]), cells.join("\t")));
-        }
-    }
-}
-
-fn in_order(map: &Value) -> Vec<(&String, &Value)> {
-    let mut entries: Vec<(&String, &Value)> = map.as_object().into_iter().flatten().collect();
-    entries.sort_by_key(|(key, _)| *key);
-    entries
 }
 
 /// A config map.
@@ -176,11 +147,25 @@ pub fn secret(mut page: Page, object: &Value) -> String {
     page.finish()
 }
 
-/// A service account.
-pub fn service_account(page: &mut Page, object: &Value) {
+/// A service account, with the secrets of its namespace where they may be seen.
+pub fn service_account(page: &mut Page, subject: &Subject) {
+    let object = &subject.object;
     page.metadata(object);
-    let names = |field: &str| items(&object[field]).map(|entry| plain(&entry["name"])).collect::<Vec<_>>();
+    let missing = |name: &String| {
+        let known =
+            subject.secrets.as_ref().is_none_or(|all| all.iter().any(|s| s["metadata"]["name"] == name.as_str()));
+        if known { name.clone() } else { format!("{name} (not found)") }
+    };
+    let names =
+        |field: &str| -> Vec<String> { items(&object[field]).map(|entry| missing(&plain(&entry["name"]))).collect() };
     page.multiline("", "Image pull secrets", "\t", names("imagePullSecrets"));
     page.multiline("", "Mountable secrets", "\t", names("secrets"));
-    page.multiline("", "Tokens", "\t", Vec::new());
+    let is_token = |secret: &&Value| {
+        let annotations = &secret["metadata"]["annotations"];
+        secret["type"] == "kubernetes.io/service-account-token"
+            && annotations["kubernetes.io/service-account.name"] == object["metadata"]["name"]
+            && annotations["kubernetes.io/service-account.uid"] == object["metadata"]["uid"]
+    };
+    let tokens = subject.secrets.iter().flatten().filter(is_token);
+    page.multiline("", "Tokens", "\t", tokens.map(|secret| plain(&secret["metadata"]["name"])).collect());
 }

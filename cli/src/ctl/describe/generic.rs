@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use super::writer::{Page, plain};
+use super::writer::{Page, in_order, plain};
 
 /// An object of a kind that has no layout of its own.
 pub fn describe(page: &mut Page, object: &Value) {
     page.field(0, "Name", &plain(&object["metadata"]["name"]));
     page.field(0, "Namespace", &plain(&object["metadata"]["namespace"]));
     page.labels("Labels", &object["metadata"]["labels"]);
-    page.annotations(&object["metadata"]["annotations"]);
+    page.annotations("Annotations", &object["metadata"]["annotations"]);
     let mut rest = object.clone();
     if let Some(metadata) = rest["metadata"].as_object_mut() {
         for field in ["name", "namespace", "labels", "annotations", "managedFields"] {
@@ -20,10 +20,8 @@ pub fn describe(page: &mut Page, object: &Value) {
 }
 
 fn fields(page: &mut Page, value: &Value, level: usize) {
-    let mut entries: Vec<(String, &Value)> =
-        value.as_object().into_iter().flatten().map(|(key, value)| (readable(key), value)).collect();
-    entries.sort_by(|left, right| left.0.cmp(&right.0));
-    for (name, value) in entries {
+    for (key, value) in in_order(value) {
+        let name = readable(key);
         match value {
             Value::Object(_) => {
                 page.line(level, &format!("{name}:"));
@@ -44,25 +42,39 @@ fn fields(page: &mut Page, value: &Value, level: usize) {
     }
 }
 
-/// `resourceVersion` as `Resource Version`; runs of capitals stay together.
+/// `resourceVersion` as `Resource Version`, split where kubectl splits: before a capital behind a small letter, and before
+/// the last of several capitals if a small one follows.
 fn readable(key: &str) -> String {
-    if !key.chars().all(|c| c.is_ascii_alphanumeric()) {
+    if !key.chars().all(|c| c.is_alphabetic() || c == '-') {
         return key.to_owned();
     }
-    let mut out = String::with_capacity(key.len() + 4);
-    let mut before_small = false;
-    for (index, c) in key.chars().enumerate() {
-        if c.is_ascii_uppercase() && before_small {
-            out.push(' ');
+    let class = |c: char| if c.is_lowercase() { 0 } else { 1 + u8::from(c == '-') };
+    let mut parts: Vec<String> = Vec::new();
+    let mut last = None;
+    for c in key.chars() {
+        let this = class(c);
+        match (last, parts.last_mut()) {
+            (Some(before), Some(part)) if before == this => part.push(c),
+            // A capital goes with the small letters behind it.
+            (Some(1), Some(part)) if this == 0 => {
+                let capital = part.pop();
+                if part.is_empty() {
+                    parts.pop();
+                }
+                parts.push(capital.into_iter().chain([c]).collect());
+            }
+            _ => parts.push(c.to_string()),
         }
-        before_small = !c.is_ascii_uppercase();
-        out.push(if index == 0 { c.to_ascii_uppercase() } else { c });
+        last = Some(this);
     }
-    match out.as_str() {
-        "Api Version" => "API Version".to_owned(),
-        "Uid" => "UID".to_owned(),
-        _ => out,
-    }
+    let word = |part: &String| match part.to_uppercase() {
+        upper if matches!(upper.as_str(), "API" | "URL" | "UID" | "OSB" | "GUID") => upper,
+        _ => {
+            let mut letters = part.chars();
+            letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
+        }
+    };
+    parts.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -71,12 +83,18 @@ mod tests {
 
     #[test]
     fn names_become_readable() {
+        // As they come out of kubectl, which knows few acronyms.
         let cases = [
             ("apiVersion", "API Version"),
             ("uid", "UID"),
             ("resourceVersion", "Resource Version"),
             ("a/b", "a/b"),
-            ("podIPs", "Pod IPs"),
+            ("podIPs", "Pod I Ps"),
+            ("nonResourceURLs", "Non Resource UR Ls"),
+            ("apiGroups", "API Groups"),
+            ("openAPIV3Schema", "openAPIV3Schema"),
+            ("targetCPUUtilization", "Target CPU Utilization"),
+            ("Kind", "Kind"),
         ];
         for (key, name) in cases {
             assert_eq!(readable(key), name);

@@ -41,10 +41,10 @@ pub fn slice(page: &mut Page, object: &Value) {
         page.line(0, "Ports:");
         ports(page, 1, &object["ports"]);
     } else {
-        page.field(0, "Ports", "<unset>");
+        page.line(0, "Ports: <unset>");
     }
     if !some(&object["endpoints"]) {
-        page.field(0, "Endpoints", "<none>");
+        page.line(0, "Endpoints: <none>");
         return;
     }
     page.line(0, "Endpoints:");

@@ -14,7 +14,7 @@ pub fn describe(page: &mut Page, subject: &Subject) {
     page.field(0, "Name", &plain(&metadata["name"]));
     page.field(0, "Roles", &roles(&metadata["labels"]));
     page.labels("Labels", &metadata["labels"]);
-    page.annotations(&metadata["annotations"]);
+    page.annotations("Annotations", &metadata["annotations"]);
     page.field(0, "CreationTimestamp", &time::long(&plain(&metadata["creationTimestamp"])));
     let taints = items(&spec["taints"]).map(|taint| {
         let value = plain(&taint["value"]);

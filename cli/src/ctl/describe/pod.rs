@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::super::time;
 use super::template::{self, Containers};
+use super::volumes::volumes;
 use super::writer::{Page, items, or_none, plain, some};
 
 /// A pod.
@@ -11,10 +12,10 @@ pub fn describe(page: &mut Page, pod: &Value) {
     let (metadata, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
     page.field(0, "Name", &plain(&metadata["name"]));
     page.field(0, "Namespace", &plain(&metadata["namespace"]));
-    page.field(0, "Priority", &spec["priority"].as_i64().unwrap_or_default().to_string());
+    page.field_some(0, "Priority", &spec["priority"]);
     page.field_some(0, "Priority Class Name", &spec["priorityClassName"]);
     page.field_some(0, "Runtime Class Name", &spec["runtimeClassName"]);
-    page.field(0, "Service Account", &plain(&spec["serviceAccountName"]));
+    page.field_some(0, "Service Account", &spec["serviceAccountName"]);
     match spec["nodeName"].as_str().filter(|node| !node.is_empty()) {
         Some(node) => page.field(0, "Node", &format!("{node}/{}", plain(&status["hostIP"]))),
         None => page.field(0, "Node", "<none>"),
@@ -23,8 +24,9 @@ pub fn describe(page: &mut Page, pod: &Value) {
         page.field(0, "Start Time", &time::long(start));
     }
     page.labels("Labels", &metadata["labels"]);
-    page.annotations(&metadata["annotations"]);
-    match metadata["deletionTimestamp"].as_str() {
+    page.annotations("Annotations", &metadata["annotations"]);
+    let has_ended = matches!(status["phase"].as_str(), Some("Failed" | "Succeeded"));
+    match metadata["deletionTimestamp"].as_str().filter(|_| !has_ended) {
         Some(deleted) => {
             page.field(0, "Status", &format!("Terminating (lasts {})", time::age(Some(deleted), page.now)));
             page.field(0, "Termination Grace Period", &format!("{}s", plain(&metadata["deletionGracePeriodSeconds"])));
@@ -33,6 +35,7 @@ pub fn describe(page: &mut Page, pod: &Value) {
     }
     page.field_some(0, "Reason", &status["reason"]);
     page.field_some(0, "Message", &status["message"]);
+    template::seccomp(page, 0, 0, &spec["securityContext"]);
     page.field(0, "IP", &plain(&status["podIP"]));
     if some(&status["podIPs"]) {
         page.line(0, "IPs:");
@@ -41,14 +44,22 @@ pub fn describe(page: &mut Page, pod: &Value) {
         page.field(0, "IPs", "<none>");
     }
     page.controller(pod);
+    page.field_some(0, "NominatedNodeName", &status["nominatedNodeName"]);
+    if spec["resources"].is_object() {
+        page.line(0, "Resources:");
+        template::amounts(page, 1, "Limits", &spec["resources"]["limits"]);
+        template::amounts(page, 1, "Requests", &spec["resources"]["requests"]);
+    }
     containers(page, "Init Containers", pod, "initContainers", "initContainerStatuses");
     containers(page, "Containers", pod, "containers", "containerStatuses");
     containers(page, "Ephemeral Containers", pod, "ephemeralContainers", "ephemeralContainerStatuses");
+    gates(page, &spec["readinessGates"], &status["conditions"]);
     conditions(page, &status["conditions"]);
-    template::volumes(page, &spec["volumes"], 0);
+    volumes(page, &spec["volumes"], 0);
     page.field(0, "QoS Class", &or_none(&status["qosClass"]));
     page.labels("Node-Selectors", &spec["nodeSelector"]);
     tolerations(page, &spec["tolerations"], "");
+    template::spread(page, &spec["topologySpreadConstraints"], "");
 }
 
 fn containers(page: &mut Page, name: &str, pod: &Value, specs: &str, statuses: &str) {
@@ -57,6 +68,20 @@ fn containers(page: &mut Page, name: &str, pod: &Value, specs: &str, statuses: &
         page.line(0, &format!("{name}:"));
         let statuses = Some(statuses);
         template::containers(page, &Containers { specs, statuses, indent: "  ", pod: Some(pod) });
+    }
+}
+
+fn gates(page: &mut Page, gates: &Value, conditions: &Value) {
+    if !some(gates) {
+        return;
+    }
+    page.line(0, "Readiness Gates:");
+    page.line(1, "Type\tStatus");
+    for gate in items(gates) {
+        let kind = &gate["conditionType"];
+        let status = items(conditions).find(|condition| condition["type"] == *kind);
+        let status = status.map_or("<none>".to_owned(), |condition| plain(&condition["status"]));
+        page.line(1, &format!("{} \t{status} ", plain(kind)));
     }
 }
 

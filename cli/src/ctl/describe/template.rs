@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::super::time;
-use super::writer::{Page, items, or_none, plain, some};
+use super::volumes::volumes;
+use super::writer::{Page, items, label_selector, plain, some};
 
 /// Containers with their statuses, if there are any.
 pub struct Containers<'a> {
@@ -20,15 +21,9 @@ pub struct Containers<'a> {
 /// `Pod Template:`
 pub fn describe(page: &mut Page, template: &Value) {
     page.line(0, "Pod Template:");
-    let pairs = |map: &Value, between: &str| {
-        let pairs = map.as_object().into_iter().flatten();
-        let mut pairs: Vec<String> = pairs.map(|(key, value)| format!("{key}{between}{}", plain(value))).collect();
-        pairs.sort();
-        pairs
-    };
-    page.multiline("", "  Labels", "\t", pairs(&template["metadata"]["labels"], "="));
+    page.labels("  Labels", &template["metadata"]["labels"]);
     if template["metadata"]["annotations"].is_object() {
-        page.multiline("", "  Annotations", "\t", pairs(&template["metadata"]["annotations"], ": "));
+        page.annotations("  Annotations", &template["metadata"]["annotations"]);
     }
     let spec = &template["spec"];
     page.field_some(1, "Service Account", &spec["serviceAccountName"]);
@@ -39,8 +34,35 @@ pub fn describe(page: &mut Page, template: &Value) {
         }
     }
     volumes(page, &spec["volumes"], 1);
-    page.multiline("  ", "Node-Selectors", "\t", pairs(&spec["nodeSelector"], "="));
+    spread(page, &spec["topologySpreadConstraints"], "  ");
+    page.field_some(1, "Priority Class Name", &spec["priorityClassName"]);
+    page.labels("  Node-Selectors", &spec["nodeSelector"]);
     super::pod::tolerations(page, &spec["tolerations"], "  ");
+}
+
+/// `Topology Spread Constraints:`, if there are any.
+pub fn spread(page: &mut Page, constraints: &Value, before: &str) {
+    let mut all: Vec<&Value> = items(constraints).collect();
+    all.sort_by_key(|constraint| plain(&constraint["topologyKey"]));
+    let line = |constraint: &&Value| {
+        let (key, skew) = (plain(&constraint["topologyKey"]), plain(&constraint["maxSkew"]));
+        let selector = &constraint["labelSelector"];
+        let selector = match selector.is_object() {
+            true => format!(" for selector {}", label_selector(selector, "<none>")),
+            false => String::new(),
+        };
+        format!("{key}:{} when max skew {skew} is exceeded{selector}", plain(&constraint["whenUnsatisfiable"]))
+    };
+    if !all.is_empty() {
+        page.multiline(before, "Topology Spread Constraints", "\t", all.iter().map(line).collect());
+    }
+}
+
+/// `SeccompProfile:` of a pod or a container.
+pub fn seccomp(page: &mut Page, level: usize, inner: usize, context: &Value) {
+    let profile = &context["seccompProfile"];
+    page.field_some(level, "SeccompProfile", &profile["type"]);
+    page.field_some(inner, "LocalhostProfile", &profile["localhostProfile"]);
 }
 
 /// Containers one below the other.
@@ -59,11 +81,12 @@ pub fn containers(page: &mut Page, containers: &Containers<'_>) {
             page.field(2, "Image ID", &plain(&status["imageID"]));
         }
         ports(page, &spec["ports"]);
+        seccomp(page, 2, 3, &spec["securityContext"]);
         words(page, "Command", &spec["command"]);
         words(page, "Args", &spec["args"]);
         if let Some(status) = status {
             state(page, "State", &status["state"]);
-            if status["lastState"].as_object().is_some_and(|state| !state.is_empty()) {
+            if status["lastState"]["terminated"].is_object() {
                 state(page, "Last State", &status["lastState"]);
             }
             page.field(2, "Ready", if status["ready"] == true { "True" } else { "False" });
@@ -79,6 +102,7 @@ pub fn containers(page: &mut Page, containers: &Containers<'_>) {
         }
         environment(page, spec, containers.pod);
         mounts(page, &spec["volumeMounts"]);
+        devices(page, &spec["volumeDevices"]);
     }
 }
 
@@ -214,7 +238,13 @@ fn variable_value(variable: &Value, spec: &Value, pod: Option<&Value>) -> String
     } else if from["resourceFieldRef"].is_object() {
         let reference = &from["resourceFieldRef"];
         let resource = plain(&reference["resource"]);
-        format!("{} ({resource})", resource_value(spec, &resource, &reference["divisor"]))
+        let value = match resource_value(spec, &resource, &reference["divisor"]) {
+            value if value == "0" && matches!(resource.as_str(), "limits.cpu" | "limits.memory") => {
+                "node allocatable".to_owned()
+            }
+            value => value,
+        };
+        format!("{value} ({resource})")
     } else {
         plain(&variable["value"]).replace('\n', "\n      \t")
     }
@@ -266,86 +296,14 @@ fn mounts(page: &mut Page, mounts: &Value) {
     lines.iter().for_each(|line| page.line(3, line));
 }
 
-/// `Volumes:`
-pub fn volumes(page: &mut Page, volumes: &Value, level: usize) {
-    if !some(volumes) {
-        if level > 0 {
-            page.field(level, "Volumes", "<none>");
-        } else {
-            page.line(level, "Volumes:\t<none>");
-        }
+fn devices(page: &mut Page, devices: &Value) {
+    if !some(devices) {
         return;
     }
-    page.line(level, "Volumes:");
-    for volume in items(volumes) {
-        page.line(level, &format!("{}{}:", if level > 0 { " " } else { "  " }, plain(&volume["name"])));
-        let sources = volume.as_object().into_iter().flatten();
-        let Some((kind, source)) = sources.into_iter().find(|(key, value)| *key != "name" && value.is_object()) else {
-            continue;
-        };
-        let (name, about) = match kind.as_str() {
-            "emptyDir" => ("EmptyDir", "(a temporary directory that shares a pod's lifetime)"),
-            "hostPath" => ("HostPath", "(bare host directory volume)"),
-            "configMap" => ("ConfigMap", "(a volume populated by a ConfigMap)"),
-            "secret" => ("Secret", "(a volume populated by a Secret)"),
-            "projected" => ("Projected", "(a volume that contains injected data from multiple sources)"),
-            "persistentVolumeClaim" => {
-                ("PersistentVolumeClaim", "(a reference to a PersistentVolumeClaim in the same namespace)")
-            }
-            "downwardAPI" => ("DownwardAPI", "(a volume populated by information about the pod)"),
-            other => (other, ""),
-        };
-        page.field(2, "Type", format!("{name} {about}").trim_end());
-        volume_fields(page, kind, source);
-    }
-}
-
-fn volume_fields(page: &mut Page, kind: &str, source: &Value) {
-    let optional = if source["optional"] == true { "true" } else { "false" };
-    match kind {
-        "emptyDir" => {
-            page.field(2, "Medium", &plain(&source["medium"]));
-            let limit = plain(&source["sizeLimit"]);
-            page.field(2, "SizeLimit", if limit.is_empty() { "<unset>" } else { &limit });
-        }
-        "hostPath" => {
-            page.field(2, "Path", &plain(&source["path"]));
-            page.field(2, "HostPathType", &plain(&source["type"]));
-        }
-        "configMap" => {
-            page.field(2, "Name", &plain(&source["name"]));
-            page.field(2, "Optional", optional);
-        }
-        "secret" => {
-            page.field(2, "SecretName", &plain(&source["secretName"]));
-            page.field(2, "Optional", optional);
-        }
-        "persistentVolumeClaim" => {
-            page.field(2, "ClaimName", &plain(&source["claimName"]));
-            page.field(2, "ReadOnly", if source["readOnly"] == true { "true" } else { "false" });
-        }
-        "projected" => items(&source["sources"]).for_each(|part| projected(page, part)),
-        _ => {
-            let scalars = source.as_object().into_iter().flatten();
-            for (key, value) in scalars.filter(|(_, value)| !value.is_object() && !value.is_array()) {
-                page.field(2, key, &plain(value));
-            }
-        }
-    }
-}
-
-fn projected(page: &mut Page, part: &Value) {
-    if part["serviceAccountToken"].is_object() {
-        let seconds = part["serviceAccountToken"]["expirationSeconds"].as_i64().unwrap_or(3600);
-        page.field(2, "TokenExpirationSeconds", &seconds.to_string());
-    }
-    if part["configMap"].is_object() {
-        page.field(2, "ConfigMapName", &or_none(&part["configMap"]["name"]));
-    }
-    if part["secret"].is_object() {
-        page.field(2, "SecretName", &or_none(&part["secret"]["name"]));
-    }
-    if part["downwardAPI"].is_object() {
-        page.field(2, "DownwardAPI", "true");
-    }
+    page.line(2, "Devices:");
+    let mut lines: Vec<String> = items(devices)
+        .map(|device| format!("{} from {}", plain(&device["devicePath"]), plain(&device["name"])))
+        .collect();
+    lines.sort();
+    lines.iter().for_each(|line| page.line(3, line));
 }

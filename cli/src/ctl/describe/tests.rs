@@ -11,14 +11,14 @@ fn now() -> Timestamp {
 }
 
 fn text(object: Value, events: Vec<Value>) -> String {
-    render(&Subject { object, events: Some(events), ..Subject::default() }, now())
+    render(&Subject { object, events: Some(events), ..Subject::default() }, now()).unwrap()
 }
 
 fn running_pod() -> Value {
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "web-1", "namespace": "default", "labels": {"app": "web", "b": "c"},
             "ownerReferences": [{"kind": "ReplicaSet", "name": "web", "controller": true}]},
-        "spec": {"nodeName": "node-1", "serviceAccountName": "default", "containers": [{"name": "web", "image": "busybox",
+        "spec": {"nodeName": "node-1", "priority": 0, "serviceAccountName": "default", "containers": [{"name": "web", "image": "busybox",
             "command": ["httpd", "-f"], "ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": "1"}},
             "volumeMounts": [{"name": "v", "mountPath": "/x", "readOnly": true}]}],
             "volumes": [{"name": "v", "emptyDir": {}}],
@@ -36,7 +36,8 @@ fn running_pod() -> Value {
 fn a_running_pod() {
     let pod = running_pod();
     let event = json!({"type": "Normal", "reason": "Scheduled", "source": {"component": "default-scheduler"},
-        "message": "Successfully assigned default/web-1 to node-1", "lastTimestamp": "2026-11-21T12:00:00Z", "count": 1});
+        "message": "Successfully assigned default/web-1 to node-1", "firstTimestamp": "2026-11-21T12:00:00Z",
+        "lastTimestamp": "2026-11-21T12:00:00Z", "count": 1});
     let expected = "\
 Name:             web-1
 Namespace:        default
@@ -143,7 +144,7 @@ OldReplicaSets:  web-a (0/0 replicas created)
 NewReplicaSet:   web-b (3/3 replicas created)
 Events:          <none>
 ";
-    assert_eq!(render(&subject, now()), expected);
+    assert_eq!(render(&subject, now()).unwrap(), expected);
 }
 
 #[test]
@@ -171,7 +172,7 @@ Endpoints:         10.244.0.1:8080
 Session Affinity:  None
 Events:            <none>
 ";
-    assert_eq!(render(&subject, now()), expected);
+    assert_eq!(render(&subject, now()).unwrap(), expected);
 }
 
 #[test]
@@ -193,7 +194,7 @@ fn config_maps_and_namespaces() {
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "d"}, "status": {"phase": "Active"}});
     let subject =
         Subject { object: namespace, quotas: Some(Vec::new()), limits: Some(Vec::new()), ..Subject::default() };
-    let text = render(&subject, now());
+    let text = render(&subject, now()).unwrap();
     assert!(text.ends_with("Status:       Active\n\nNo resource quota.\n\nNo LimitRange resource.\n"), "{text}");
 }
 
@@ -205,7 +206,8 @@ fn a_node_sums_its_pods() {
         "spec": {"containers": [{"resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}}]},
         "status": {"phase": "Running"}});
     let done = json!({"metadata": {"name": "q"}, "spec": {}, "status": {"phase": "Succeeded"}});
-    let text = render(&Subject { object: node, pods: vec![pod, done], events: None, ..Subject::default() }, now());
+    let text =
+        render(&Subject { object: node, pods: vec![pod, done], events: None, ..Subject::default() }, now()).unwrap();
     assert!(text.contains("(1 in total)\n"), "{text}");
     assert!(text.contains("cpu                500m (25%)  0 (0%)\n"), "{text}");
     assert!(text.contains("memory             1Gi (25%)   0 (0%)\n"), "{text}");

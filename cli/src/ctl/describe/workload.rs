@@ -1,11 +1,12 @@
-//! Deployments, replica sets and replication controllers.
+//! Deployments, replica sets, replication controllers, stateful and daemon sets.
 
 use serde_json::Value;
 
 use super::super::pods::selector_of;
+use super::super::print::table::labels;
 use super::super::time;
 use super::writer::{Page, items, plain, some};
-use super::{Subject, template};
+use super::{Subject, storage, template};
 
 fn number(value: &Value) -> i64 {
     value.as_i64().unwrap_or_default()
@@ -23,7 +24,7 @@ pub fn deployment(page: &mut Page, subject: &Subject) {
     page.field(0, "Namespace", &plain(&metadata["namespace"]));
     page.field(0, "CreationTimestamp", &time::long(&plain(&metadata["creationTimestamp"])));
     page.labels("Labels", &metadata["labels"]);
-    page.annotations(&metadata["annotations"]);
+    page.annotations("Annotations", &metadata["annotations"]);
     page.field(0, "Selector", &selector(object));
     let replicas = format!(
         "{} desired | {} updated | {} total | {} available | {} unavailable",
@@ -87,15 +88,64 @@ pub fn replicas(page: &mut Page, subject: &Subject) {
     page.field(0, "Namespace", &plain(&metadata["namespace"]));
     page.field(0, "Selector", &selector(object));
     page.labels("Labels", &metadata["labels"]);
-    page.annotations(&metadata["annotations"]);
+    page.annotations("Annotations", &metadata["annotations"]);
     page.controller(object);
     let wanted = spec["replicas"].as_i64().unwrap_or(1);
     page.field(0, "Replicas", &format!("{} current / {wanted} desired", number(&status["replicas"])));
+    pods(page, subject);
+    template::describe(page, &spec["template"]);
+    conditions(page, &status["conditions"]);
+}
+
+fn pods(page: &mut Page, subject: &Subject) {
     let count = |phase: &str| subject.pods.iter().filter(|pod| pod["status"]["phase"] == phase).count();
     let (running, waiting, succeeded, failed) =
         (count("Running"), count("Pending"), count("Succeeded"), count("Failed"));
     let counts = format!("{running} Running / {waiting} Waiting / {succeeded} Succeeded / {failed} Failed");
     page.field(0, "Pods Status", &counts);
+}
+
+/// A stateful set.
+pub fn stateful_set(page: &mut Page, subject: &Subject) {
+    let object = &subject.object;
+    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
+    page.field(0, "Name", &plain(&metadata["name"]));
+    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    page.created(object);
+    page.field(0, "Selector", &selector(object));
+    page.labels("Labels", &metadata["labels"]);
+    page.annotations("Annotations", &metadata["annotations"]);
+    let wanted = spec["replicas"].as_i64().unwrap_or(1);
+    page.field(0, "Replicas", &format!("{wanted} desired | {} total", number(&status["replicas"])));
+    let strategy = &spec["updateStrategy"];
+    page.field(0, "Update Strategy", &plain(&strategy["type"]));
+    if let Some(partition) = strategy["rollingUpdate"]["partition"].as_i64() {
+        page.field(1, "Partition", &partition.to_string());
+        page.field_some(1, "MaxUnavailable", &strategy["rollingUpdate"]["maxUnavailable"]);
+    }
+    pods(page, subject);
     template::describe(page, &spec["template"]);
-    conditions(page, &status["conditions"]);
+    storage::claims(page, &spec["volumeClaimTemplates"]);
+}
+
+/// A daemon set.
+pub fn daemon_set(page: &mut Page, subject: &Subject) {
+    let object = &subject.object;
+    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
+    page.field(0, "Name", &plain(&metadata["name"]));
+    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    page.field(0, "Selector", &selector(object));
+    page.field(0, "Node-Selector", &labels(&spec["template"]["spec"]["nodeSelector"]));
+    page.labels("Labels", &metadata["labels"]);
+    page.annotations("Annotations", &metadata["annotations"]);
+    let counts = [
+        ("Desired Number of Nodes Scheduled", "desiredNumberScheduled"),
+        ("Current Number of Nodes Scheduled", "currentNumberScheduled"),
+        ("Number of Nodes Scheduled with Up-to-date Pods", "updatedNumberScheduled"),
+        ("Number of Nodes Scheduled with Available Pods", "numberAvailable"),
+        ("Number of Nodes Misscheduled", "numberMisscheduled"),
+    ];
+    counts.into_iter().for_each(|(name, field)| page.line(0, &format!("{name}: {}", number(&status[field]))));
+    pods(page, subject);
+    template::describe(page, &spec["template"]);
 }

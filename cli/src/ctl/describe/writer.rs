@@ -1,10 +1,14 @@
 //! Text in elastic columns, and the parts that many descriptions share.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::apply::LAST_APPLIED;
+use super::super::pods::selector_of;
 use super::super::time;
+
+/// Longest annotation that is shown whole.
+const LONGEST: usize = 140;
 
 /// Text with tabs between cells; columns are aligned at the end, as Go's tabwriter does with two spaces.
 pub struct Page {
@@ -59,21 +63,35 @@ impl Page {
         self.multiline("", name, "\t", entries(labels, |key, value| vec![format!("{key}={value}")]));
     }
 
-    /// `Annotations:` with one line each; what apply keeps for itself is left out.
-    pub fn annotations(&mut self, annotations: &Value) {
+    /// `Annotations:` with one line each; what apply keeps for itself is left out, and long lines are cut.
+    pub fn annotations(&mut self, name: &str, annotations: &Value) {
         let mut shown = annotations.clone();
         if let Some(map) = shown.as_object_mut() {
             map.remove(LAST_APPLIED);
         }
         let lines = |key: &str, value: &str| {
-            let long = value.contains('\n') || key.len() + value.len() > 140;
-            if !long {
+            let value = value.strip_suffix('\n').unwrap_or(value);
+            if !value.contains('\n') && key.len() + value.len() + 2 <= LONGEST {
                 return vec![format!("{key}: {value}")];
             }
-            let lines = value.trim_end_matches('\n').split('\n').map(|line| format!("  {line}"));
+            let lines = value.split('\n').map(|line| format!("  {}", shorten(line, LONGEST - 2)));
             std::iter::once(format!("{key}:")).chain(lines).collect()
         };
-        self.multiline("", "Annotations", "\t", entries(&shown, lines));
+        self.multiline("", name, "\t", entries(&shown, lines));
+    }
+
+    /// `CreationTimestamp:`
+    pub fn created(&mut self, object: &Value) {
+        self.field(0, "CreationTimestamp", &time::long(&plain(&object["metadata"]["creationTimestamp"])));
+    }
+
+    /// A switch, which may be missing.
+    pub fn truth(&self, value: &Value) -> &'static str {
+        match value.as_bool() {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "<unset>",
+        }
     }
 
     /// A head with values below each other.
@@ -97,7 +115,7 @@ impl Page {
         self.field(0, "Name", &plain(&metadata["name"]));
         self.field_some(0, "Namespace", &metadata["namespace"]);
         self.labels("Labels", &metadata["labels"]);
-        self.annotations(&metadata["annotations"]);
+        self.annotations("Annotations", &metadata["annotations"]);
     }
 
     /// `Controlled By:` with the owner that controls the object.
@@ -119,12 +137,15 @@ impl Page {
         self.line(1, "Type\tReason\tAge\tFrom\tMessage");
         self.line(1, "----\t------\t----\t----\t-------");
         for event in events {
-            let count = event["count"].as_i64().or(event["series"]["count"].as_i64()).unwrap_or(1);
-            let last = time::age(Some(last_seen(event)), self.now);
-            let first = event["firstTimestamp"].as_str().or(event["eventTime"].as_str());
-            let age = match count {
-                0 | 1 => last,
-                _ => format!("{last} (x{count} over {})", time::age(first, self.now)),
+            let ago = |time: &Value| time::age(time.as_str(), self.now);
+            let first = ago(if event["eventTime"].is_null() { &event["firstTimestamp"] } else { &event["eventTime"] });
+            let series = &event["series"];
+            let age = match event["count"].as_i64().unwrap_or_default() {
+                _ if series.is_object() => {
+                    format!("{} (x{} over {first})", ago(&series["lastObservedTime"]), plain(&series["count"]))
+                }
+                0 | 1 => first,
+                count => format!("{} (x{count} over {first})", ago(&event["lastTimestamp"])),
             };
             let from = match event["source"]["component"].as_str() {
                 Some(component) if !component.is_empty() => component.to_owned(),
@@ -144,7 +165,8 @@ pub fn last_seen(event: &Value) -> &str {
     times.into_iter().find_map(Value::as_str).unwrap_or_default()
 }
 
-fn entries(map: &Value, lines: impl Fn(&str, &str) -> Vec<String>) -> Vec<String> {
+/// The pairs of a map in order, each as lines.
+pub fn entries(map: &Value, lines: impl Fn(&str, &str) -> Vec<String>) -> Vec<String> {
     let mut pairs: Vec<(&String, String)> =
         map.as_object().into_iter().flatten().map(|(key, value)| (key, plain(value))).collect();
     pairs.sort();
@@ -164,6 +186,37 @@ pub fn plain(value: &Value) -> String {
 pub fn or_none(value: &Value) -> String {
     let text = plain(value);
     if text.is_empty() { "<none>".to_owned() } else { text }
+}
+
+/// As [`plain`], with `<unset>` for nothing.
+pub fn or_unset(value: &Value) -> String {
+    if value.is_null() { "<unset>".to_owned() } else { plain(value) }
+}
+
+/// `[a b]`, as Go prints lists.
+pub fn bracketed(list: &Value) -> String {
+    format!("[{}]", items(list).map(plain).collect::<Vec<_>>().join(" "))
+}
+
+/// A label selector, or what stands for one that selects everything.
+pub fn label_selector(selector: &Value, none: &str) -> String {
+    selector_of(&json!({"spec": {"selector": selector}})).unwrap_or_else(|| none.to_owned())
+}
+
+/// Text of at most so many bytes, with dots if more was there.
+pub fn shorten(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    format!("{}...", &text[..end])
+}
+
+/// The entries of a map, by their keys.
+pub fn in_order(map: &Value) -> Vec<(&String, &Value)> {
+    let mut entries: Vec<(&String, &Value)> = map.as_object().into_iter().flatten().collect();
+    entries.sort_by_key(|(key, _)| *key);
+    entries
 }
 
 /// The items of a list, or nothing.
