@@ -1,17 +1,20 @@
 //! `-k` and `trictl kustomize`: resources and components, generators, patches, labels, annotations, names, namespaces, images,
-//! replicas, as kustomize does them. What is not understood is refused by name.
+//! replicas, replacements, variables, as kustomize does them. What is not understood is refused by name.
 
 mod generate;
 mod names;
 mod patches;
+mod replacements;
 mod transform;
+mod vars;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::Value;
 
 use self::names::Renames;
+use self::vars::Var;
 use super::errors::{CtlError, Result};
 use super::manifest;
 use super::print::{emit, os_reason, yaml};
@@ -37,14 +40,31 @@ const KNOWN: &[&str] = &[
     "patches",
     "patchesStrategicMerge",
     "patchesJson6902",
+    "replacements",
+    "vars",
+    "sortOptions",
+];
+
+/// What kustomize knows and this does not; nothing in them asks for nothing.
+const REFUSED: [(&str, &str); 9] = [
+    ("helmCharts", "charts are not inflated: render them with helm template and list the file as a resource"),
+    ("helmGlobals", "charts are not inflated: render them with helm template and list the file as a resource"),
+    ("helmChartInflationGenerator", "charts are not inflated: render them with helm template and list the file"),
+    ("crds", "fields of custom resources that hold names are not looked for"),
+    ("openapi", "schemas of custom resources are not read: patches replace their lists whole"),
+    ("configurations", "fields of one's own that hold names, labels or images are not looked for"),
+    ("generators", "plugins are not run"),
+    ("transformers", "plugins are not run"),
+    ("validators", "plugins are not run"),
 ];
 
 /// Old fields, and what to write instead.
-const DEPRECATED: [(&str, &str); 4] = [
+const DEPRECATED: [(&str, &str); 5] = [
     ("bases", "resources"),
     ("commonLabels", "labels"),
-    ("patchesStrategicMerge", "patches"),
     ("patchesJson6902", "patches"),
+    ("patchesStrategicMerge", "patches"),
+    ("vars", "replacements"),
 ];
 
 /// Kinds in the order in which objects are written; others come behind them, webhooks last.
@@ -187,24 +207,51 @@ impl Item {
 
 /// The objects of a kustomization.
 pub fn build(folder: &Path) -> Result<Vec<Value>> {
-    let mut items = Vec::new();
-    load(folder, 0, &mut items)?;
+    let (mut items, mut vars) = (Vec::new(), Vec::new());
+    let config = load(folder, &mut Vec::new(), &mut items, &mut vars)?;
     let mut renames = Renames::default();
     for item in items.iter_mut().filter(|item| item.hashed) {
         let hash = generate::hash(&item.object);
         renames.rename(item, |name| format!("{name}-{hash}"));
     }
     renames.apply(&mut items);
-    let place = |kind: &str| match kind {
-        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => ORDER.len() + 1,
-        kind => ORDER.iter().position(|known| *known == kind).unwrap_or(ORDER.len()),
+    vars::resolve(&vars, &mut items)?;
+    sort(&config["sortOptions"], &mut items)?;
+    Ok(items.into_iter().map(|item| item.object).collect())
+}
+
+/// By kinds in the order in which they need each other, unless the kustomization wants another one.
+fn sort(options: &Value, items: &mut [Item]) -> Result<()> {
+    match options["order"].as_str().unwrap_or("legacy") {
+        "fifo" => return Ok(()),
+        "legacy" => {}
+        other => {
+            return Err(CtlError::plain(format!(
+                "the field 'sortOptions.order' must be one of [fifo, legacy], got {other:?}"
+            )));
+        }
+    }
+    let legacy = &options["legacySortOptions"];
+    let list = |field: &str, default: &[&str]| -> Vec<String> {
+        match legacy[field].as_array() {
+            Some(kinds) => kinds.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            None => default.iter().map(|kind| (*kind).to_owned()).collect(),
+        }
+    };
+    let first = list("orderFirst", &ORDER);
+    let last = list("orderLast", &["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"]);
+    let place = |kind: &str| {
+        let within = |kinds: &[String]| kinds.iter().position(|known| known == kind);
+        within(&first).or(within(&last).map(|at| first.len() + 1 + at)).unwrap_or(first.len())
     };
     items.sort_by_cached_key(|item| {
-        let namespace = text(&item.object["metadata"], "namespace").to_owned();
+        let namespace = text(&item.object["metadata"], "namespace");
+        // Those without a namespace come behind those with one.
+        let namespace = if namespace.is_empty() { "~X" } else { namespace }.to_owned();
         let version = text(&item.object, "apiVersion").to_owned();
         (place(item.kind()), item.kind().to_owned(), version, namespace, item.name().to_owned())
     });
-    Ok(items.into_iter().map(|item| item.object).collect())
+    Ok(())
 }
 
 /// Reads a folder's kustomization.
@@ -221,37 +268,66 @@ fn config_of(folder: &Path) -> Result<Value> {
     let contents = String::from_utf8_lossy(&contents);
     let config: Value = serde_norway::from_str(&contents)
         .map_err(|error| CtlError::plain(format!("invalid Kustomization: {error}")))?;
-    let mut fields = config.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
-    if let Some(unknown) = fields.find(|key| !KNOWN.contains(key)) {
-        return Err(CtlError::plain(format!(
-            "{}: the field {unknown:?} is not supported by trictl: render with kustomize and use -f -",
-            file.display()
-        )));
+    if config.is_null() {
+        return Err(CtlError::plain("kustomization.yaml is empty"));
+    }
+    let empty = |value: &Value| match value {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        value => value.is_null(),
+    };
+    for (field, value) in config.as_object().into_iter().flatten() {
+        if KNOWN.contains(&field.as_str()) {
+            continue;
+        }
+        if field == "buildMetadata" && empty(value) {
+            continue;
+        }
+        let refused = REFUSED.iter().find(|(known, _)| known == field).map(|(_, why)| *why);
+        match refused.or((field == "buildMetadata").then_some("where objects come from is not noted")) {
+            Some(_) if empty(value) => {}
+            Some(why) => {
+                return Err(CtlError::plain(format!(
+                    "{}: the field {field:?} is not supported by trictl: {why}",
+                    file.display()
+                )));
+            }
+            None => {
+                return Err(CtlError::plain(format!("invalid Kustomization: json: unknown field {field:?}")));
+            }
+        }
     }
     for (old, new) in DEPRECATED.iter().filter(|(old, _)| !config[*old].is_null()) {
+        let mark = if *old == "vars" { "[EXPERIMENTAL] " } else { "" };
         eprintln!(
-            "# Warning: '{old}' is deprecated. Please use '{new}' instead. Run 'kustomize edit fix' to update your \
-             Kustomization automatically."
+            "# Warning: '{old}' is deprecated. Please use '{new}' instead. {mark}Run 'kustomize edit fix' to update \
+             your Kustomization automatically."
         );
     }
     Ok(config)
 }
 
 /// Adds what a kustomization holds, and changes it as it says; a component changes what was there before too.
-fn load(folder: &Path, depth: usize, items: &mut Vec<Item>) -> Result<()> {
-    if depth > 16 {
-        return Err(CtlError::plain(format!("{}: kustomizations hold each other", folder.display())));
+fn load(folder: &Path, within: &mut Vec<PathBuf>, items: &mut Vec<Item>, all: &mut Vec<Var>) -> Result<Value> {
+    let here = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    if within.contains(&here) {
+        let here = here.display();
+        return Err(CtlError::plain(format!("cycle detected: candidate root '{here}' contains visited root '{here}'")));
     }
     let config = config_of(folder)?;
+    within.push(here);
+    all.extend(vars::of(&config));
     for resource in strings(&config["resources"]).chain(strings(&config["bases"])) {
         let path = folder.join(resource);
         if path.is_dir() {
             let mut inner = Vec::new();
-            load(&path, depth + 1, &mut inner)?;
+            load(&path, within, &mut inner, all)?;
             items.extend(inner);
             continue;
         }
-        if resource.contains("://") || !path.exists() && resource.contains(".git") {
+        if resource.contains("://")
+            || !path.exists() && (resource.contains(".git") || resource.starts_with("github.com/"))
+        {
             return Err(CtlError::plain(format!("{resource}: nothing is fetched from elsewhere: download it first")));
         }
         let contents = read(&path)?;
@@ -260,20 +336,24 @@ fn load(folder: &Path, depth: usize, items: &mut Vec<Item>) -> Result<()> {
         }
     }
     for component in strings(&config["components"]) {
-        load(&folder.join(component), depth + 1, items)?;
+        load(&folder.join(component), within, items, all)?;
     }
     unique(items)?;
     generate::run(folder, &config, items)?;
     patches::run(folder, &config, items)?;
-    transform::run(&config, items)
+    transform::run(&config, items)?;
+    replacements::run(folder, &config, items)?;
+    within.pop();
+    Ok(config)
 }
 
 /// Two objects of the same name cannot be told apart.
 fn unique(items: &[Item]) -> Result<()> {
     let id = |item: &Item| {
-        let object = &item.object;
-        let namespace = text(&object["metadata"], "namespace");
-        format!("{}/{}/{namespace}/{}", text(object, "apiVersion"), item.kind(), item.name())
+        let version = text(&item.object, "apiVersion");
+        let (group, version) = version.split_once('/').unwrap_or(("[noGrp]", version));
+        let namespace = item.object["metadata"]["namespace"].as_str().unwrap_or("[noNs]");
+        format!("{}.{version}.{group}/{}.{namespace}", item.kind(), item.name())
     };
     let mut seen = std::collections::BTreeSet::new();
     match items.iter().map(id).find(|id| !seen.insert(id.clone())) {
@@ -401,6 +481,31 @@ spec: {template: {spec: {containers: [{name: c, tty: true}, {name: d, $patch: de
     }
 
     #[test]
+    fn values_of_one_object_go_into_others() {
+        let folder = folder();
+        let config = "
+resources: [base]
+namePrefix: p-
+vars: [{name: SVC, objref: {kind: Service, name: web, apiVersion: v1}}]
+patches:
+- target: {kind: Deployment}
+  patch: '[{\"op\": \"add\", \"path\": \"/spec/template/spec/containers/0/args\", \"value\": [\"$(SVC):80\", \"$(HOME)\"]}]'
+replacements:
+- source: {kind: Service, name: web, fieldPath: 'spec.ports.0.port'}
+  targets:
+  - select: {kind: Deployment}
+    fieldPaths: ['spec.template.spec.containers.[name=c].image']
+    options: {delimiter: ':', index: 1}
+sortOptions: {order: fifo}
+";
+        std::fs::write(folder.path().join("kustomization.yaml"), config).unwrap();
+        let objects = build(folder.path()).unwrap();
+        assert_eq!(objects[0]["kind"], "Deployment");
+        let container = &objects[0]["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!((&container["image"], &container["args"]), (&json!("busybox:80"), &json!(["p-web:80", "$(HOME)"])));
+    }
+
+    #[test]
     fn hashes_are_kustomizes() {
         let folder = tempfile::tempdir().unwrap();
         let config = "configMapGenerator: [{name: conf, literals: [a=b, c=changed]}]\nsecretGenerator: [{name: sec, literals: [p=pw], type: my/type}]\n";
@@ -417,7 +522,15 @@ spec: {template: {spec: {containers: [{name: c, tty: true}, {name: d, $patch: de
             std::fs::write(folder.path().join("kustomization.yaml"), config).unwrap();
             build(folder.path()).unwrap_err().reason_text()
         };
-        assert!(said("helmCharts: []\n").contains("helmCharts"));
+        assert!(said("helmCharts: [{name: x}]\n").contains("helm template"));
+        assert!(said("resourses: []\n").ends_with("unknown field \"resourses\""));
+        assert!(said("").contains("is empty"));
+        assert!(said("resources: [base]\nsortOptions: {order: nope}\n").contains("[fifo, legacy]"));
+        assert!(
+            said("resources: [base]\nreplacements: [{source: {kind: Nope}, targets: []}]\n")
+                .contains("nothing selected by Nope.")
+        );
+        assert!(said("resources: [base]\nvars: [{name: X, objref: {kind: Service, name: no}}]\n").contains("var 'X'"));
         assert!(said("resources: [nope.yaml]\n").ends_with("no such file or directory"));
         assert!(said("resources: [base/app.yaml, base/app.yaml]\n").contains("already registered id"));
         assert!(
@@ -425,7 +538,7 @@ spec: {template: {spec: {containers: [{name: c, tty: true}, {name: d, $patch: de
                 .contains("no matches for Id")
         );
         assert!(said("resources: [base]\nreplicas: [{name: nope, count: 1}]\n").contains("nope"));
-        assert!(said("resources: ['.']\n").contains("hold each other"));
+        assert!(said("resources: ['.']\n").contains("cycle detected"));
         assert!(
             build(Path::new("/nowhere")).unwrap_err().text().contains("unable to find one of 'kustomization.yaml'")
         );

@@ -15,10 +15,16 @@ pub struct Renames {
 impl Renames {
     /// Gives an object another name.
     pub fn rename(&mut self, item: &mut Item, name: impl FnOnce(&str) -> String) {
-        let (kind, old) = (item.kind().to_owned(), item.name().to_owned());
-        let new = name(&old);
-        item.object["metadata"]["name"] = Value::from(new.clone());
-        self.names.insert((kind, old), new);
+        let old = item.name().to_owned();
+        item.object["metadata"]["name"] = Value::from(name(&old));
+        self.note(item, &old);
+    }
+
+    /// Notes that an object got another name.
+    pub fn note(&mut self, item: &Item, old: &str) {
+        if item.name() != old {
+            self.names.insert((item.kind().to_owned(), old.to_owned()), item.name().to_owned());
+        }
     }
 
     /// Changes what refers to the objects that were renamed.
@@ -73,12 +79,31 @@ impl Renames {
                 let of = text(&object["spec"]["scaleTargetRef"], "kind").to_owned();
                 self.within(object, "/spec/scaleTargetRef/name", &of);
             }
-            "StatefulSet" => self.within(object, "/spec/serviceName", "Service"),
+            "StatefulSet" => {
+                self.within(object, "/spec/serviceName", "Service");
+                let claims = object.pointer_mut("/spec/volumeClaimTemplates").and_then(Value::as_array_mut);
+                for claim in claims.into_iter().flatten() {
+                    self.within(claim, "/spec/storageClassName", "StorageClass");
+                }
+            }
             "PersistentVolumeClaim" => {
                 self.within(object, "/spec/storageClassName", "StorageClass");
                 self.within(object, "/spec/volumeName", "PersistentVolume");
             }
             "Ingress" => self.ingress(object),
+            "Role" | "ClusterRole" => {
+                for rule in object.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
+                    for name in rule.get_mut("resourceNames").and_then(Value::as_array_mut).into_iter().flatten() {
+                        ["ConfigMap", "Secret"].iter().for_each(|kind| self.put(kind, name));
+                    }
+                }
+            }
+            "APIService" => self.within(object, "/spec/service/name", "Service"),
+            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
+                for hook in object.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
+                    self.within(hook, "/clientConfig/service/name", "Service");
+                }
+            }
             _ => {}
         }
     }
