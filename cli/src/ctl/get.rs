@@ -201,10 +201,10 @@ fn with_subresource(path: String, args: &GetArgs) -> String {
     }
 }
 
-fn look(args: &GetArgs, printer: &Printer, resource: &Resource, several: bool) -> Look {
+fn look(args: &GetArgs, printer: &Printer, resource: &Resource, several: bool, namespaces: bool) -> Look {
     Look {
         wide: matches!(printer.format, Format::Wide),
-        namespace: args.all_namespaces && resource.namespaced,
+        namespace: args.all_namespaces && (resource.namespaced || namespaces),
         labels: args.show_labels,
         label_columns: args.label_columns.clone(),
         no_headers: args.no_headers,
@@ -229,7 +229,8 @@ async fn tables(
         }
     }
     let several = answers.iter().any(|(group, ..)| group.resource != answers[0].0.resource);
-    let mut printed = false;
+    // What is in no namespace has the column too, behind what is in one.
+    let (mut printed, mut namespaces) = (false, false);
     for (group, columns, mut rows) in answers {
         if let Some(path) = &args.sort_by {
             sort(&mut rows, &Path::relaxed(path)?, |row| &row["object"]);
@@ -237,7 +238,8 @@ async fn tables(
         if rows.is_empty() {
             continue;
         }
-        let look = look(args, printer, &group.resource, several);
+        let look = look(args, printer, &group.resource, several, namespaces);
+        namespaces |= group.resource.namespaced;
         let mut lines = Vec::with_capacity(rows.len() + 1);
         if !look.no_headers {
             lines.push(table::heads(&columns, &look));

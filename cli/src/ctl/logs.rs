@@ -192,6 +192,11 @@ async fn find(session: &Session, words: &[String], args: &LogsArgs) -> Result<Ve
     let begun = std::time::Instant::now();
     loop {
         match pods::find(session, words).await {
+            // kubectl looks for a pod of a plain name in a way of its own, and says so.
+            Err(error) if error.is_not_found() && matches!(words, [name] if !name.contains('/')) => {
+                let (why, namespace) = (error.reason_text(), &session.namespace);
+                return Err(CtlError::plain(format!("error from server (NotFound): {why} in namespace {namespace:?}")));
+            }
             Err(CtlError::Plain(text)) if text.starts_with("no pods found for") => {
                 if begun.elapsed() >= timeout {
                     return Err(CtlError::plain("timed out waiting for the condition"));

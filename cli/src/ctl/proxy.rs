@@ -251,7 +251,7 @@ impl Proxy {
             Place::Api(path) => {
                 let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
                 let host = host.or(request.uri().host()).unwrap_or_default();
-                if self.filter.as_ref().is_some_and(|filter| !filter.accepts(request.method().as_str(), &path, host)) {
+                if self.filter.as_ref().is_some_and(|filter| !filter.passes(request.method().as_str(), &path, host)) {
                     return short(StatusCode::FORBIDDEN, "Forbidden\n");
                 }
                 forward::answer(&self.api, request, &path).await

@@ -1,5 +1,6 @@
 //! `trictl rollout`.
 
+mod past;
 mod progress;
 
 use std::time::{Duration, Instant};
@@ -8,14 +9,14 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
+use self::past::{history, revision, undo};
 use self::progress::{Progress, progress};
 use super::api::Call;
 use super::errors::{CtlError, Result};
 use super::flags;
 use super::get::show_result;
 use super::manifest::Files;
-use super::mutate::{DryRun, JSON_PATCH, STRATEGIC};
-use super::pods::selector_of;
+use super::mutate::{DryRun, STRATEGIC};
 use super::print::{Formats, PrintFlags, emit};
 use super::session::Session;
 use super::targets::{self, Selection, Target};
@@ -103,9 +104,6 @@ pub struct UndoArgs {
     #[arg(long, default_value_t = 0)]
     pub to_revision: i64,
 }
-
-const CAUSE: &str = "kubernetes.io/change-cause";
-const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// Runs the verb.
 pub async fn run(session: &Session, verb: &Rollout) -> Result<()> {
@@ -221,127 +219,4 @@ async fn change(session: &Session, args: &ChangeArgs, target: &Target, body: &Va
         Call::new(Method::PATCH, target.path()).query("fieldManager", &args.field_manager).body_as(STRATEGIC, body);
     let result = session.api.json(&call).await?;
     show_result(target, &result, &args.print.printer(Formats::Objects)?, word)
-}
-
-fn revision(object: &Value) -> i64 {
-    object["metadata"]["annotations"][REVISION].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
-}
-
-/// A deployment with its replica sets, oldest revision first.
-async fn revisions(session: &Session, target: &Target) -> Result<(Value, Vec<Value>)> {
-    let deployment = target.fetch(session).await?;
-    let resource = session.discovery().await?.need("replicasets.apps")?;
-    let selection = Selection { labels: selector_of(&deployment), ..Selection::default() };
-    let mut sets = targets::list(session, &resource, &selection).await?;
-    let uid = &deployment["metadata"]["uid"];
-    sets.retain(|set| {
-        let owners = set["metadata"]["ownerReferences"].as_array();
-        owners.is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == *uid)) && revision(set) > 0
-    });
-    sets.sort_by_key(revision);
-    Ok((deployment, sets))
-}
-
-async fn history(session: &Session, args: &HistoryArgs, target: &Target) -> Result<()> {
-    let printer = args.print.printer(Formats::Objects)?;
-    if !is_deployment(target) {
-        target.fetch(session).await?;
-        return Err(CtlError::plain(format!("no history viewer has been implemented for {:?}", kind_of(target))));
-    }
-    let (_, sets) = revisions(session, target).await?;
-    let wanted = |set: &&Value| args.revision == 0 || revision(set) == args.revision;
-    if !printer.is_table() {
-        if args.revision > 0 && !sets.iter().any(|set| wanted(&set)) {
-            return Err(CtlError::plain("unable to find the specified revision"));
-        }
-        let resource = session.discovery().await?.need("replicasets.apps")?;
-        for set in sets.iter().filter(wanted) {
-            show_result(&targets::of_object(&resource, set.clone()), set, &printer, "")?;
-        }
-        return Ok(());
-    }
-    if args.revision > 0 {
-        let set = sets.iter().find(wanted);
-        let set = set.ok_or_else(|| CtlError::plain("unable to find the specified revision"))?;
-        return emit(&format!("{} with revision #{}\n{}\n", target.label(), args.revision, template_of(set)));
-    }
-    if sets.is_empty() {
-        return emit(&format!("{} \nNo rollout history found.\n", target.label()));
-    }
-    let rows: String = sets
-        .iter()
-        .map(|set| {
-            let cause = set["metadata"]["annotations"][CAUSE].as_str().unwrap_or("<none>");
-            format!("{:<8}  {cause}\n", revision(set))
-        })
-        .collect();
-    emit(&format!("{} \nREVISION  CHANGE-CAUSE\n{rows}\n", target.label()))
-}
-
-/// `Kind`, or `Kind.group`.
-fn kind_of(target: &Target) -> String {
-    match target.resource.group.as_str() {
-        "" => target.resource.kind.clone(),
-        group => format!("{}.{group}", target.resource.kind),
-    }
-}
-
-/// A revision's pod template, with the cause of the change among its annotations.
-fn template_of(set: &Value) -> String {
-    let mut template = set["spec"]["template"].clone();
-    let cause = &set["metadata"]["annotations"][CAUSE];
-    if !cause.is_null() {
-        template["metadata"]["annotations"][CAUSE] = cause.clone();
-    }
-    super::describe::pod_template(&template)
-}
-
-async fn undo(session: &Session, args: &UndoArgs, target: &Target) -> Result<()> {
-    let printer = args.print.printer(Formats::Objects)?;
-    if !is_deployment(target) {
-        target.fetch(session).await?;
-        let (kind, group) = (&target.resource.kind, &target.resource.group);
-        return Err(CtlError::plain(format!(
-            "error retrieving rollbacker for {:?}, no visitor method exists for {{{group} {kind}}}",
-            kind_of(target)
-        )));
-    }
-    let (deployment, sets) = revisions(session, target).await?;
-    if deployment["spec"]["paused"] == true {
-        return Err(CtlError::plain(
-            "you cannot rollback a paused deployment; resume it first with 'trictl rollout resume' and try again",
-        ));
-    }
-    let wanted = match args.to_revision {
-        0 if sets.len() < 2 => return Err(CtlError::plain(format!("no rollout history found for {}", target.label()))),
-        0 => revision(&sets[sets.len() - 2]),
-        revision => revision,
-    };
-    let set = sets
-        .iter()
-        .find(|set| revision(set) == wanted)
-        .ok_or_else(|| CtlError::plain(format!("unable to find specified revision {wanted} in history")))?;
-    if args.dry_run == DryRun::Client {
-        let done = format!("{} (dry run)", template_of(set));
-        return show_result(target, &deployment, &printer, &done);
-    }
-    let mut template = set["spec"]["template"].clone();
-    if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
-        labels.remove("pod-template-hash");
-    }
-    if template == deployment["spec"]["template"] {
-        let done = format!("skipped rollback (current template already matches revision {wanted})");
-        return show_result(target, &deployment, &printer, &done);
-    }
-    // The test makes sure that nobody changed the template in between.
-    let body = json!([
-        {"op": "test", "path": "/metadata/resourceVersion", "value": deployment["metadata"]["resourceVersion"]},
-        {"op": "replace", "path": "/spec/template", "value": template},
-    ]);
-    let mut call = Call::new(Method::PATCH, target.path()).query("fieldManager", "kubectl-rollout");
-    if args.dry_run == DryRun::Server {
-        call = call.query("dryRun", "All");
-    }
-    let result = session.api.json(&call.body_as(JSON_PATCH, &body)).await?;
-    show_result(target, &result, &printer, &args.dry_run.done("rolled back"))
 }

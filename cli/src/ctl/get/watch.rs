@@ -30,7 +30,7 @@ pub(super) async fn run(session: &Session, args: &GetArgs, printer: &Printer, gr
         args,
         printer: watching(args, printer),
         group,
-        look: look(args, printer, &group.resource, false),
+        look: look(args, printer, &group.resource, false, false),
         columns: Vec::new(),
         aligner: Aligner::default(),
         heads_shown: false,

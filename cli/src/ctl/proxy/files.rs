@@ -54,7 +54,7 @@ fn inside(path: &str) -> Option<PathBuf> {
 }
 
 /// Undoes percent-encoding.
-fn decode(path: &str) -> Option<String> {
+pub fn decode(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.bytes();
     while let Some(byte) = rest.next() {

@@ -4,6 +4,7 @@ use regex::Regex;
 
 use super::super::errors::{CtlError, Result};
 use super::ProxyArgs;
+use super::files::decode;
 
 /// Regular expressions that requests have to match, or must not.
 #[derive(Debug)]
@@ -30,8 +31,13 @@ impl Filter {
         })
     }
 
-    /// Whether a request passes; the host is that of its header.
-    pub fn accepts(&self, method: &str, path: &str, host: &str) -> bool {
+    /// Whether a request passes; the host is that of its header. The path is looked at as the server will read it, so that
+    /// encoding hides nothing.
+    pub fn passes(&self, method: &str, path: &str, host: &str) -> bool {
+        decode(path).is_some_and(|path| self.accepts(method, &path, host))
+    }
+
+    fn accepts(&self, method: &str, path: &str, host: &str) -> bool {
         let any = |list: &[Regex], text: &str| list.iter().any(|expression| expression.is_match(text));
         !any(&self.reject_paths, path)
             && !any(&self.reject_methods, method)
@@ -81,6 +87,15 @@ mod tests {
         assert!(!filter.accepts("POST", "/api/v1/namespaces/a/pods/b/exec", "localhost"));
         assert!(!filter.accepts("POST", "/api/v1/namespaces/a/pods/b/attach", "localhost"));
         assert!(filter.accepts("POST", "/api/v1/namespaces/a/pods/b/portforward", "localhost"));
+        for path in [
+            "/api/v1/namespaces/a/pods/b/%65xec",
+            "/api/v1/namespaces/a/%70ods/b/exec",
+            "/%61pi/v1/x/pods/b/exec",
+            "/%",
+        ] {
+            assert!(!filter.passes("POST", path, "localhost"), "{path}");
+        }
+        assert!(filter.passes("GET", "/api/v1/namespaces/a/pods/b%2Dc", "localhost"));
     }
 
     #[test]
