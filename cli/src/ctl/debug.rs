@@ -261,8 +261,7 @@ async fn one(session: &Session, args: &DebugArgs, maker: &Maker, target: &Target
     let resource = &target.resource;
     let (pod, container) = match (resource.group.as_str(), resource.kind.as_str()) {
         ("", "Node") => on_node(session, args, maker, &target.name).await?,
-        ("", "Pod") if args.copy_to.is_empty() => in_pod(session, args, maker, target, &object).await?,
-        ("", "Pod") => in_copy(session, args, maker, target, &object).await?,
+        ("", "Pod") => OnePod { session, args, maker, target, pod: &object }.debugged().await?,
         _ => return plain(format!("\"{}, Kind={}\" not supported by debug", resource.api_version(), resource.kind)),
     };
     if args.attach.unwrap_or(args.stdin) && !container.is_empty() {
@@ -284,44 +283,51 @@ async fn on_node(session: &Session, args: &DebugArgs, maker: &Maker, node: &str)
     Ok((target, container.to_owned()))
 }
 
-async fn in_pod(
-    session: &Session,
-    args: &DebugArgs,
-    maker: &Maker,
-    target: &Target,
-    pod: &Value,
-) -> Result<(Target, String)> {
-    let name = new_name(args, pod)?;
-    let Made { pod: after, container } = maker.for_pod(pod, &name)?;
-    warn_of_user(&after, &container);
-    let (patch, kind) = difference(target, pod, &after)?;
-    let path = format!("{}/ephemeralcontainers", target.path());
-    session.api.json(&Call::new(Method::PATCH, path).body_as(kind, &patch)).await.map_err(|error| match &error {
-        CtlError::Status(status) if error.is_not_found() && status["details"]["name"].as_str().is_none() => {
-            let why = error.reason_text();
-            CtlError::plain(format!("ephemeral containers are disabled for this cluster (error from server: {why:?})"))
-        }
-        _ => error,
-    })?;
-    Ok((target.clone(), container))
+/// A pod that is debugged.
+struct OnePod<'a> {
+    session: &'a Session,
+    args: &'a DebugArgs,
+    maker: &'a Maker,
+    target: &'a Target,
+    pod: &'a Value,
 }
 
-async fn in_copy(
-    session: &Session,
-    args: &DebugArgs,
-    maker: &Maker,
-    target: &Target,
-    pod: &Value,
-) -> Result<(Target, String)> {
-    let new = if maker.adds_container(pod) { new_name(args, pod)? } else { String::new() };
-    let Made { pod: copy, container } = maker.copy(pod, &args.copy_to, &new)?;
-    warn_of_user(&copy, &container);
-    let made = create(session, copy, target.namespace.as_deref().unwrap_or_default()).await?;
-    if args.replace {
-        let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0});
-        session.api.json(&Call::new(Method::DELETE, target.path()).body(&body)).await?;
+impl OnePod<'_> {
+    /// The pod to attach to, which may be a copy, and the container in it.
+    async fn debugged(&self) -> Result<(Target, String)> {
+        if self.args.copy_to.is_empty() { self.in_itself().await } else { self.in_copy().await }
     }
-    Ok((made, container))
+
+    async fn in_itself(&self) -> Result<(Target, String)> {
+        let name = new_name(self.args, self.pod)?;
+        let Made { pod: after, container } = self.maker.for_pod(self.pod, &name)?;
+        warn_of_user(&after, &container);
+        let (patch, kind) = difference(self.target, self.pod, &after)?;
+        let path = format!("{}/ephemeralcontainers", self.target.path());
+        let call = Call::new(Method::PATCH, path).body_as(kind, &patch);
+        self.session.api.json(&call).await.map_err(|error| match &error {
+            CtlError::Status(status) if error.is_not_found() && status["details"]["name"].as_str().is_none() => {
+                let why = error.reason_text();
+                CtlError::plain(format!(
+                    "ephemeral containers are disabled for this cluster (error from server: {why:?})"
+                ))
+            }
+            _ => error,
+        })?;
+        Ok((self.target.clone(), container))
+    }
+
+    async fn in_copy(&self) -> Result<(Target, String)> {
+        let new = if self.maker.adds_container(self.pod) { new_name(self.args, self.pod)? } else { String::new() };
+        let Made { pod: copy, container } = self.maker.copy(self.pod, &self.args.copy_to, &new)?;
+        warn_of_user(&copy, &container);
+        let made = create(self.session, copy, self.target.namespace.as_deref().unwrap_or_default()).await?;
+        if self.args.replace {
+            let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0});
+            self.session.api.json(&Call::new(Method::DELETE, self.target.path()).body(&body)).await?;
+        }
+        Ok((made, container))
+    }
 }
 
 /// The name asked for, or one that the pod does not have yet.

@@ -91,8 +91,8 @@ pub struct ClusterRoleArgs {
 }
 
 /// Whom a role is bound to.
-#[derive(Debug, Clone, Args)]
-pub struct SubjectArgs {
+#[derive(Debug, Clone, Default, Args)]
+pub struct Subjects {
     /// Groups to bind to the role
     #[arg(long)]
     pub group: Vec<String>,
@@ -116,7 +116,7 @@ pub struct RoleBindingArgs {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub role: String,
     #[command(flatten)]
-    pub subjects: SubjectArgs,
+    pub subjects: Subjects,
     #[command(flatten)]
     pub how: How,
 }
@@ -130,7 +130,7 @@ pub struct ClusterRoleBindingArgs {
     #[arg(long)]
     pub clusterrole: Option<String>,
     #[command(flatten)]
-    pub subjects: SubjectArgs,
+    pub subjects: Subjects,
     #[command(flatten)]
     pub how: How,
 }
@@ -344,7 +344,7 @@ impl ClusterRoleArgs {
     }
 }
 
-impl SubjectArgs {
+impl Subjects {
     fn list(&self) -> Result<Vec<Value>> {
         let of = |kind: &str, name: &String| json!({"kind": kind, "apiGroup": GROUP, "name": name});
         let mut all: Vec<Value> = self.user.iter().map(|name| of("User", name)).collect();

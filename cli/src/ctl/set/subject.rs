@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::errors::{CtlError, Result};
+use super::super::generate::rbac::Subjects;
 use super::super::session::Session;
 use super::{On, change, find};
 
@@ -17,15 +18,8 @@ pub struct SubjectArgs {
     /// Label selector
     #[arg(short = 'l', long)]
     pub selector: Option<String>,
-    /// Groups to bind to the role
-    #[arg(long)]
-    pub group: Vec<String>,
-    /// Service accounts to bind to the role, in the format <namespace>:<name>
-    #[arg(long)]
-    pub serviceaccount: Vec<String>,
-    /// Usernames to bind to the role (not a user of the kubeconfig, as elsewhere)
-    #[arg(long)]
-    pub user: Vec<String>,
+    #[command(flatten)]
+    pub subjects: Subjects,
 }
 
 /// Runs the verb.
@@ -35,7 +29,7 @@ pub async fn run(session: &Session, args: &SubjectArgs) -> Result<()> {
         return Err(CtlError::plain("cannot set --all and --selector at the same time"));
     }
     let cluster_wide = found.iter().any(|target| target.resource.kind == "ClusterRoleBinding");
-    let subjects = subjects(args, &session.namespace, cluster_wide)?;
+    let subjects = subjects(&args.subjects, &session.namespace, cluster_wide)?;
     for target in found {
         let edit = |object: &mut Value| {
             if !matches!(target.resource.kind.as_str(), "RoleBinding" | "ClusterRoleBinding") {
@@ -59,7 +53,7 @@ fn without(wanted: &[Value], known: &[Value]) -> Vec<Value> {
 }
 
 /// Each subject once, sorted within its kind.
-fn subjects(args: &SubjectArgs, namespace: &str, cluster_wide: bool) -> Result<Vec<Value>> {
+fn subjects(args: &Subjects, namespace: &str, cluster_wide: bool) -> Result<Vec<Value>> {
     if args.user.is_empty() && args.group.is_empty() && args.serviceaccount.is_empty() {
         return Err(CtlError::plain("you must specify at least one value of user, group or serviceaccount"));
     }
@@ -96,14 +90,14 @@ mod tests {
     #[test]
     fn subjects_are_sorted_and_checked() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let args = SubjectArgs { user: words("b a b"), serviceaccount: words("n:s :t"), ..SubjectArgs::default() };
+        let args = Subjects { user: words("b a b"), serviceaccount: words("n:s :t"), ..Subjects::default() };
         let all = subjects(&args, "own", false).unwrap();
         let names: Vec<&str> = all.iter().map(|subject| subject["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["a", "b", "t", "s"]);
         assert_eq!(all[2]["namespace"], "own");
         assert_eq!(without(&all, &all[1..]), all[..1]);
         assert!(subjects(&args, "own", true).is_err());
-        assert!(subjects(&SubjectArgs::default(), "own", false).is_err());
-        assert!(subjects(&SubjectArgs { serviceaccount: words("x"), ..SubjectArgs::default() }, "own", false).is_err());
+        assert!(subjects(&Subjects::default(), "own", false).is_err());
+        assert!(subjects(&Subjects { serviceaccount: words("x"), ..Subjects::default() }, "own", false).is_err());
     }
 }
