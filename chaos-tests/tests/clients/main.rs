@@ -1,8 +1,9 @@
 //! Client libraries against a whole cluster, used as their documentation and examples use them: kube-rs, the official
-//! Python client from PyPI, the official JavaScript client from npm, and kubectl.
+//! Python client from PyPI, the official JavaScript client from npm, and kubectl; and rows of upstream's conformance list.
 //!
-//! Server-side apply is used by the JavaScript cases only; the tests of the API server are about it.
+//! Server-side apply is used by the JavaScript cases and by kubectl's; the tests of the API server are about it.
 
+mod conformance;
 mod kubectls;
 mod masters;
 mod node;
@@ -49,6 +50,6 @@ const LAST: &[Scenario] = &[
 ];
 
 fn main() {
-    let all: Vec<Scenario> = [KUBE_RS, python::CASES, node::CASES, KUBECTL, LAST].concat();
+    let all: Vec<Scenario> = [KUBE_RS, python::CASES, node::CASES, KUBECTL, conformance::ROWS, LAST].concat();
     suite::main(&all, &Options { prefix: "c", ..Options::default() })
 }

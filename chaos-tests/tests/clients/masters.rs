@@ -265,7 +265,7 @@ pub fn nothing_is_left(cluster: &Cluster) -> Result<()> {
         let left: Vec<&str> = names
             .lines()
             .filter(|line| {
-                ["rs-", "py-", "js-", "kc-", "die-"].iter().any(|prefix| line.contains(&format!("/{prefix}")))
+                ["rs-", "py-", "js-", "kc-", "row-", "die-"].iter().any(|prefix| line.contains(&format!("/{prefix}")))
             })
             .collect();
         ensure!(left.is_empty(), "{left:?}");

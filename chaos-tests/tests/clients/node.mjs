@@ -327,7 +327,7 @@ cases.node_attach = async (namespace) => {
 };
 
 cases.node_logs = async (namespace) => {
-    await running(namespace, 'l', ['sh', '-c', 'for i in 1 2 3; do echo line $i; sleep 0.3; done']);
+    await running(namespace, 'l', ['sh', '-c', 'for i in 1 2 3; do echo line $i; sleep 0.3; done; sleep 1000']);
     const followed = sink();
     await new k8s.Log(kc).log(namespace, 'l', 'main', followed, { follow: true });
     await eventually(() => followed.text === 'line 1\nline 2\nline 3\n', 'the whole log');

@@ -17,6 +17,8 @@ use trireme_chaos_tests::plain::plain;
 use trireme_chaos_tests::{Cluster, Outcome, eventually, run, run_for};
 
 const SETUP: &str = include_str!("parity/setup.yaml");
+/// One of each kind that has a page of its own in `describe`.
+const KINDS: &str = include_str!("parity/kinds.yaml");
 const READS: &str = include_str!("parity/reads.txt");
 const CHANGES: &str = include_str!("parity/changes.txt");
 const ADMIN: &str = include_str!("parity/admin.txt");
@@ -40,6 +42,7 @@ impl Side {
         fs::create_dir_all(&home)?;
         fs::copy(cluster.root().join("kubeconfig-master-1"), home.join("kubeconfig"))?;
         fs::write(home.join("setup.yaml"), SETUP)?;
+        fs::write(home.join("kinds.yaml"), KINDS)?;
         cluster.kubectl(&["create", "namespace", namespace])?.ok()?;
         Ok(Side { program, namespace, node, hides_node: false, home })
     }
@@ -162,6 +165,20 @@ fn clean(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["uncordon", "node-1", "node-2"])?.ok()?;
     let classes = ["delete", "--ignore-not-found", "priorityclass/parity", "runtimeclass/parity"];
     cluster.kubectl(&classes)?.ok()?;
+    let of_no_namespace = [
+        "ingressclass/parity-ic",
+        "pv/parity-pv",
+        "pv/parity-pv2",
+        "sc/parity-sc",
+        "sc/parity-sc2",
+        "clusterrole/parity-cr",
+        "clusterrole/parity-cr2",
+        "clusterrolebinding/parity-crb",
+        "csr/parity-csr",
+        "csidriver/parity.csi",
+        "csinode/parity-node",
+    ];
+    cluster.kubectl(&[&["delete", "--ignore-not-found"], &of_no_namespace[..]].concat())?.ok()?;
     Ok(())
 }
 
@@ -177,6 +194,7 @@ fn with_sides(cluster: &Cluster, part: impl FnOnce(&[Side; 2]) -> Result<()>) ->
 pub fn reads(cluster: &Cluster) -> Result<()> {
     with_sides(cluster, |sides| {
         cluster.apply(SETUP)?.ok()?;
+        cluster.apply(KINDS)?.ok()?;
         let settled = |name: &str, phase: &str| -> Result<()> {
             let pod = cluster.json(&["get", "pod", name, "-n", "parity"])?;
             ensure!(pod["status"]["phase"] == phase, "{name} is {}", pod["status"]["phase"]);
