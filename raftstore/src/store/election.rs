@@ -122,8 +122,12 @@ pub(crate) async fn run(node: Arc<Node>, mut lost: mpsc::Receiver<VoteRecord>) {
             }
             () = tokio::time::sleep_until(silence.due()), if !leads => {
                 silence.heard(node.heard.at());
-                if silence.due() <= Instant::now() {
-                    silence.stood(Instant::now());
+                let now = Instant::now();
+                if silence.due() <= now {
+                    // How late this clock is tells whether it was the leader that was slow, or this machine.
+                    let (silent, late) = (now - silence.since, now - silence.due());
+                    tracing::info!(?silent, ?late, proven = silence.hurry.is_some(), "standing for election");
+                    silence.stood(now);
                     if node.raft.trigger().elect(true).await.is_err() {
                         return;
                     }
