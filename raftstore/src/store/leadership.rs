@@ -83,14 +83,6 @@ fn has_quorum(node: &Node, server: &RaftServerMetrics<TypeConfig>, data: &RaftDa
 }
 
 impl Node {
-    /// Hands leadership to a voter whose disk is well, if there is one.
-    pub(crate) async fn transfer_to_well(&self) -> Result<(), StoreError> {
-        match self.well_voter() {
-            Some(target) => self.transfer_to(target).await,
-            None => Ok(()),
-        }
-    }
-
     /// Hands leadership to the voter that is furthest, if possible one whose disk is well, and waits until this member
     /// does not lead any more.
     pub(crate) async fn transfer_leadership(&self) -> Result<(), StoreError> {

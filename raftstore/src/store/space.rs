@@ -32,8 +32,10 @@ pub(crate) async fn run(node: Arc<Node>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut looking, mut handed_over): (Option<tokio::task::JoinHandle<_>>, Option<Instant>) = (None, None);
     let (mut before, mut said) = (Report::default(), None);
+    let (mut seen, mut logged) = (0, 0);
     loop {
         ticks.tick().await;
+        (seen, logged) = (logged, node.last_log_index());
         // A disk that hangs must not hang this task.
         if looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
             let space = node.space.clone();
@@ -57,12 +59,19 @@ pub(crate) async fn run(node: Arc<Node>) {
             said = little;
         }
         let due = handed_over.is_none_or(|at| at.elapsed() > COOL_DOWN);
-        if !now.is_well() && due && node.leads() && node.well_voter().is_some() {
+        // Disks that stall together are one disk, or share what stalls them: nothing is gained by another leader then. That a
+        // member goes on writing is known by what it has of the log, before it says that it does not.
+        let written = if now.stalled { seen } else { 0 };
+        if !now.is_well()
+            && due
+            && node.leads()
+            && let Some(target) = node.well_voter(written)
+        {
             handed_over = Some(Instant::now());
             tracing::warn!(room = ?now.room, stalled = now.stalled, "handing over to a member whose disk is well");
             let stepping_down = node.clone();
             node.spawn(async move {
-                if let Err(error) = stepping_down.transfer_to_well().await {
+                if let Err(error) = stepping_down.transfer_to(target).await {
                     tracing::warn!(%error, "leadership is not handed over");
                 }
             });
@@ -113,14 +122,19 @@ impl Node {
         reports.get(&id).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, report)| *report)
     }
 
-    /// Another voter whose disk is well, and that is not far behind.
-    pub(crate) fn well_voter(&self) -> Option<MemberId> {
+    /// Index of the newest entry here, written or not.
+    fn last_log_index(&self) -> u64 {
+        self.raft.metrics().borrow_watched().last_log_index.unwrap_or(0)
+    }
+
+    /// Another voter whose disk is well, that has the log up to an index, and is not far behind.
+    pub(crate) fn well_voter(&self, written: u64) -> Option<MemberId> {
         let metrics = self.raft.metrics();
         let m = metrics.borrow_watched();
         let last = m.last_log_index.unwrap_or(0);
         let near = |id: &MemberId| {
             let matched = m.replication.as_ref().and_then(|r| r.get(id).copied().flatten());
-            matched.is_some_and(|at| at.index + 1_000 >= last)
+            matched.is_some_and(|at| at.index + 1_000 >= last && at.index >= written)
         };
         let own = self.identity.id;
         let well = |id: &MemberId| *id != own && self.reported(*id).is_some_and(|r| r.is_well());

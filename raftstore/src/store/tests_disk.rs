@@ -162,7 +162,7 @@ async fn a_leader_whose_disk_hangs_hands_over() {
     until(&stores[old], "health", |s| s.members.iter().all(|m| m.healthy)).await;
     // What the others report has to have arrived once.
     let begin = Instant::now();
-    while stores[old].handle.node.well_voter().is_none() {
+    while stores[old].handle.node.well_voter(0).is_none() {
         assert!(begin.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -183,6 +183,38 @@ async fn a_leader_whose_disk_hangs_hands_over() {
     drop(release);
     until(&stores[old], "answers", |s| s.alarms.is_empty()).await;
     assert_eq!(list(&stores[old], "/", None).await.len(), 3);
+    stop(stores).await;
+}
+
+/// Members whose disks stall together gain nothing by another leader, although for a while the others do not know of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_hangs_with_all_others_stays() {
+    let (_group, stores) = Group::start(3).await;
+    write(&stores[0], "/a", "1").await;
+    let old = leader(&stores.iter().collect::<Vec<_>>()).await;
+    until(&stores[old], "health", |s| s.members.iter().all(|m| m.healthy)).await;
+    let term = stores[old].status().term;
+    let mut releases = Vec::new();
+    let others = (0..3).filter(|i| *i != old);
+    for i in std::iter::once(old).chain(others) {
+        let (release, hang) = std::sync::mpsc::channel::<()>();
+        let writer = stores[i].handle.node.writer.clone();
+        writer.append(Vec::new(), Box::new(move |_| assert!(hang.recv().is_err()))).await.unwrap();
+        releases.push(release);
+        // The others notice later than the leader.
+        let later = Duration::from_millis(if i == old { 300 } else { 0 });
+        tokio::time::sleep(later).await;
+    }
+    let store = stores[old].clone();
+    let waiting = tokio::spawn(async move { try_put(&store, "/b", "2").await });
+    until(&stores[old], "the alarm", |s| s.alarms.iter().any(|a| a.kind == AlarmKind::DiskStalled)).await;
+    // Several looks long.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(matches!(*stores[old].leadership().borrow(), Leadership::Leader { .. }));
+    drop(releases);
+    until(&stores[old], "answers", |s| s.alarms.is_empty()).await;
+    waiting.await.unwrap().unwrap();
+    assert_eq!(stores[old].status().term, term, "it leads still");
     stop(stores).await;
 }
 

@@ -1,6 +1,7 @@
 //! `trireme snapshot status` and `list`: what is in a snapshot, once all of its checksums have been verified.
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -81,13 +82,20 @@ pub fn one(file: &Path, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is in files, but for those that retention has removed meanwhile.
+fn verified(files: Vec<PathBuf>) -> Vec<(PathBuf, Result<BackupInfo, backup::BackupError>)> {
+    let gone = |path: &Path| path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    let all = files.into_iter().map(|path| (backup::verify(&path), path));
+    all.filter(|(found, path)| found.is_ok() || !gone(path)).map(|(found, path)| (path, found)).collect()
+}
+
 pub fn all(dir: &Path, output: Output) -> anyhow::Result<()> {
     let entries = std::fs::read_dir(dir)
         .with_context(|| format!("cannot read {}, where the snapshots are looked for (--dir)", dir.display()))?;
     let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == crate::master::SNAPSHOT_EXTENSION));
     files.sort();
-    let verified: Vec<_> = files.iter().map(|path| (path, backup::verify(path))).collect();
+    let verified = verified(files);
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match output {
         Output::Json => {
@@ -123,6 +131,15 @@ pub fn all(dir: &Path, output: Output) -> anyhow::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_was_removed_meanwhile_is_not_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (torn, gone) = (dir.path().join("torn.snapshot"), dir.path().join("gone.snapshot"));
+        std::fs::write(&torn, "TRIREME-SNAPSHOT").unwrap();
+        let left: Vec<_> = verified(vec![gone, torn.clone()]).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(left, [torn]);
+    }
 
     #[test]
     fn a_list_with_what_cannot_be_used_fails_and_names_it() {
