@@ -32,10 +32,10 @@ pub(crate) async fn run(node: Arc<Node>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut looking, mut handed_over): (Option<tokio::task::JoinHandle<_>>, Option<Instant>) = (None, None);
     let (mut before, mut said) = (Report::default(), None);
-    let (mut seen, mut logged) = (0, 0);
+    let mut logged = 0;
     loop {
         ticks.tick().await;
-        (seen, logged) = (logged, node.last_log_index());
+        let seen = std::mem::replace(&mut logged, node.last_log_index());
         // A disk that hangs must not hang this task.
         if looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
             let space = node.space.clone();
