@@ -2,6 +2,7 @@
 //! views of one moment, cursors, batches that are written whole, and checkpoints; neither has a log of its own, so that what
 //! is not flushed is lost in a crash.
 
+mod manifest;
 mod memory;
 mod rocks;
 
@@ -121,7 +122,10 @@ impl Engine {
     /// Opens a database, or creates it. It may forget rows of history below a floor, which rises.
     pub(crate) fn open(disk: &Disk, path: &Path, create: bool, floor: Arc<AtomicU64>) -> Result<Self, StorageError> {
         match disk {
-            Disk::Real => Ok(Self::Rocks(rocks::Rocks::open(path, create, floor).map_err(StorageError::opening)?)),
+            Disk::Real => {
+                manifest::check(path)?;
+                Ok(Self::Rocks(rocks::Rocks::open(path, create, floor).map_err(StorageError::opening)?))
+            }
             Disk::Memory(_) => Ok(Self::Memory(memory::Memory::open(disk, path, create, floor)?)),
         }
     }
@@ -129,7 +133,10 @@ impl Engine {
     /// Opens a database that must stay as it is.
     pub(crate) fn open_to_read(disk: &Disk, path: &Path) -> Result<Self, StorageError> {
         match disk {
-            Disk::Real => Ok(Self::Rocks(rocks::Rocks::open_to_read(path).map_err(StorageError::opening)?)),
+            Disk::Real => {
+                manifest::check(path)?;
+                Ok(Self::Rocks(rocks::Rocks::open_to_read(path).map_err(StorageError::opening)?))
+            }
             Disk::Memory(_) => Ok(Self::Memory(memory::Memory::open(disk, path, false, Arc::default())?)),
         }
     }
