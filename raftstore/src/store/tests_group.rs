@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use openraft::async_runtime::WatchReceiver as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -356,17 +357,19 @@ async fn a_removal_that_nobody_could_confirm_is_refused_right_after_a_death() {
     let left = stores.swap_remove(lead);
     let dead = stores.pop().unwrap();
     let (lives, died) = (stores[0].status().id, dead.status().id);
-    drop(dead);
-    let begin = Instant::now();
-    let error = loop {
-        match left.remove_member(lives).await.unwrap_err() {
-            // The last step of the beginning may not be committed yet.
-            StoreError::Unavailable { reason, .. } if reason.contains("undergoing") && begin.elapsed() < PATIENCE => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            error => break error,
-        }
+    // The last step of the beginning has to be committed, or it is in the way.
+    let settled = || {
+        let metrics = left.handle.node.raft.server_metrics();
+        let m = metrics.borrow_watched();
+        m.committed_membership_config.log_id() == m.membership_config.log_id()
     };
+    let begin = Instant::now();
+    while !settled() {
+        assert!(begin.elapsed() < PATIENCE, "the beginning is never committed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(dead);
+    let error = left.remove_member(lives).await.unwrap_err();
     assert!(matches!(&error, StoreError::Membership(why) if why.contains("not enough healthy members")), "{error}");
     // Nothing is under way that would keep the right step from being taken.
     let begin = Instant::now();
