@@ -22,12 +22,12 @@ fn is_readable(manifest: &[u8]) -> bool {
     manifest.chunks(BLOCK).all(|block| {
         let mut rest = block;
         while let Some((header, body)) = rest.split_first_chunk::<HEADER>() {
-            if is_recycled(header[6]) {
+            let (length, kind) = (usize::from(u16::from_le_bytes([header[4], header[5]])), header[6]);
+            if is_recycled(kind) {
                 return false;
             }
-            // What comes after a length that is wrong it does not read either.
-            let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
-            rest = body.get(length..).unwrap_or_default();
+            // Room that was never written ends a block for RocksDB, and so does a length that is wrong.
+            rest = if (length, kind) == (0, 0) { &[] } else { body.get(length..).unwrap_or_default() };
         }
         true
     })
