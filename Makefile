@@ -7,7 +7,7 @@
 # make schemathesis    requests made out of our OpenAPI document; none may find the server at fault (SECONDS=n, SEED=n)
 # make chaos   ten minutes of faults on the store alone, judged exactly (SECONDS=n, SEED=n); FILE=… judges a kept history
 # make sim     the store simulated, thousands of seeds (COUNT=n, SEED=n is the first); with SEED=n alone that one again
-# make bench-store    the store beside etcd (SECONDS=n for each run, RUNS=n, COUNT=n kills, KEYS=n at most, ONLY=words; CALM=n looks for elections instead)
+# make bench-store    the store beside etcd (SECONDS=n for each run, RUNS=n, COUNT=n kills, KEYS=n at most, ONLY=words; CALM=n looks for elections instead, ONLY=idle or loaded)
 #
 # NAME=x chooses the cluster (default "default"); MASTERS=n and NODES=n its size; ARGS=… are more arguments of "trireme up".
 

@@ -95,7 +95,7 @@ pub async fn program() -> Result<()> {
     let folder = scratch()?;
     if !plan.calm.is_zero() {
         return tokio::select! {
-            done = elections::program(&machine, folder.path(), plan.calm) => done,
+            done = elections::program(&machine, folder.path(), plan.calm, |name| plan.wants(name)) => done,
             () = asked_to_end() => Err(anyhow::anyhow!("ended early")),
         };
     }
