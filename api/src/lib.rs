@@ -11,6 +11,7 @@ pub mod discovery;
 pub mod field;
 pub mod intstr;
 pub mod names;
+pub mod node_labels;
 pub mod openapi;
 pub mod patch;
 pub mod prepare;

@@ -1,10 +1,10 @@
 //! Who may do what: fixed rules until RBAC comes.
 
-use serde_json::Value;
 use trireme_api::status::Status;
 
 use crate::error::ApiResult;
 use crate::identity::{GROUP_AUTHENTICATED, GROUP_MASTERS, UserInfo};
+use crate::node_rules;
 use crate::request::info::RequestInfo;
 
 /// Paths that need no credential.
@@ -15,9 +15,6 @@ const DISCOVERY: [&str; 7] =
 
 /// Components of the masters' process.
 const COMPONENTS: [&str; 3] = ["system:kube-scheduler", "system:kube-controller-manager", "system:apiserver"];
-
-const READ: [&str; 3] = ["get", "list", "watch"];
-const NODE_READS: [&str; 7] = ["pods", "services", "endpoints", "endpointslices", "nodes", "configmaps", "namespaces"];
 
 /// Lets the request pass or answers 403 in upstream's words.
 pub(crate) fn authorize(user: &UserInfo, info: &RequestInfo) -> ApiResult<()> {
@@ -49,54 +46,7 @@ pub(crate) fn allowed(user: &UserInfo, info: &RequestInfo) -> bool {
         let by_node = user.node_name().is_some() && of_others.contains(&info.resource.as_str());
         return info.resource.starts_with("selfsubject") || by_node;
     }
-    user.node_name().is_some_and(|node| node_allowed(node, info))
-}
-
-/// The part of the nodes' rules that the path alone decides; [`admit_node`] sees the object too.
-fn node_allowed(node: &str, info: &RequestInfo) -> bool {
-    let verb = info.verb.as_str();
-    let own = info.name.as_deref() == Some(node);
-    match (info.resource.as_str(), info.subresource.as_str()) {
-        (resource, "") if READ.contains(&verb) && NODE_READS.contains(&resource) => true,
-        // Which ones, the pods on the node decide.
-        ("secrets", "") => info.group.is_empty() && verb == "get",
-        // For which pods, the request's body tells.
-        ("serviceaccounts", "token") => verb == "create",
-        ("nodes", "") => verb == "create" || own && matches!(verb, "update" | "patch"),
-        ("nodes", "status") => own && matches!(verb, "get" | "update" | "patch"),
-        ("pods", "status") => matches!(verb, "get" | "update" | "patch"),
-        ("pods", "") => verb == "delete",
-        ("events", "") => matches!(verb, "create" | "update" | "patch" | "get"),
-        ("leases", "") => {
-            info.namespace.as_deref() == Some("kube-node-lease")
-                && (verb == "create" || own && matches!(verb, "get" | "update" | "patch" | "delete"))
-        }
-        _ => false,
-    }
-}
-
-/// Keeps a node agent to its own node, lease and pods once the object is known.
-pub(crate) fn admit_node(user: &UserInfo, info: &RequestInfo, object: &Value) -> ApiResult<()> {
-    if user.in_group(GROUP_MASTERS) {
-        return Ok(());
-    }
-    let Some(node) = user.node_name() else { return Ok(()) };
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let refuse = |why: String| Err(Status::forbidden(&info.group, &info.resource, name, &why));
-    match info.resource.as_str() {
-        "nodes" | "leases" if name != node => {
-            refuse(format!("node {node:?} is not allowed to modify {} {name:?}", singular(&info.resource)))
-        }
-        "pods" if object["spec"]["nodeName"].as_str() != Some(node) => {
-            let what = if info.verb == "delete" { "delete pods" } else { "update pod status" };
-            refuse(format!("node {node:?} can only {what} for pods with spec.nodeName set to itself"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn singular(resource: &str) -> &str {
-    resource.strip_suffix('s').unwrap_or(resource)
+    user.node_name().is_some_and(|node| node_rules::allowed(node, info))
 }
 
 /// 403 for an object that no pod on the node refers to.
@@ -171,8 +121,5 @@ mod tests {
         assert!(check(&node, Method::GET, "/api/v1/namespaces/d/secrets/s").is_ok());
         assert!(check(&node, Method::GET, "/api/v1/namespaces/d/secrets").is_err());
         assert!(check(&node, Method::GET, "/api/v1/watch/namespaces/d/secrets/s").is_err());
-        let info = RequestInfo::parse(&Method::DELETE, "/api/v1/namespaces/d/pods/p", &Query::default());
-        let pod = serde_json::json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n2"}});
-        assert_eq!(admit_node(&node, &info, &pod).unwrap_err().code, 403);
     }
 }

@@ -18,6 +18,7 @@ pub mod join;
 mod keepalive;
 mod listener;
 mod metrics;
+mod node_rules;
 mod nonresource;
 pub mod pki;
 mod proxy;

@@ -139,6 +139,9 @@ impl Config {
         if !(1..=86_400).contains(&self.lease_duration_seconds) {
             return Err(ConfigError::LeaseDuration(self.lease_duration_seconds));
         }
+        if let Some(why) = trireme_api::node_labels::refused("--label", self.labels.keys().map(String::as_str)) {
+            return Err(ConfigError::Labels(why));
+        }
         self.image_gc.validate().map_err(ConfigError::ImageGc)
     }
 }
@@ -166,6 +169,9 @@ pub enum ConfigError {
     /// The thresholds of image garbage collection do not fit together.
     #[error("{0}")]
     ImageGc(String),
+    /// The masters would not let the node set them.
+    #[error("{0}")]
+    Labels(String),
     /// Rotation needs room for a current and an old file.
     #[error("container logs need at least 2 files of 4096 bytes")]
     LogBounds,
@@ -201,6 +207,8 @@ mod tests {
         let bad = Config { status_update_frequency: Duration::ZERO, ..good() };
         assert!(matches!(bad.validate(), Err(ConfigError::Period("--node-status-update-frequency", _))));
         assert!(Config { lease_duration_seconds: 0, ..good() }.validate().is_err());
+        let labels = [("node-role.kubernetes.io/worker".to_owned(), String::new())].into();
+        assert!(matches!(Config { labels, ..good() }.validate(), Err(ConfigError::Labels(_))));
         for root in ["/", "x", "/a/../b", "/a//b", "/a/"] {
             let bad = Config { cgroup_root: root.into(), ..good() };
             assert!(matches!(bad.validate(), Err(ConfigError::CgroupRoot(_))), "{root}");

@@ -5,12 +5,12 @@ use trireme_api::field::FieldError;
 use trireme_api::status::Status;
 
 use super::ctx::{Ctx, text_at};
-use crate::authz;
 use crate::error::ApiResult;
+use crate::node_rules::{self, Act};
 
 /// Checks a new object.
 pub(crate) fn validate_create(ctx: &Ctx, object: &Value) -> ApiResult<()> {
-    authz::admit_node(&ctx.caller.user, &ctx.info, object)?;
+    node_rules::admit(&ctx.caller.user, &ctx.info, Act::Create(object))?;
     refuse(ctx, object, &ctx.resource.validate_create(object))?;
     for warning in ctx.resource.warnings(object, None) {
         ctx.warn(warning);
@@ -18,9 +18,13 @@ pub(crate) fn validate_create(ctx: &Ctx, object: &Value) -> ApiResult<()> {
     Ok(())
 }
 
+/// Keeps node agents to what is theirs, before the server puts back what a request may not change.
+pub(crate) fn admit_update(ctx: &Ctx, new: &Value, old: &Value) -> ApiResult<()> {
+    node_rules::admit(&ctx.caller.user, &ctx.info, Act::Update { new, old })
+}
+
 /// Checks an update.
 pub(crate) fn validate_update(ctx: &Ctx, object: &Value, old: &Value) -> ApiResult<()> {
-    authz::admit_node(&ctx.caller.user, &ctx.info, old)?;
     refuse(ctx, object, &ctx.resource.validate_update(object, old, ctx.subresource()))?;
     for warning in ctx.resource.warnings(object, Some(old)) {
         ctx.warn(warning);

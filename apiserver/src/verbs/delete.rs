@@ -12,8 +12,8 @@ use super::ctx::{Ctx, text_at};
 use super::filter::Filter;
 use super::store::{self, Change, Guard, Outcome};
 use super::{encode, options, update};
-use crate::authz;
 use crate::error::ApiResult;
+use crate::node_rules::{self, Act};
 use crate::request::accept::Encoding;
 use crate::storage::keys;
 use crate::storage::object::Object;
@@ -223,7 +223,7 @@ enum Step {
 fn step(ctx: &Ctx, current: &Object, name: &str, options: &Options) -> ApiResult<Step> {
     let old = ctx.full(current)?;
     options.check(ctx, name, &old)?;
-    authz::admit_node(&ctx.caller.user, &ctx.info, &old)?;
+    node_rules::admit(&ctx.caller.user, &ctx.info, Act::Delete(&old))?;
     let namespace = ctx.resource.group.is_empty() && ctx.plural() == "namespaces";
     if namespace && IMMORTAL.contains(&name) {
         return Err(Status::forbidden("", "namespaces", name, "this namespace may not be deleted"));

@@ -209,6 +209,7 @@ fn step(ctx: &Ctx, stored: &Object, change: impl Fn(&Current<'_>) -> ApiResult<N
     preconditions(ctx, &new, old)?;
     let brought = trireme_api::apply::take(&mut new);
     ctx.resource.default(&mut new);
+    admission::admit_update(ctx, &new, old)?;
     let track = |new: &Value| -> Option<Managers> {
         match &owners {
             Owners::Kept => None,

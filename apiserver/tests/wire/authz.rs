@@ -77,6 +77,66 @@ async fn nodes_keep_to_themselves() {
 }
 
 #[tokio::test]
+async fn nodes_leave_what_others_trust_them_by() {
+    let server = Server::start().await;
+    let node = ("system:node:n1", &["system:nodes"][..]);
+    let (path, merge) = ("/api/v1/nodes/n1", "application/merge-patch+json");
+    let labels = |labels: serde_json::Value| json!({"metadata": {"name": "n1", "labels": labels}}).to_string();
+    let restricted = "node-restriction.kubernetes.io/zone";
+    let create = labels(json!({restricted: "a"}));
+    let (code, status) = server.call_as(node, Method::POST, "/api/v1/nodes", "application/json", create).await;
+    assert_eq!(code, StatusCode::FORBIDDEN, "{status}");
+    let why = format!("node \"n1\" is not allowed to set the following labels: {restricted}");
+    assert_eq!(status["message"], format!("nodes \"n1\" is forbidden: {why}"));
+    // With taints of its own it may begin.
+    let taint = json!([{"key": "a", "effect": "NoSchedule"}]);
+    let create =
+        json!({"metadata": {"name": "n1", "labels": {"kubernetes.io/os": "linux"}}, "spec": {"taints": taint}});
+    let (code, status) =
+        server.call_as(node, Method::POST, "/api/v1/nodes", "application/json", create.to_string()).await;
+    assert_eq!(code, StatusCode::CREATED, "{status}");
+    let trusted = json!({"metadata": {"labels": {restricted: "a"}}}).to_string();
+    let (code, _) = server.call(Method::PATCH, path, merge, trusted).await;
+    assert_eq!(code, StatusCode::OK);
+    let uid = "0f4a9a1e-4c1e-4f58-9d5b-0d3a6b5d2f10";
+    let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": uid}]);
+    let taints = "node \"n1\" is not allowed to modify taints";
+    let labelled = format!("is not allowed to modify labels: {restricted}");
+    let role = "is not allowed to modify labels: node-role.kubernetes.io/control-plane";
+    let owned = "node \"n1\" is not allowed to modify ownerReferences";
+    let refused = [
+        (json!({"spec": {"taints": null}}), taints),
+        (json!({"spec": {"taints": [taint[0], {"key": "b", "effect": "NoExecute"}]}}), taints),
+        (json!({"metadata": {"labels": {restricted: "b"}}}), labelled.as_str()),
+        (json!({"metadata": {"labels": null}}), labelled.as_str()),
+        (json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}), role),
+        (json!({"metadata": {"ownerReferences": owner}}), owned),
+    ];
+    for (patch, why) in refused {
+        for path in [path.to_owned(), format!("{path}/status")] {
+            for kind in [merge, "application/strategic-merge-patch+json"] {
+                if kind != merge && patch["spec"]["taints"].is_array() {
+                    continue;
+                }
+                let (code, status) = server.call_as(node, Method::PATCH, &path, kind, patch.to_string()).await;
+                assert_eq!(code, StatusCode::FORBIDDEN, "{path} {patch}: {status}");
+                assert_eq!(status["message"], format!("nodes \"n1\" is forbidden: {why}"), "{patch}");
+            }
+        }
+    }
+    let (_, mut whole) = server.get(path).await;
+    whole["metadata"]["labels"]["node.kubernetes.io/own"] = json!("1");
+    whole["metadata"]["labels"]["e.com/own"] = json!("1");
+    whole["spec"]["unschedulable"] = json!(true);
+    let (code, after) = server.call_as(node, Method::PUT, path, "application/json", whole.to_string()).await;
+    assert_eq!((code, &after["metadata"]["labels"][restricted]), (StatusCode::OK, &json!("a")), "{after}");
+    whole = after;
+    whole["spec"]["taints"] = json!([]);
+    let (code, status) = server.call_as(node, Method::PUT, path, "application/json", whole.to_string()).await;
+    assert_eq!(code, StatusCode::FORBIDDEN, "{status}");
+}
+
+#[tokio::test]
 async fn nodes_read_the_secrets_of_their_pods() {
     let server = Server::start().await;
     let on = |node: &str, name: &str, secret: &str| {
