@@ -81,6 +81,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// After how many seconds to try again; 0 is not written.
     pub retry_after_seconds: u32,
+    /// With which token a list whose pages have become too old may go on all the same; it stands in the Status' metadata.
+    pub continue_token: String,
 }
 
 impl Details {
@@ -143,7 +145,9 @@ impl Status {
         let mut map = Map::new();
         map.insert("kind".into(), "Status".into());
         map.insert("apiVersion".into(), "v1".into());
-        map.insert("metadata".into(), json!({}));
+        let token =
+            self.details.as_ref().map(|details| details.continue_token.as_str()).filter(|token| !token.is_empty());
+        map.insert("metadata".into(), token.map_or(json!({}), |token| json!({"continue": token})));
         map.insert("status".into(), "Failure".into());
         map.insert("message".into(), self.message.as_str().into());
         if self.reason != Reason::Unknown {
@@ -220,9 +224,26 @@ impl Status {
         Self::conflict(group, plural, name, why)
     }
 
-    /// The conflict of a failed precondition on the uid.
-    pub fn uid_mismatch(group: &str, plural: &str, name: &str, wanted: &str, actual: &str) -> Self {
-        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
+    /// The conflict of an object that carries another uid than the one that it is written over.
+    pub fn uid_mismatch(group: &str, plural: &str, object: &Value, wanted: &str) -> Self {
+        let metadata = &object["metadata"];
+        let text = |key: &str| metadata[key].as_str().unwrap_or_default();
+        // Upstream tells under which key it keeps the object.
+        let folder = match (group, plural) {
+            ("", "nodes") => "minions",
+            ("", "services") => "services/specs",
+            ("", "endpoints") => "services/endpoints",
+            _ => plural,
+        };
+        let namespace = match text("namespace") {
+            "" => String::new(),
+            namespace => format!("/{namespace}"),
+        };
+        let (name, uid) = (text("name"), text("uid"));
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{folder}{namespace}/{name}, ResourceVersion: 0, \
+             AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
+        );
         Self::conflict(group, plural, name, &why)
     }
 
@@ -268,6 +289,21 @@ impl Status {
     /// 410 Expired: the resourceVersion or continue token is compacted.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, Reason::Expired, message, None)
+    }
+
+    /// 410 for a list at a revision that is compacted.
+    pub fn expired_list() -> Self {
+        Self::expired("The resourceVersion for the provided list is too old.")
+    }
+
+    /// 410 for the next page of a list whose revision is compacted, with a token to go on with what is there now.
+    pub fn expired_page(token: String) -> Self {
+        let why = "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+            without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+            results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+            modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+        let details = Details { continue_token: token, ..Details::default() };
+        Self::new(410, Reason::Expired, why, Some(Box::new(details)))
     }
 
     /// 410 for a watch or list at a compacted revision.
@@ -387,27 +423,6 @@ impl Status {
     pub fn cannot_be_handled(kind: &str, version: &str, why: &str) -> Self {
         let version = quote(version);
         Self::bad_request(format!("{kind} in version {version} cannot be handled as a {kind}: {why}"))
-    }
-
-    /// 400 for a body that breaks strict field validation.
-    pub fn strict_decoding(kind: &str, version: &str, findings: &[String]) -> Self {
-        let mut findings = findings.to_vec();
-        findings.dedup();
-        Self::cannot_be_handled(kind, version, &format!("strict decoding error: {}", findings.join(", ")))
-    }
-
-    /// 400 for a body that is empty or names no kind.
-    pub fn kind_missing(body: &str) -> Self {
-        Self::bad_request(format!("Object 'Kind' is missing in '{body}'"))
-    }
-
-    /// 400 for an unknown kind in a body.
-    pub fn no_kind_registered(kind: &str, api_version: &str) -> Self {
-        Self::bad_request(format!(
-            "no kind {} is registered for version {} in scheme \"trireme\"",
-            quote(kind),
-            quote(api_version)
-        ))
     }
 }
 

@@ -52,7 +52,7 @@ pub fn apply_scale(resource: &Resource, object: &mut Value, mut scale: Value) ->
     }
     let uid = value::text(&object["metadata"], "uid");
     if !value::text(given, "uid").is_empty() && value::text(given, "uid") != uid {
-        return Err(Status::uid_mismatch(&resource.group, &resource.plural, &name, value::text(given, "uid"), uid));
+        return Err(Status::uid_mismatch(&resource.group, &resource.plural, object, value::text(given, "uid")));
     }
     let version = value::text(given, "resourceVersion");
     if !version.is_empty() && version != value::text(&object["metadata"], "resourceVersion") {

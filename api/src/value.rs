@@ -61,6 +61,22 @@ pub(crate) fn go_kind(value: &Value) -> &'static str {
     }
 }
 
+/// A value as Go's `%+v` shows one of nested maps and slices.
+pub(crate) fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let mut fields: Vec<(&String, &Value)> = map.iter().collect();
+            fields.sort_by_key(|(key, _)| *key);
+            let fields: Vec<String> = fields.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// The value at a path of keys, or null.
 pub fn at<'a>(value: &'a Value, path: &[&str]) -> &'a Value {
     let mut here = value;

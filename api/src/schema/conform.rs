@@ -24,8 +24,19 @@ const MEANINGFUL_WHEN_EMPTY: &[&str] = &[
 
 /// A value of a type that the schema does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SchemaError(pub String);
+#[error("{text}")]
+pub struct SchemaError {
+    /// As Go's JSON decoder says it.
+    pub text: String,
+    /// As upstream says it where it makes an object out of a map, if that is something else.
+    pub restored: Option<String>,
+}
+
+impl SchemaError {
+    fn new(text: String) -> Self {
+        Self { text, restored: None }
+    }
+}
 
 /// What `conform` found and dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,11 +74,38 @@ impl Schemas {
 }
 
 fn mismatch(what: &str, at: At<'_>, go_type: &str) -> SchemaError {
-    if at.holder.is_empty() {
-        return SchemaError(format!("json: cannot unmarshal {what} into Go value of type {go_type}"));
-    }
     let (holder, fields) = (at.holder, at.fields);
-    SchemaError(format!("json: cannot unmarshal {what} into Go struct field {holder}.{fields} of type {go_type}"))
+    SchemaError::new(match holder {
+        "" => format!("json: cannot unmarshal {what} into Go value of type {go_type}"),
+        _ => format!("json: cannot unmarshal {what} into Go struct field {holder}.{fields} of type {go_type}"),
+    })
+}
+
+/// What upstream says of a value that it cannot turn from a map's into a field of this type, where it does not leave that to the
+/// JSON decoder.
+fn restored(node: &Node, value: &Value) -> Option<String> {
+    let kind = match value {
+        Value::Number(n) if n.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+        other => go_kind(other),
+    };
+    let wanted = match node {
+        Node::Struct(_) => return Some(format!("cannot restore struct from: {kind}")),
+        Node::Map(_) => return Some(format!("cannot restore map from {kind}")),
+        Node::List(_) | Node::Bytes => return Some(format!("cannot restore slice from {kind}")),
+        Node::String => "string",
+        Node::Bool => "bool",
+        Node::Int32 => "int32",
+        Node::Int64 => "int64",
+        _ => return None,
+    };
+    match (kind, wanted) {
+        ("int64", "string") | ("float64", "int32" | "int64") => Some(format!("cannot convert {kind} to {wanted}")),
+        ("int64", "int32" | "int64") => None,
+        _ => Some(format!("unrecognized type: {wanted}")),
+    }
 }
 
 /// The zero value that a null stands for inside lists and maps.
@@ -117,7 +155,7 @@ impl Walk<'_> {
                     }
                     Ok(())
                 }
-                other => Err(mismatch(go_kind(other), at, &self.schemas.go_type(node))),
+                other => Err(self.wrong(node, other, go_kind(other), at)),
             },
             _ => self.scalar(node, value, at),
         }
@@ -125,7 +163,7 @@ impl Walk<'_> {
 
     fn map(&mut self, node: &Node, values: &Node, value: &mut Value, at: At<'_>) -> Result<(), SchemaError> {
         let Value::Object(map) = value else {
-            return Err(mismatch(go_kind(value), at, &self.schemas.go_type(node)));
+            return Err(self.wrong(node, value, go_kind(value), at));
         };
         for (key, item) in map.iter_mut() {
             if item.is_null() {
@@ -140,7 +178,8 @@ impl Walk<'_> {
         let schemas = self.schemas;
         let structure = schemas.get(id);
         let Value::Object(map) = value else {
-            return Err(mismatch(go_kind(value), at, structure.go_type()));
+            let restored = restored(&Node::Struct(id), value);
+            return Err(SchemaError { restored, ..mismatch(go_kind(value), at, structure.go_type()) });
         };
         let mut drop = Vec::new();
         for (key, item) in map.iter_mut() {
@@ -162,8 +201,12 @@ impl Walk<'_> {
         Ok(())
     }
 
+    fn wrong(&self, node: &Node, value: &Value, what: &str, at: At<'_>) -> SchemaError {
+        SchemaError { restored: restored(node, value), ..mismatch(what, at, &self.schemas.go_type(node)) }
+    }
+
     fn scalar(&mut self, node: &Node, value: &mut Value, at: At<'_>) -> Result<(), SchemaError> {
-        let wrong = |what: &str| Err(mismatch(what, at, &self.schemas.go_type(node)));
+        let wrong = |value: &Value, what: &str| Err(self.wrong(node, value, what, at));
         match (node, &*value) {
             (Node::String, Value::String(_)) | (Node::Bool, Value::Bool(_)) | (Node::Number, Value::Number(_)) => {
                 Ok(())
@@ -172,7 +215,7 @@ impl Walk<'_> {
             (Node::Int64, Value::Number(n)) if n.as_i64().is_some() => Ok(()),
             (Node::IntOrString, Value::String(_)) => Ok(()),
             (Node::IntOrString, Value::Number(n)) if n.as_i64().is_some() => Ok(()),
-            (Node::Int32 | Node::Int64 | Node::IntOrString, Value::Number(n)) => wrong(&format!("number {n}")),
+            (Node::Int32 | Node::Int64 | Node::IntOrString, Value::Number(n)) => wrong(value, &format!("number {n}")),
             (Node::Quantity, Value::String(_) | Value::Number(_)) => quantity(value),
             (Node::Bytes, Value::String(text)) => bytes(text),
             (Node::Time | Node::MicroTime, Value::String(text)) => match time(text, *node == Node::MicroTime)? {
@@ -182,7 +225,7 @@ impl Walk<'_> {
                 }
                 None => Ok(()),
             },
-            (_, other) => wrong(go_kind(other)),
+            (_, other) => wrong(other, go_kind(other)),
         }
     }
 }
@@ -192,7 +235,7 @@ fn quantity(value: &mut Value) -> Result<(), SchemaError> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let canonical = Quantity::parse(&text).map_err(|e| SchemaError(e.to_string()))?.to_string();
+    let canonical = Quantity::parse(&text).map_err(|e| SchemaError::new(e.to_string()))?.to_string();
     if value.as_str() != Some(&canonical) {
         *value = Value::String(canonical);
     }
@@ -206,7 +249,7 @@ fn bytes(text: &str) -> Result<(), SchemaError> {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
         _ => text.len().saturating_sub(text.len() % 4),
     };
-    Err(SchemaError(format!("illegal base64 data at input byte {at}")))
+    Err(SchemaError::new(format!("illegal base64 data at input byte {at}")))
 }
 
 /// The canonical form where it differs; `Null` (to be dropped) for an empty text.
@@ -217,7 +260,7 @@ fn time(text: &str, micro: bool) -> Result<Option<Value>, SchemaError> {
     let parsed: jiff::Timestamp = text.parse().map_err(|_| {
         let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
         let text = quote(text);
-        SchemaError(format!("parsing time {text} as \"{layout}\": cannot parse {text} as \"2006\""))
+        SchemaError::new(format!("parsing time {text} as \"{layout}\": cannot parse {text} as \"2006\""))
     })?;
     let canonical = if micro { crate::time::micro(parsed) } else { crate::time::seconds(parsed) };
     Ok((canonical != text).then(|| Value::String(canonical)))

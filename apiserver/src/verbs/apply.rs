@@ -51,6 +51,12 @@ pub(super) async fn apply(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>>
             // Of an object that is gone.
             return Err(Status::modified(ctx.group(), ctx.plural(), ctx.name()));
         }
+        let uid = text_at(&applied, &["metadata", "uid"]);
+        if !uid.is_empty() {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(Status::conflict(ctx.group(), ctx.plural(), ctx.name(), &why));
+        }
         let nothing = json!({
             "apiVersion": applied["apiVersion"], "kind": applied["kind"], "metadata": {"name": ctx.name()},
         });
@@ -150,7 +156,9 @@ fn put_back(given: &Value, applied: &mut Value) {
 fn prefix(ctx: &Ctx) -> String {
     let (namespace, version) = (ctx.info.namespace.as_deref().unwrap_or_default(), ctx.resource.api_version());
     let (name, kind) = (ctx.name(), &ctx.resource.kind);
-    format!("failed to create typed patch object ({namespace}/{name}; {version}, Kind={kind}): ")
+    // Go shows the empty group too.
+    let group = if ctx.resource.group.is_empty() { "/" } else { "" };
+    format!("failed to create typed patch object ({namespace}/{name}; {group}{version}, Kind={kind}): ")
 }
 
 fn fit(ctx: &Ctx, object: Value) -> ApiResult<Value> {

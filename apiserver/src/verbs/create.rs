@@ -129,9 +129,14 @@ pub(crate) fn check_namespace(ctx: &Ctx, object: &mut Value) -> ApiResult<()> {
     }
     let wanted = ctx.info.namespace.as_deref().unwrap_or_default();
     if !given.is_empty() && given != wanted {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
+        return Err(Status::bad_request(match ctx.info.verb.as_str() {
+            "create" => {
+                "the namespace of the provided object does not match the namespace sent on the request".to_owned()
+            }
+            _ => {
+                format!("the namespace of the object ({given}) does not match the namespace on the request ({wanted})")
+            }
+        }));
     }
     if let Some(metadata) = trireme_api::value::object_mut(object, "metadata") {
         trireme_api::value::set(metadata, "namespace", wanted);

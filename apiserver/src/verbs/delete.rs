@@ -114,16 +114,22 @@ impl Options {
 
     /// That the object is the one that the preconditions are about.
     pub(super) fn check(&self, ctx: &Ctx, name: &str, object: &Value) -> ApiResult<()> {
-        let uid = text_at(object, &["metadata", "uid"]);
-        if let Some(wanted) = self.uid.as_deref().filter(|w| *w != uid) {
-            return Err(Status::uid_mismatch(ctx.group(), ctx.plural(), name, wanted, uid));
+        let own = |key: &str| text_at(object, &["metadata", key]).to_owned();
+        let (uid, version) = (own("uid"), own("resourceVersion"));
+        let differs = |what: &str, wanted: &str, own: &str, then: &str| {
+            let why = format!("the {what} in the precondition ({wanted}) does not match the {what} in record ({own})");
+            Err(Status::conflict(
+                ctx.group(),
+                &ctx.resource.kind,
+                name,
+                &format!("{why}. The object might have been {then}"),
+            ))
+        };
+        if let Some(wanted) = self.uid.as_deref().filter(|wanted| *wanted != uid) {
+            return differs("UID", wanted, &uid, "deleted and then recreated");
         }
-        let version = text_at(object, &["metadata", "resourceVersion"]);
-        if let Some(wanted) = self.version.as_deref().filter(|w| *w != version) {
-            let why = format!(
-                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
-            );
-            return Err(Status::conflict(ctx.group(), ctx.plural(), name, &why));
+        if let Some(wanted) = self.version.as_deref().filter(|wanted| *wanted != version) {
+            return differs("ResourceVersion", wanted, &version, "modified");
         }
         Ok(())
     }

@@ -84,7 +84,8 @@ pub(crate) async fn list(ctx: &Ctx) -> ApiResult<Response<Body>> {
     let limit = ctx.query.integer("limit").map_err(Status::bad_request)?.unwrap_or(0).max(0) as usize;
     let Some(token) = ctx.query.get("continue") else {
         let walk = begin(ctx, &filter, limit).await?;
-        return pages(ctx, walk, "", limit, filter.selects()).await;
+        let answer = pages(ctx, walk, "", limit, filter.selects()).await;
+        return answer.map_err(|status| if status.code == 410 { Status::expired_list() } else { status });
     };
     if ctx.query.get("resourceVersion").is_some_and(|rv| rv != "0") {
         return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
@@ -140,13 +141,10 @@ async fn pages(ctx: &Ctx, mut walk: Walk, start: &str, limit: usize, selects: bo
     stream::list(ctx, items, &meta).await
 }
 
-/// 410 with words for somebody who goes on, as upstream has them.
+/// 410 for somebody who goes on, as upstream has it: with a token that goes on with the newest state.
 fn page_error(status: Status, start: &str) -> Status {
     if status.code != 410 || start.is_empty() {
         return status;
     }
-    Status::expired(
-        "The provided continue parameter is too old to display a consistent list result. You must start a new list \
-         without the continue parameter.",
-    )
+    Status::expired_page(Continue::token(-1, start.trim_end_matches('\0')))
 }

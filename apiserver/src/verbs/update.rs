@@ -31,8 +31,8 @@ const CONDITIONAL_ONLY: [&str; 3] = ["leases", "endpointslices", "certificatesig
 /// PUT of an object or its status (or `finalize`).
 pub(crate) async fn update(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>> {
     let mut object = create::decode(ctx, bytes)?;
-    create::check_namespace(ctx, &mut object)?;
     check_name(ctx, &object)?;
+    create::check_namespace(ctx, &mut object)?;
     let version = text_at(&object, &["metadata", "resourceVersion"]);
     if matches!(version, "" | "0") && CONDITIONAL_ONLY.contains(&ctx.plural()) {
         let metadata = Path::new("metadata");
@@ -49,12 +49,18 @@ pub(crate) async fn patch(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>>
     let decoded = decode::from_json(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
     let whole = owners::concerns(kind, &decoded.value);
     write(ctx, |current| {
-        let mut patched = if whole { ctx.full(current.stored)? } else { current.object.clone() };
-        patched_by(ctx, kind, &mut patched, &decoded.value)?;
-        let admitted = decode::fit(&ctx.resource, patched, &decoded.duplicates, ctx.field_validation()?)?;
+        let patched = || {
+            let mut object = if whole { ctx.full(current.stored)? } else { current.object.clone() };
+            patched_by(ctx, kind, &mut object, &decoded.value)?;
+            ApiResult::Ok(object)
+        };
+        let (object, validation) = (patched()?, ctx.field_validation()?);
+        let again = || patched().unwrap_or_default();
+        let again: Option<&dyn Fn() -> Value> = if kind == PATCH_TYPES[2] { None } else { Some(&again) };
+        let admitted = decode::fit_patched(&ctx.resource, object, &decoded, again, validation)?;
         admitted.warnings.into_iter().for_each(|w| ctx.warn(w));
         let mut object = admitted.object;
-        check_identity(ctx, &object)?;
+        check_name(ctx, &object)?;
         create::check_namespace(ctx, &mut object)?;
         Ok(Next::tracked(object))
     })
@@ -257,8 +263,9 @@ fn preconditions(ctx: &Ctx, new: &Value, old: &Value) -> ApiResult<()> {
         return Err(Status::modified(ctx.group(), ctx.plural(), ctx.name()));
     }
     let (uid, own) = (text_at(new, &["metadata", "uid"]), text_at(old, &["metadata", "uid"]));
-    if !uid.is_empty() && uid != own {
-        return Err(Status::uid_mismatch(ctx.group(), ctx.plural(), ctx.name(), uid, own));
+    // Of a patched object, validation says that it may not change.
+    if !uid.is_empty() && uid != own && ctx.info.verb == "update" {
+        return Err(Status::uid_mismatch(ctx.group(), ctx.plural(), old, uid));
     }
     Ok(())
 }

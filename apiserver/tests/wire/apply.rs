@@ -135,7 +135,7 @@ async fn what_cannot_be_applied_is_refused() {
         (managed, "managedFields must be nil"),
         (unknown, ".dat: field not declared in schema"),
         (kind, "does not match the expected API version"),
-        (typed, "failed to create typed patch object (default/a; v1, Kind=ConfigMap)"),
+        (typed, "failed to create typed patch object (default/a; /v1, Kind=ConfigMap)"),
         (map("b", json!({})), "does not match the name on the URL"),
     ] {
         let (code, status) = apply(&server, &path, "m", &body).await;

@@ -41,6 +41,17 @@ async fn pages_show_one_revision() {
     let token = first["metadata"]["continue"].as_str().unwrap();
     let (code, expired) = server.get(&format!("{MAPS}?limit=2&continue={token}")).await;
     assert_eq!((code, &expired["reason"]), (StatusCode::GONE, &json!("Expired")), "{expired}");
+    // Who does without consistency goes on where the pages ended.
+    let again = expired["metadata"]["continue"].as_str().unwrap();
+    let (code, rest) = server.get(&format!("{MAPS}?limit=2&continue={again}")).await;
+    assert_eq!((code, names(&rest)), (StatusCode::OK, vec!["bb", "d"]), "{rest}");
+    let next = rest["metadata"]["continue"].as_str().unwrap();
+    let (_, last) = server.get(&format!("{MAPS}?limit=2&continue={next}")).await;
+    assert_eq!(names(&last), ["e"]);
+    assert_eq!(last["metadata"]["resourceVersion"], rest["metadata"]["resourceVersion"]);
+    let (code, expired) = server.get(&format!("{MAPS}?resourceVersion={revision}&resourceVersionMatch=Exact")).await;
+    let why = "The resourceVersion for the provided list is too old.";
+    assert_eq!((code, &expired["message"]), (StatusCode::GONE, &json!(why)), "{expired}");
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ async fn names_and_namespaces_have_to_match() {
     let other = "the name of the object (two) does not match the name on the URL (one)";
     assert_eq!(message(Method::PUT, config_map("two", "2")).await, other);
     assert_eq!(message(Method::PATCH, json!({"metadata": {"name": "two"}})).await, other);
-    let elsewhere = "the namespace of the provided object does not match the namespace sent on the request";
+    let elsewhere = "the namespace of the object (kube-system) does not match the namespace on the request (default)";
     let moved = json!({"metadata": {"name": "one", "namespace": "kube-system"}});
     assert_eq!(message(Method::PUT, moved.clone()).await, elsewhere);
     assert_eq!(message(Method::PATCH, moved).await, elsewhere);
@@ -90,6 +90,64 @@ async fn names_and_namespaces_have_to_match() {
     assert_eq!((code, &made["metadata"]["namespace"]), (StatusCode::CREATED, &Value::Null), "{made}");
     let (code, patched) = server.call(Method::PATCH, "/api/v1/namespaces/team", MERGE, team.to_string()).await;
     assert_eq!((code, &patched["metadata"]["namespace"]), (StatusCode::OK, &Value::Null), "{patched}");
+}
+
+#[tokio::test]
+async fn preconditions_fail_in_upstreams_words() {
+    let server = Server::start().await;
+    let (_, map) = server.post(MAPS, config_map("one", "1")).await;
+    let (uid, version) =
+        (map["metadata"]["uid"].as_str().unwrap(), map["metadata"]["resourceVersion"].as_str().unwrap());
+    let path = format!("{MAPS}/one");
+    let conflict = async |method: Method, kind: &str, body: Value| {
+        let (code, status) = server.call(method, &path, kind, body.to_string()).await;
+        (code.as_u16(), status["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let options = |preconditions: Value| json!({"preconditions": preconditions});
+    let deleted = conflict(Method::DELETE, "application/json", options(json!({"uid": "x"}))).await;
+    let on = "Operation cannot be fulfilled on ConfigMap \"one\":";
+    let recreated = "The object might have been deleted and then recreated";
+    let why = format!("{on} the UID in the precondition (x) does not match the UID in record ({uid}). {recreated}");
+    assert_eq!(deleted, (409, why));
+    let deleted = conflict(Method::DELETE, "application/json", options(json!({"resourceVersion": "1"}))).await;
+    let why = format!(
+        "{on} the ResourceVersion in the precondition (1) does not match the ResourceVersion in record ({version})."
+    );
+    assert_eq!(deleted, (409, format!("{why} The object might have been modified")));
+    let mut other = config_map("one", "2");
+    other["metadata"]["uid"] = json!("x");
+    let failed = "AdditionalErrorMsg: Precondition failed: UID in precondition: x, UID in object meta:";
+    let stored = "StorageError: invalid object, Code: 4, Key: /registry/configmaps/default/one, ResourceVersion: 0,";
+    let why = format!("Operation cannot be fulfilled on configmaps \"one\": {stored} {failed} {uid}");
+    assert_eq!(conflict(Method::PUT, "application/json", other).await, (409, why));
+    let why = "ConfigMap \"one\" is invalid: metadata.uid: Invalid value: \"x\": field is immutable";
+    assert_eq!(conflict(Method::PATCH, MERGE, json!({"metadata": {"uid": "x"}})).await, (422, why.to_owned()));
+    let why = "patch: Invalid value: \"map[data:map[k:1]]\": cannot convert int64 to string";
+    let patched = conflict(Method::PATCH, "application/strategic-merge-patch+json", json!({"data": {"k": 1}})).await;
+    assert_eq!(patched, (422, format!(" \"\" is invalid: {why}")));
+    let (code, why) = conflict(Method::PATCH, MERGE, json!({"data": {"k": 1}})).await;
+    assert_eq!(code, 422);
+    let text = "json: cannot unmarshal number into Go struct field ConfigMap.data of type string";
+    assert!(
+        why.starts_with(" \"\" is invalid: patch: Invalid value: \"{\\\"kind\\\":") && why.ends_with(text),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_applied_under_a_uid() {
+    let server = Server::start().await;
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"uid": "x"}}).to_string();
+    let path = format!("{MAPS}/one?fieldManager=m");
+    let (code, status) = server.call(Method::PATCH, &path, "application/apply-patch+yaml", body).await;
+    let why = "uid mismatch: the provided object specified uid x, and no existing object was found";
+    let message = json!(format!("Operation cannot be fulfilled on configmaps \"one\": {why}"));
+    assert_eq!((code, &status["message"]), (StatusCode::CONFLICT, &message));
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "nope": 1}).to_string();
+    let (code, status) = server.call(Method::PATCH, &path, "application/apply-patch+yaml", body).await;
+    let why =
+        "failed to create typed patch object (default/one; /v1, Kind=ConfigMap): .nope: field not declared in schema";
+    assert_eq!((code, &status["message"]), (StatusCode::BAD_REQUEST, &json!(why)));
 }
 
 #[tokio::test]
