@@ -166,6 +166,13 @@ pub fn update_service(service: &mut Value, old: &Value, of: UpdateOf<'_>) {
             }
         }
     }
+    if old_kind == "LoadBalancer" && kind != old_kind {
+        for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if spec[key] == old_spec[key] {
+                crate::value::remove(spec, key);
+            }
+        }
+    }
     let has_node_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
     if has_node_ports(&kind) && has_node_ports(old_kind) {
         node_ports(spec, old_spec);
@@ -203,6 +210,5 @@ fn release_node_ports(spec: &mut Value, old_spec: &Value) {
     if spec["externalTrafficPolicy"] == old_spec["externalTrafficPolicy"] && list(spec, "externalIPs").is_empty() {
         crate::value::remove(spec, "externalTrafficPolicy");
     }
-    crate::value::remove(spec, "allocateLoadBalancerNodePorts");
     crate::value::remove(spec, "healthCheckNodePort");
 }

@@ -21,6 +21,10 @@ const ENV_FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 
+/// Fields of pods that there are, and that no variable shows.
+const OTHER_FIELDS: &[&str] =
+    &["metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase"];
+
 /// What of the pod a container is checked against.
 pub(super) struct Pod<'a> {
     pub volumes: Vec<&'a str>,
@@ -133,6 +137,9 @@ fn field_ref(reference: &Value, path: &Path<'_>, errors: &mut Errors) {
         errors.push(FieldError::required(&path.child("apiVersion"), ""));
     } else if field.is_empty() {
         errors.push(FieldError::required(&path.child("fieldPath"), ""));
+    } else if !subscripted && !ENV_FIELDS.contains(&field) && !OTHER_FIELDS.contains(&field) {
+        let detail = format!("error converting fieldPath: field label not supported: {field}");
+        errors.push(FieldError::invalid(&path.child("fieldPath"), field, &detail));
     } else if !subscripted && !ENV_FIELDS.contains(&field) {
         errors.push(FieldError::not_supported(&path.child("fieldPath"), field, ENV_FIELDS));
     }

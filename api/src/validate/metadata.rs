@@ -24,7 +24,7 @@ pub(super) fn create(resource: &Resource, object: &Value, errors: &mut Vec<Field
         errors.extend(check.iter().map(|e| FieldError::invalid(&path.child("name"), name, e)));
     }
     namespace(resource, metadata, &path, errors);
-    common(metadata, &path, errors);
+    common(resource, metadata, &path, errors);
 }
 
 fn namespace(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
@@ -41,18 +41,28 @@ fn namespace(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &mu
     }
 }
 
-fn common(metadata: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+fn common(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     labels(value::map(metadata, "labels"), &path.child("labels"), errors);
     annotations(value::map(metadata, "annotations"), &path.child("annotations"), errors);
     owners(value::list(metadata, "ownerReferences"), &path.child("ownerReferences"), errors);
     for (i, finalizer) in value::list(metadata, "finalizers").iter().enumerate() {
-        finalizer_name(finalizer.as_str().unwrap_or_default(), &path.child("finalizers").index(i), errors);
+        finalizer_name(resource, finalizer.as_str().unwrap_or_default(), &path.child("finalizers").index(i), errors);
     }
 }
 
-fn finalizer_name(name: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+/// Finalizers that need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
+/// Groups of servers that upstream adds to its own, which ask for less.
+const EXTENSIONS: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
+
+fn finalizer_name(resource: &Resource, name: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let check = names::qualified_name(name);
     errors.extend(check.iter().map(|e| FieldError::invalid(path, name, e)));
+    let own = name.contains('/') || STANDARD_FINALIZERS.contains(&name) || EXTENSIONS.contains(&&*resource.group);
+    if check.is_empty() && !own {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(FieldError::invalid(path, name, detail));
+    }
 }
 
 /// Checks labels.
@@ -129,5 +139,5 @@ pub(super) fn update(resource: &Resource, object: &Value, old: &Value, errors: &
         }
     }
     namespace(resource, new_meta, &path, errors);
-    common(new_meta, &path, errors);
+    common(resource, new_meta, &path, errors);
 }

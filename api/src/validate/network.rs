@@ -4,7 +4,7 @@ use super::common::{Errors, immutable, ip, one_of, optional_name, optional_one_o
 use crate::catalogue::UpdateOf;
 use crate::field::{FieldError, Path};
 use crate::names;
-use crate::value::{int, list, map, text};
+use crate::value::{has, int, list, map, text};
 use serde_json::Value;
 use std::net::IpAddr;
 
@@ -35,6 +35,13 @@ pub fn service(object: &Value, errors: &mut Errors) {
     optional_one_of(spec, &SPEC, "externalTrafficPolicy", &["Cluster", "Local"], errors);
     optional_one_of(spec, &SPEC, "internalTrafficPolicy", &["Cluster", "Local"], errors);
     optional_one_of(spec, &SPEC, "ipFamilyPolicy", &["PreferDualStack", "RequireDualStack", "SingleStack"], errors);
+    if kind != "LoadBalancer" {
+        for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass", "loadBalancerSourceRanges"] {
+            if has(spec, key) {
+                errors.push(FieldError::forbidden(&SPEC.child(key), "may only be used when `type` is 'LoadBalancer'"));
+            }
+        }
+    }
     let external = matches!(kind, "NodePort" | "LoadBalancer") || !list(spec, "externalIPs").is_empty();
     let policy = text(spec, "externalTrafficPolicy");
     if !policy.is_empty() && !external {
@@ -47,10 +54,19 @@ fn addresses(spec: &Value, kind: &str, errors: &mut Errors) {
     let path = SPEC.child("clusterIPs");
     let (one, many) = (text(spec, "clusterIP"), list(spec, "clusterIPs"));
     if kind == "ExternalName" {
-        if !one.is_empty() || !many.is_empty() {
-            errors.push(FieldError::forbidden(&path, "may not be set when type=ExternalName"));
+        let given = [
+            ("clusterIPs", !one.is_empty() || !many.is_empty()),
+            ("ipFamilies", !list(spec, "ipFamilies").is_empty()),
+            ("ipFamilyPolicy", !text(spec, "ipFamilyPolicy").is_empty()),
+        ];
+        for (key, _) in given.iter().filter(|(_, given)| *given) {
+            errors.push(FieldError::forbidden(&SPEC.child(key), "may not be set for ExternalName services"));
         }
         return;
+    }
+    if one == "None" && matches!(kind, "NodePort" | "LoadBalancer") {
+        let detail = format!("may not be set to 'None' for {kind} services");
+        errors.push(FieldError::invalid(&path.index(0), one, &detail));
     }
     if many.first().is_some_and(|first| *first != one) {
         errors.push(FieldError::invalid(&path, many.to_vec(), "first value must match `clusterIP`"));

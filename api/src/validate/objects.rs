@@ -117,7 +117,7 @@ pub fn secret(object: &Value, errors: &mut Errors) {
             None => errors.push(FieldError::required(&path.key(key), "")),
             Some(encoded) if key.starts_with(".docker") => {
                 let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
-                if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
+                if let Err(error) = crate::decode::from_json(&bytes) {
                     errors.push(FieldError::invalid(&path.key(key), "<secret contents redacted>", &error.to_string()));
                 }
             }

@@ -47,11 +47,7 @@ fn cluster_ip(
         if let Some(ip) = before {
             ops.push(Op::Delete { key: ip_key(ip) });
         }
-        if kind == "ExternalName" {
-            for key in ["clusterIP", "clusterIPs"] {
-                trireme_api::value::remove(&mut service["spec"], key);
-            }
-        } else {
+        if kind != "ExternalName" {
             service["spec"]["clusterIPs"] = json!(["None"]);
         }
         return Ok(());
@@ -119,11 +115,12 @@ fn node_ports(
 ) -> ApiResult<()> {
     let mut before: Vec<u16> = old.map(held_ports).unwrap_or_default();
     let needs = matches!(text_at(service, &["spec", "type"]), "NodePort" | "LoadBalancer");
+    let asked_only = service["spec"]["allocateLoadBalancerNodePorts"] == false;
     let mut chosen: Vec<(u16, String)> = Vec::new();
     let name = text_at(service, &["metadata", "name"]).to_owned();
     for (i, port) in trireme_api::value::items_mut(&mut service["spec"], "ports").enumerate() {
+        // Validation says that another type may not have them.
         if !needs {
-            trireme_api::value::remove(port, "nodePort");
             continue;
         }
         let protocol = text(port, "protocol").to_owned();
@@ -137,6 +134,7 @@ fn node_ports(
                 return Err(Status::invalid("", "Service", &name, &[error]));
             }
             Some(number) => number,
+            None if asked_only => continue,
             None => {
                 let held: Vec<u16> = chosen.iter().map(|(n, _)| *n).collect();
                 free_port(ctx, &held).ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?

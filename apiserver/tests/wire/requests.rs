@@ -135,6 +135,20 @@ async fn preconditions_fail_in_upstreams_words() {
 }
 
 #[tokio::test]
+async fn finalizers_have_domains() {
+    let server = Server::start().await;
+    let mut map = config_map("one", "1");
+    map["metadata"]["finalizers"] = json!(["nope"]);
+    let (code, status) = server.post(MAPS, map.clone()).await;
+    let why = "name is neither a standard finalizer name nor is it fully qualified";
+    let message =
+        json!(format!("ConfigMap \"one\" is invalid: metadata.finalizers[0]: Invalid value: \"nope\": {why}"));
+    assert_eq!((code, &status["message"]), (StatusCode::UNPROCESSABLE_ENTITY, &message));
+    map["metadata"]["finalizers"] = json!(["orphan", "e.com/f"]);
+    assert_eq!(server.post(MAPS, map).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_not_applied_under_a_uid() {
     let server = Server::start().await;
     let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"uid": "x"}}).to_string();

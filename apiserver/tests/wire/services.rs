@@ -94,3 +94,55 @@ async fn updates_that_leave_the_choice_to_the_server_choose_again_when_they_clas
     let addresses: HashSet<&str> = changed.iter().filter_map(|(_, made)| made["spec"]["clusterIP"].as_str()).collect();
     assert_eq!(addresses.len(), 10);
 }
+
+#[tokio::test]
+async fn what_a_type_does_not_have_is_refused_not_dropped() {
+    let server = Server::start().await;
+    let with = |name: &str, spec: Value| {
+        let mut body = service(name);
+        body["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        body
+    };
+    let only = "may only be used when `type` is 'LoadBalancer'";
+    let named = "may not be set for ExternalName services";
+    for (spec, why) in [
+        (
+            json!({"ports": [{"port": 80, "nodePort": 30000}]}),
+            "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'".to_owned(),
+        ),
+        (
+            json!({"type": "ExternalName", "externalName": "e.com", "clusterIP": "10.96.7.7"}),
+            format!("spec.clusterIPs: Forbidden: {named}"),
+        ),
+        (
+            json!({"type": "ExternalName", "externalName": "e.com", "ipFamilyPolicy": "SingleStack"}),
+            format!("spec.ipFamilyPolicy: Forbidden: {named}"),
+        ),
+        (
+            json!({"type": "NodePort", "clusterIP": "None"}),
+            "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services".to_owned(),
+        ),
+        (json!({"loadBalancerClass": "e.com/x"}), format!("spec.loadBalancerClass: Forbidden: {only}")),
+        (
+            json!({"loadBalancerSourceRanges": ["10.0.0.0/8"]}),
+            format!("spec.loadBalancerSourceRanges: Forbidden: {only}"),
+        ),
+    ] {
+        let (code, status) = server.post(SERVICES, with("s", spec)).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+        assert_eq!(status["message"], format!("Service \"s\" is invalid: {why}"));
+    }
+    let balanced = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false});
+    let (code, made) = server.post(SERVICES, with("l", balanced)).await;
+    assert_eq!((code, &made["spec"]["ports"][0]["nodePort"]), (StatusCode::CREATED, &Value::Null), "{made}");
+    let (code, made) = server.post(SERVICES, with("s", json!({"type": "LoadBalancer"}))).await;
+    assert_eq!((code, &made["spec"]["allocateLoadBalancerNodePorts"]), (StatusCode::CREATED, &json!(true)), "{made}");
+    let node_port = made["spec"]["ports"][0]["nodePort"].clone();
+    for (kind, port) in [("NodePort", node_port), ("ClusterIP", Value::Null)] {
+        let patch = json!({"spec": {"type": kind}}).to_string();
+        let (code, made) =
+            server.call(Method::PATCH, &format!("{SERVICES}/s"), "application/merge-patch+json", patch).await;
+        assert_eq!((code, &made["spec"]["ports"][0]["nodePort"]), (StatusCode::OK, &port), "{made}");
+        assert!(made["spec"]["allocateLoadBalancerNodePorts"].is_null(), "{made}");
+    }
+}
