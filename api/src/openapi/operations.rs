@@ -33,7 +33,7 @@ const FORCE: Parameter = (
     "boolean",
     "Force is going to \"force\" Apply requests. It means user will re-acquire conflicting fields owned by other people. Force flag must be unset for non-apply patch requests.",
 );
-const LIST: [Parameter; 9] = [
+const LIST: [Parameter; 10] = [
     ("allowWatchBookmarks", "boolean", "allowWatchBookmarks requests watch events with type \"BOOKMARK\"."),
     ("continue", "string", "The continue option should be set when retrieving more results from the server."),
     (
@@ -53,6 +53,11 @@ const LIST: [Parameter; 9] = [
         "resourceVersion sets a constraint on what resource versions a request may be served from.",
     ),
     ("resourceVersionMatch", "string", "resourceVersionMatch determines how resourceVersion is applied to list calls."),
+    (
+        "sendInitialEvents",
+        "boolean",
+        "`sendInitialEvents=true` may be set together with `watch=true`: the watch begins with events that make up the current state, and a bookmark that says where they end. `resourceVersionMatch` has to be NotOlderThan then.",
+    ),
     (
         "timeoutSeconds",
         "integer",
@@ -81,6 +86,13 @@ const DELETE: [Parameter; 4] = [
         "string",
         "Whether and how garbage collection will be performed. Acceptable values are: 'Orphan', 'Background' and 'Foreground'.",
     ),
+];
+/// What patches may be.
+pub(super) const PATCHES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ];
 const WRITE: [Parameter; 3] = [DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION];
 
@@ -327,6 +339,7 @@ impl<'a> Maker<'a> {
             let id = format!("connect{}{word}{}{suffix}", self.group, self.kind());
             let what = format!("connect {} requests to proxy of {}", method.to_uppercase(), self.resource.kind);
             let mut operation = self.operation(method, "connect", id, what);
+            operation.query.clear();
             operation.query.extend([("path", "string", "Path is the URL path to use for the current proxy request.")]);
             operation.answer.clear();
             operation
@@ -352,19 +365,35 @@ impl<'a> Maker<'a> {
             text(&mut log);
             return vec![log];
         }
+        let command: Parameter =
+            ("command", "string", "Command is the remote command to execute. argv array. Not executed within a shell.");
+        let ports: Parameter = ("ports", "integer", "List of ports to forward. Required when using WebSockets");
+        let streams: [Parameter; 5] = [
+            (
+                "container",
+                "string",
+                "Container in which to execute the command. Defaults to only container if there is only one container in the pod.",
+            ),
+            ("stderr", "boolean", "Redirect the standard error stream of the pod for this call."),
+            ("stdin", "boolean", "Redirect the standard input stream of the pod for this call. Defaults to false."),
+            ("stdout", "boolean", "Redirect the standard output stream of the pod for this call."),
+            (
+                "tty",
+                "boolean",
+                "TTY if true indicates that a tty will be allocated for the exec call. Defaults to false.",
+            ),
+        ];
         let methods: [(&'static str, &'static str); 2] = [("get", "Get"), ("post", "Post")];
         let operations = methods.into_iter().map(|(method, word)| {
             let id = format!("connect{}{word}{kind}{suffix}", self.group);
             let what = format!("connect {} requests to {} of {}", method.to_uppercase(), sub.name, self.resource.kind);
             let mut operation = self.operation(method, "connect", id, what);
-            operation.query.extend([
-                ("command", "string", "Command is the remote command to execute. argv array. Not executed within a shell."),
-                ("container", "string", "Container in which to execute the command. Defaults to only container if there is only one container in the pod."),
-                ("stderr", "boolean", "Redirect the standard error stream of the pod for this call."),
-                ("stdin", "boolean", "Redirect the standard input stream of the pod for this call. Defaults to false."),
-                ("stdout", "boolean", "Redirect the standard output stream of the pod for this call."),
-                ("tty", "boolean", "TTY if true indicates that a tty will be allocated for the exec call. Defaults to false."),
-            ] as [Parameter; 6]);
+            operation.query.clear();
+            match sub.name.as_ref() {
+                "portforward" => operation.query.push(ports),
+                "attach" => operation.query.extend(streams),
+                _ => operation.query.extend(std::iter::once(command).chain(streams)),
+            }
             text(&mut operation);
             operation
         });

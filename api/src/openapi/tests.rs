@@ -91,8 +91,8 @@ fn differences(ours: &Value, upstream: &Value, differing: &mut Vec<String>) {
             differing.push(format!("{name}\n  ours {ours}\ntheirs {theirs}"));
         }
     }
-    let ours = ours["paths"].as_object().unwrap();
-    for (path, item) in ours {
+    let ours_document = ours;
+    for (path, item) in ours["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
             let theirs = &upstream["paths"][path][method];
             for key in ["operationId", "x-kubernetes-action", "x-kubernetes-group-version-kind"] {
@@ -100,8 +100,39 @@ fn differences(ours: &Value, upstream: &Value, differing: &mut Vec<String>) {
                     differing.push(format!("{method} {path}: ours {}, theirs {}", operation[key], theirs[key]));
                 }
             }
+            let (given, wanted) =
+                (parameters(ours_document, item, operation), parameters(upstream, &upstream["paths"][path], theirs));
+            if given != wanted {
+                let ours: Vec<_> = given.difference(&wanted).collect();
+                differing.push(format!(
+                    "{method} {path}: ours {ours:?}, theirs {:?}",
+                    wanted.difference(&given).collect::<Vec<_>>()
+                ));
+            }
         }
     }
+}
+
+/// Parameters that are for what is not served: shards of lists, objects that cannot be read, and kubelets without certificates;
+/// a container's output and its errors are one log.
+const UNSERVED: [&str; 4] =
+    ["shardSelector", "ignoreStoreReadErrorWithClusterBreakingPotential", "insecureSkipTLSVerifyBackend", "stream"];
+
+/// The parameters of an operation: where, name, type, required. And what bodies it takes, but for an encoding that is not served.
+fn parameters(document: &Value, item: &Value, operation: &Value) -> std::collections::BTreeSet<String> {
+    let list = |of: &Value| of["parameters"].as_array().cloned().unwrap_or_default();
+    let resolved = |one: Value| match one["$ref"].as_str().and_then(|name| name.strip_prefix("#/parameters/")) {
+        Some(name) => document["parameters"][name].clone(),
+        None => one,
+    };
+    let all = list(item).into_iter().chain(list(operation)).map(resolved);
+    let served = all.filter(|one| !UNSERVED.contains(&one["name"].as_str().unwrap_or_default()));
+    let shown = served.map(|one| {
+        let required = one["required"] == true;
+        format!("{} {} {} {} {required}", one["in"], one["name"], one["type"], one["schema"])
+    });
+    let consumes = operation["consumes"].as_array().into_iter().flatten().map(ToString::to_string);
+    shown.chain(consumes.filter(|kind| !kind.contains("cbor"))).collect()
 }
 
 /// What no group and version of the catalogue has to do with.

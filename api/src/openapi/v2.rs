@@ -6,8 +6,6 @@ use crate::catalogue::Catalogue;
 use serde_json::{Map, Value, json};
 
 const PRODUCES: [&str; 2] = ["application/json", "application/yaml"];
-const PATCHES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 
 pub(super) fn document(catalogue: &Catalogue) -> Value {
     let mut paths = Map::new();
@@ -71,7 +69,7 @@ fn operation(operation: &Operation) -> Value {
         .map(|code| (code.to_string(), json!({"description": text(*code), "schema": answer.clone()})))
         .collect();
     responses.insert("401".into(), json!({"description": "Unauthorized"}));
-    let consumes = if operation.body == Body::Patch { PATCHES.to_vec() } else { vec!["*/*"] };
+    let consumes = if operation.body == Body::Patch { operations::PATCHES.to_vec() } else { vec!["*/*"] };
     let (group, version, kind) = &operation.gvk;
     json!({
         "description": operation.description,

@@ -6,9 +6,6 @@ use crate::catalogue::Catalogue;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-const PATCHES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
-
 pub(super) fn document(catalogue: &Catalogue, group: &str, version: &str) -> Option<Value> {
     let items = operations::paths(catalogue, group, version);
     if items.is_empty() {
@@ -103,7 +100,8 @@ fn operation(operation: &Operation) -> Value {
         }
         Body::Patch => {
             let schema = json!({"schema": Dialect::V3.reference("io.k8s.apimachinery.pkg.apis.meta.v1.Patch")});
-            let content: Map<String, Value> = PATCHES.iter().map(|t| ((*t).to_owned(), schema.clone())).collect();
+            let content: Map<String, Value> =
+                operations::PATCHES.iter().map(|t| ((*t).to_owned(), schema.clone())).collect();
             out["requestBody"] = json!({"content": content, "required": true});
         }
     }
