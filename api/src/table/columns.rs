@@ -98,11 +98,11 @@ pub(super) const REPLICA_SET: &[Column] = &[
 pub(super) const DEPLOYMENT: &[Column] = &[
     NAME,
     text("Ready", "Number of the pod with ready state"),
-    number(
+    text(
         "Up-to-date",
         "Total number of non-terminating pods targeted by this deployment that have the desired template spec.",
     ),
-    number(
+    text(
         "Available",
         "Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment.",
     ),

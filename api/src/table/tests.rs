@@ -26,6 +26,37 @@ fn every_printer_makes_as_many_cells_as_columns() {
 }
 
 #[test]
+fn every_kind_has_upstreams_columns() {
+    let text = include_str!("../../testdata/columns.txt");
+    let mut wanted: std::collections::BTreeMap<&str, &str> =
+        text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_once(": ").unwrap()).collect();
+    let mut differing = Vec::new();
+    let catalogue = Catalogue::builtin();
+    let mut served: Vec<_> = catalogue.resources().iter().collect();
+    served.sort_by_key(|resource| resource.qualified());
+    served.dedup_by_key(|resource| resource.qualified());
+    for resource in served {
+        let shown = |column: &Column| {
+            let wide = if column.priority > 0 { "+" } else { "" };
+            let kind = match column.kind {
+                "string" => "",
+                "integer" => ":i",
+                "boolean" => ":b",
+                _ => ":d",
+            };
+            format!("{}{wide}{kind}", column.name)
+        };
+        let columns = resource.printer.columns.iter().map(shown).collect::<Vec<_>>().join(", ");
+        let want = wanted.remove(resource.qualified().as_str()).unwrap_or("Name, Created At:d");
+        if columns != want {
+            differing.push(format!("{}\n  ours {columns}\ntheirs {want}", resource.qualified()));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+    assert!(wanted.is_empty(), "not served: {wanted:?}");
+}
+
+#[test]
 fn pods() {
     let spec = json!({"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}], "nodeName": "n1"});
     let running = |ready: bool, restarts: i64| json!({"name": "a", "ready": ready, "restartCount": restarts, "state": {"running": {}}});
