@@ -197,7 +197,7 @@ def python_deletes_with_propagation(namespace):
     assert len(left) == 1 and not left[0].metadata.owner_references, left
     wrong = client.V1DeleteOptions(preconditions=client.V1Preconditions(uid="another"))
     body = refused(409, "Conflict", core.delete_namespaced_pod, left[0].metadata.name, namespace, body=wrong)
-    assert "Precondition failed: UID in precondition: another" in body["message"], body
+    assert "the UID in the precondition (another) does not match the UID in record" in body["message"], body
 
 
 @case

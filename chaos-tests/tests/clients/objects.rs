@@ -224,7 +224,7 @@ pub fn errors(cluster: &Cluster) -> Result<()> {
         let strict = PatchParams::default().validation_strict();
         maps.create(&post(), &config_map("s", &[], "1")).await?;
         let typo: Patch<Value> = Patch::Merge(json!({"dta": {"k": "2"}}));
-        let status = refused(maps.patch("s", &strict, &typo).await, 400, "BadRequest")?;
+        let status = refused(maps.patch("s", &strict, &typo).await, 422, "Invalid")?;
         ensure!(status.message.contains("unknown field \"dta\""), "{status:?}");
         Ok(())
     })
