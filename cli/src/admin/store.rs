@@ -179,7 +179,12 @@ fn report(answers: &[Answer]) -> Report {
         let told = Some(told(stranger));
         rows.push(Row { name, address, role: "stranger".to_owned(), healthy: false, lag: None, told });
     }
-    let leader = told_by.iter().find(|s| s.in_contact && s.role == "leader").map(|s| s.name.clone());
+    let told_leader = told_by.iter().find(|s| s.in_contact && s.role == "leader").map(|s| s.name.clone());
+    let leader = told_leader.or_else(|| unheard(&told_by));
+    if leader.is_none() {
+        // Somebody leads only in the memory of whoever followed it.
+        rows.iter_mut().filter(|row| row.role == "leader").for_each(|row| row.role = "follower".to_owned());
+    }
     let mut problems = problems(&rows, leader.as_deref());
     problems.extend(told_by.iter().flat_map(|s| s.alarms.iter().map(|alarm| format!("{}: {alarm}", s.name))));
     Report {
@@ -193,24 +198,56 @@ fn report(answers: &[Answer]) -> Report {
     }
 }
 
-/// What is not well, in words for the person who has to do something about it.
-fn problems(rows: &[Row], leader: Option<&str>) -> Vec<String> {
-    let mut found = Vec::new();
+/// The leader that others follow while it does not answer here.
+fn unheard(told_by: &[&MasterStatus]) -> Option<String> {
+    let newest = told_by.iter().filter(|s| s.in_contact && s.leader.is_some()).max_by_key(|s| s.term)?;
+    newest.leader.clone().filter(|name| told_by.iter().all(|s| s.name != *name))
+}
+
+/// What there is to say of the quorum.
+fn quorum(rows: &[Row], leader: Option<&str>) -> Option<String> {
     let voters: Vec<&Row> = rows.iter().filter(|r| matches!(r.role.as_str(), "leader" | "follower")).collect();
     let healthy = voters.iter().filter(|r| r.healthy).count();
-    let needed = voters.len() / 2 + 1;
-    if leader.is_none() {
-        found.push(format!(
-            "no quorum: {healthy} of {} voters are in contact with a leader, {needed} are needed. Start the others; if they are \
-             lost for good, see \"A majority is lost\" in docs/operations.md",
-            voters.len()
-        ));
-    } else if healthy == needed && voters.len() > 2 {
-        found.push("no further voter may fail: the quorum is just there".to_owned());
+    let (all, needed) = (voters.len(), voters.len() / 2 + 1);
+    // A leader that others hear is there, although it does not answer here.
+    let silent = voters.iter().find(|r| r.told.is_none() && Some(r.name.as_str()) == leader);
+    let there = healthy + usize::from(silent.is_some());
+    match (leader, silent) {
+        (None, _) if healthy < needed => Some(format!(
+            "no quorum: {healthy} of {all} voters are in contact with a leader, {needed} are needed. Start the others; if they \
+             are lost for good, see \"A majority is lost\" in docs/operations.md"
+        )),
+        (None, _) => Some("no leader answers: they may be choosing one just now; ask again".to_owned()),
+        (Some(_), Some(_)) if there < needed => Some(format!(
+            "whether there is a quorum cannot be told from here: {there} of {all} voters are known to be in contact, {needed} \
+             are needed"
+        )),
+        (Some(_), _) if there == needed && all > 2 => {
+            Some("no further voter may fail: the quorum is just there".to_owned())
+        }
+        _ => None,
     }
+}
+
+/// What is not well, in words for the person who has to do something about it.
+fn problems(rows: &[Row], leader: Option<&str>) -> Vec<String> {
+    let mut found: Vec<String> = quorum(rows, leader).into_iter().collect();
     for row in rows {
         let name = &row.name;
         let Some(told) = &row.told else {
+            if leader == Some(name.as_str()) {
+                let others: Vec<&str> = rows.iter().filter(|row| row.healthy).map(|row| row.name.as_str()).collect();
+                found.push(format!(
+                    "the leader {name} does not answer here, at {}; {} in contact with it: check the network between this \
+                     machine and it, and port 6443",
+                    row.address,
+                    match &others[..] {
+                        [one] => format!("{one} is"),
+                        all => format!("{} are", all.join(", ")),
+                    }
+                ));
+                continue;
+            }
             found.push(format!(
                 "{name} does not answer at {}. Start it{}",
                 row.address,
@@ -271,7 +308,9 @@ fn print(report: &Report) {
     table::print(&columns, &rows);
     println!();
     println!("lineage  {}", report.lineage.as_deref().unwrap_or("unknown"));
-    println!("leader   {}", report.leader.as_deref().unwrap_or("none"));
+    let leader = report.leader.as_deref();
+    let silent = report.members.iter().any(|row| row.told.is_none() && Some(row.name.as_str()) == leader);
+    println!("leader   {}{}", leader.unwrap_or("none"), if silent { " (does not answer here)" } else { "" });
     if report.problems.is_empty() {
         println!("all is well");
     }
@@ -361,8 +400,47 @@ mod tests {
         let mut rows = group();
         rows.iter_mut().for_each(|row| row.healthy = false);
         assert!(problems(&rows, None)[0].contains("no quorum: 0 of 3 voters"));
+        // Some are in contact, but the one that leads just changes.
+        let found = problems(&group(), None).join("\n");
+        assert!(!found.contains("quorum") && found.contains("ask again"), "{found}");
         // A learner is no voter.
         let learner = vec![row("a", "leader", true), row("b", "learner", false)];
         assert!(!problems(&learner, Some("a")).join("\n").contains("quorum"));
+    }
+
+    /// What a master answers that knows this group.
+    fn answer(name: &str, in_contact: bool, leader: Option<&str>) -> Answer {
+        let members = ["a", "b", "c"].map(|member| {
+            let role = if Some(member) == leader { "leader" } else { "follower" };
+            let id = u64::from(member.as_bytes()[0]);
+            serde_json::json!({"name": member, "address": format!("https://{member}:6443"), "role": role, "healthy": true,
+                               "lag": null, "id": id, "peerAddress": ""})
+        });
+        let status = serde_json::json!({
+            "name": name, "id": u64::from(name.as_bytes()[0]), "address": format!("https://{name}:6443"), "peerAddress": "",
+            "role": if leader == Some(name) { "leader" } else { "follower" }, "inContact": in_contact, "leader": leader,
+            "term": 2, "lineage": "l", "revision": 1, "compactedRevision": 0, "lastLogIndex": 1, "appliedIndex": 1,
+            "dbSizeBytes": 1, "disk": null, "residentBytes": null, "certificates": [], "version": "1",
+            "kubernetesVersion": "1", "startTime": "", "now": "", "members": members,
+        });
+        let status = serde_json::from_value(status).map_err(|error| error.to_string());
+        Answer { url: format!("https://{name}:6443"), status, ready: Ok(()) }
+    }
+
+    #[test]
+    fn a_leader_that_only_others_hear_is_no_lost_quorum() {
+        let silent = Answer { url: "https://a:6443".into(), status: Err("no answer".into()), ready: Ok(()) };
+        let others =
+            |leader, in_contact| [answer("b", in_contact, leader), answer("c", in_contact, leader), silent.clone()];
+        let found = report(&others(Some("a"), true));
+        let told = found.problems.join("\n");
+        assert!(told.contains("the leader a does not answer here") && told.contains("b, c are in contact"), "{told}");
+        assert!(!told.contains("no quorum") && !told.contains("lost for good"), "{told}");
+        assert_eq!((found.leader.as_deref(), found.healthy), (Some("a"), false));
+        assert_eq!(found.members[0].role, "leader");
+        // Nobody hears it: then nobody leads.
+        let found = report(&others(Some("a"), false));
+        assert!(found.problems[0].contains("no quorum: 0 of 3"), "{:?}", found.problems);
+        assert!(found.leader.is_none() && found.members.iter().all(|row| row.role == "follower"));
     }
 }
