@@ -29,8 +29,18 @@ pub async fn run(layout: &Layout, keep_data: bool) -> anyhow::Result<()> {
     }
     stop_gracefully(layout, &every_host, progress).await;
     let killed = scrub::processes(layout).await;
-    let unmounted = scrub::unmount(layout)?;
+    let (_, foreign) = scrub::mounts(layout);
+    let unmounted = scrub::unmount(layout, !keep_data)?;
     progress.say(format_args!("pods stopped: {killed} processes ended, {unmounted} mounts removed"));
+    for path in foreign.iter().map(|path| path.display()) {
+        if keep_data {
+            progress.say(format_args!("{path} stays mounted: \"trireme up\" has not mounted it"));
+        } else {
+            progress.say(format_args!(
+                "{path} was unmounted, which \"trireme up\" had not mounted; what is on it is left as it was"
+            ));
+        }
+    }
     scrub::remove_cgroups(layout).await?;
     scrub::network(layout, &every_host)?;
     progress.say("namespaces, links and cgroups removed");

@@ -105,14 +105,28 @@ fn pids() -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Every process that runs the cluster's program: masters, agents, shims.
+/// Whether a command line is that of a master, an agent or a shim of the cluster. What else its program does, somebody
+/// has typed, and that may go on: `trictl get pods -w`.
+fn is_host(layout: &Layout, args: &[String]) -> bool {
+    let below = |arg: &String| {
+        let path = Path::new(arg);
+        path.starts_with(&layout.root) || path.canonicalize().is_ok_and(|path| path.starts_with(&layout.root))
+    };
+    match args.get(1).map(String::as_str) {
+        Some("shim") => true,
+        Some("master" | "node") => args.windows(2).any(|pair| pair[0] == "--data-dir" && below(&pair[1])),
+        _ => false,
+    }
+}
+
+/// Every process that runs the cluster's program for it: masters, agents, shims.
 pub fn running(layout: &Layout) -> Vec<Process> {
     let binary = layout.binary();
     let ours = |pid: i32| {
         let Ok(exe) = fs::read_link(format!("/proc/{pid}/exe")) else { return false };
         // The program may have been replaced or removed since.
         let text = exe.to_string_lossy();
-        Path::new(text.strip_suffix(" (deleted)").unwrap_or(&text)) == binary
+        Path::new(text.strip_suffix(" (deleted)").unwrap_or(&text)) == binary && is_host(layout, &arguments(pid))
     };
     let own = std::process::id() as i32;
     pids().into_iter().filter(|pid| *pid != own && ours(*pid)).filter_map(Process::of).collect()
@@ -272,6 +286,59 @@ mod tests {
         let own = Process::of(std::process::id() as i32).unwrap();
         assert!(own.alive());
         assert!(!Process { started: own.started + 1, ..own }.alive());
+    }
+
+    #[test]
+    fn what_somebody_typed_is_no_host() {
+        let layout = Layout::new(Path::new("/c"), "x").unwrap();
+        let host = |line: &str| is_host(&layout, &line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert!(host("/c/x/bin/trireme master --data-dir /c/x/master-1/data --name master-1"));
+        assert!(host("/c/x/bin/trireme node --data-dir /c/x/node-1/data --address 10.0.0.1"));
+        assert!(host("trireme shim /c/x/node-1/data/pods/1"));
+        for other in [
+            "trictl get pods -w --kubeconfig /c/x/kubeconfig",
+            "/c/x/bin/trireme ctl logs -f node",
+            "/c/x/bin/trireme status --watch",
+            "/c/x/bin/trireme node reset --data-dir /elsewhere/node",
+            "/c/x/bin/trireme master --data-dir /elsewhere/master",
+        ] {
+            assert!(!host(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_hosts_are_found_among_what_runs_the_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path(), "x").unwrap();
+        fs::create_dir_all(layout.root.join("bin")).unwrap();
+        // A program that waits whatever its arguments are.
+        let shell = fs::canonicalize("/bin/sh").unwrap();
+        // By a process of its own: a file that this one has open for writing may not be run by others.
+        assert!(Command::new("cp").arg(shell).arg(layout.binary()).status().unwrap().success());
+        let script = dir.path().join("wait");
+        fs::write(&script, "echo started; read line").unwrap();
+        let start = |verb: &str| {
+            use std::io::Read;
+            let data = layout.root.join("master-1/data");
+            let mut command = Command::new(layout.binary());
+            // The shell takes the verb for its script.
+            command.current_dir(dir.path()).arg(verb).arg("--data-dir").arg(data);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let mut said = [0; 7];
+            child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+            child
+        };
+        for verb in ["master", "get"] {
+            fs::copy(&script, dir.path().join(verb)).unwrap();
+        }
+        let mut children = [start("master"), start("get")];
+        let found: Vec<i32> = running(&layout).into_iter().map(|process| process.pid).collect();
+        let host = children[0].id() as i32;
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(found, [host]);
     }
 
     #[tokio::test]

@@ -45,18 +45,30 @@ pub fn remaining(layout: &Layout) -> Vec<Process> {
     found
 }
 
-/// Mount points below the cluster's folder, the deepest last.
-pub fn mounts(layout: &Layout) -> Vec<PathBuf> {
+/// Mount points below the cluster's folder, the deepest last: those that it has made itself, and those of somebody else.
+pub fn mounts(layout: &Layout) -> (Vec<PathBuf>, Vec<PathBuf>) {
     below(mounts::points().unwrap_or_default(), layout)
 }
 
-fn below(points: Vec<PathBuf>, layout: &Layout) -> Vec<PathBuf> {
-    points.into_iter().filter(|path| path.starts_with(&layout.root)).collect()
+fn below(points: Vec<PathBuf>, layout: &Layout) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    points.into_iter().filter(|path| path.starts_with(&layout.root)).partition(|path| made(path, layout))
 }
 
-/// Unmounts everything below the cluster's folder.
-pub fn unmount(layout: &Layout) -> anyhow::Result<usize> {
-    mounts::undo(|points| below(points, layout)).context("a mount stays")
+/// Whether the cluster made a mount: only agents do, deep in their data directories (`node-1/data/pods/UID/…`). A disk for
+/// the data directory of a host, or for a folder in it, was mounted by somebody else.
+fn made(path: &Path, layout: &Layout) -> bool {
+    let inside = path.strip_prefix(&layout.root).unwrap_or(path);
+    let names: Vec<_> = inside.iter().map(|name| name.to_string_lossy()).collect();
+    matches!(&names[..], [host, data, _, _, ..] if host.starts_with("node-") && data == "data")
+}
+
+/// Unmounts what the cluster has mounted below its folder, and, if asked for, what others have.
+pub fn unmount(layout: &Layout, others: bool) -> anyhow::Result<usize> {
+    let chosen = |points| {
+        let (made, foreign) = below(points, layout);
+        if others { foreign.into_iter().chain(made).collect() } else { made }
+    };
+    mounts::undo(chosen).context("a mount stays")
 }
 
 /// The cluster's cgroups in all hierarchies, parents before children.
@@ -139,7 +151,9 @@ pub fn network(layout: &Layout, hosts: &[Host]) -> anyhow::Result<()> {
 /// What is still there, in words.
 pub fn leftovers(layout: &Layout, hosts: &[Host], keep_data: bool) -> Vec<String> {
     let mut found: Vec<String> = remaining(layout).iter().map(|process| format!("process {}", process.pid)).collect();
-    found.extend(mounts(layout).iter().map(|path| format!("mount {}", path.display())));
+    let (made, foreign) = mounts(layout);
+    let wrong = made.iter().chain(foreign.iter().filter(|_| !keep_data));
+    found.extend(wrong.map(|path| format!("mount {}", path.display())));
     found.extend(network::namespaces(layout).into_iter().map(|name| format!("network namespace {name}")));
     let links = network::cluster_links(layout, hosts).unwrap_or_default();
     found.extend(links.into_iter().map(|name| format!("interface {name}")));
@@ -148,4 +162,29 @@ pub fn leftovers(layout: &Layout, hosts: &[Host], keep_data: bool) -> Vec<String
         found.push(format!("folder {}", layout.root.display()));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_disk_that_somebody_mounted_is_told_from_what_agents_mount() {
+        let layout = Layout::new(Path::new("/c"), "x").unwrap();
+        let made =
+            ["/c/x/node-1/data/pods/u/rootfs", "/c/x/node-1/data/pods/u/volumes/a", "/c/x/node-12/data/network/n"];
+        let theirs = [
+            "/c/x",
+            "/c/x/images",
+            "/c/x/master-1/data",
+            "/c/x/master-1/data/store/db",
+            "/c/x/node-1/data",
+            "/c/x/node-1/data/images",
+        ];
+        let all = ["/", "/c", "/c/x2/node-1/data/pods/u"].iter().chain(&made).chain(&theirs).map(PathBuf::from);
+        let (found, foreign) = below(all.collect(), &layout);
+        assert_eq!(found, made.map(PathBuf::from));
+        assert_eq!(foreign, theirs.map(PathBuf::from));
+    }
 }
