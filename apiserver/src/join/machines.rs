@@ -168,8 +168,7 @@ fn taken(name: &str, why: &str) -> Status {
 fn member_status(error: &StoreError, name: &str) -> Status {
     match error {
         StoreError::Membership(why) => {
-            let mend =
-                format!("{why}; if that master is gone for good, take it out first: trireme member remove {name}");
+            let mend = format!("{why}; if that master is gone for good, or its data is: trireme member replace {name}");
             super::members::impossible("members", name, &mend)
         }
         other => store_status(other),

@@ -1,6 +1,7 @@
 //! `trireme master --recover`: one master goes on alone after a majority is lost for good.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::bail;
 use trireme_apiserver::pki::{self, Pki};
@@ -22,10 +23,7 @@ pub async fn run(args: &Args, advertise: SocketAddr) -> anyhow::Result<()> {
     let _lock = super::lock(dir)?;
     let pki = Pki::load(&dir.join(pki::DIRECTORY))?;
     let config = identity::config(args, advertise, &pki)?;
-    let begun = Store::recover(config, args.force).await.map_err(|error| match error {
-        StoreError::Membership(why) => anyhow::anyhow!("not recovered: {why} (--force recovers all the same)"),
-        other => anyhow::Error::new(other).context("not recovered"),
-    })?;
+    let begun = Store::recover(config, args.force).await.map_err(|error| refused(dir, error))?;
     println!("recovered with the data of {}", args.name()?);
     println!("lineage  {} (follows {})", begun.lineage, begun.former);
     println!("revision {} (was {}; everything before counts as compacted)", begun.revision, begun.former_revision);
@@ -41,4 +39,51 @@ pub async fn run(args: &Args, advertise: SocketAddr) -> anyhow::Result<()> {
         "    trireme member add NAME             # prints what another one joins with, until there are three again"
     );
     Ok(())
+}
+
+/// Why there is no new lineage, and what is left to do.
+fn refused(dir: &Path, error: StoreError) -> anyhow::Error {
+    let why = match error {
+        StoreError::Membership(why) => {
+            return anyhow::anyhow!("not recovered: {why} (--force recovers all the same)");
+        }
+        // Its own words are for a group that goes on.
+        StoreError::Damaged { reason, .. } => reason,
+        damage @ (StoreError::StateDamaged(_) | StoreError::Storage(_)) => crate::sentence(&anyhow::Error::new(damage)),
+        other => return anyhow::Error::new(other).context("not recovered"),
+    };
+    anyhow::anyhow!(
+        "not recovered: {why}\n\
+         The data in {} cannot be recovered from; keep it for now. What is left:\n  \
+         trireme master --recover …          on another of the old masters, whose data is sound\n  \
+         trireme snapshot restore FILE …     with a snapshot: those that this master took are listed by\n  \
+         trireme snapshot list --dir {}\n\
+         See \"A majority is lost\" and \"Restore\" in docs/operations.md",
+        dir.display(),
+        dir.join("snapshots").display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_cannot_recover_with_damaged_data_is_told_the_ways_out() {
+        let corrupt = || std::io::Error::other("Corruption: block checksum mismatch");
+        let damaged = [
+            StoreError::Storage(Box::new(corrupt())),
+            StoreError::StateDamaged(corrupt().to_string()),
+            StoreError::Damaged { name: "m".into(), reason: corrupt().to_string() },
+        ];
+        for error in damaged {
+            let told = crate::sentence(&refused(Path::new("/data/m"), error));
+            for part in ["block checksum mismatch", "master --recover", "snapshot restore", "/data/m/snapshots"] {
+                assert!(told.contains(part), "{told}");
+            }
+            assert!(!told.contains("join anew"), "{told}");
+        }
+        let told = crate::sentence(&refused(Path::new("/data/m"), StoreError::Membership("b answers".into())));
+        assert!(told.contains("b answers") && told.contains("--force") && !told.contains("snapshot"), "{told}");
+    }
 }

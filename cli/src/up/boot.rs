@@ -76,11 +76,11 @@ fn plan(layout: &Layout, old: Option<&Cluster>, args: &UpArgs) -> anyhow::Result
     {
         bail!(
             "the cluster {:?} has {} masters and {} nodes; \"up\" adds hosts but takes none away. Make it anew \
-             (trireme down --name {}), or remove hosts by hand (trireme member remove, kubectl delete node)",
+             ({}), or remove hosts by hand (trireme member remove, kubectl delete node)",
             layout.name,
             old.masters,
             old.nodes,
-            layout.name
+            layout.typed("down")
         );
     }
     let mut cluster = Cluster::new(&layout.name, masters, nodes);
@@ -121,9 +121,9 @@ impl Boot<'_> {
             if let Some(orphan) = hosts.iter().find(|host| host.kind == Kind::Node && host.initialised()) {
                 bail!(
                     "the data of all masters is gone, but {} still has some of the old cluster; remove what is left \
-                     (trireme down --name {}) and boot anew",
+                     ({}) and boot anew",
                     orphan.name,
-                    self.layout.name
+                    self.layout.typed("down")
                 );
             }
             joining.retain(|host| host.name != masters[0].name);
@@ -221,7 +221,13 @@ fn print_next(layout: &Layout, hosts: &[Host]) {
         Err(_) => path.display().to_string(),
     };
     let root = shorter(&layout.root);
-    let make = if layout.name == "default" { String::new() } else { format!(" NAME={}", layout.name) };
+    // The Makefile knows only its own folder's clusters.
+    let make = layout.is_here() && std::path::Path::new("Makefile").exists();
+    let again = |verb: &str| match (make, layout.name.as_str()) {
+        (true, "default") => format!("make {verb}"),
+        (true, name) => format!("make {verb} NAME={name}"),
+        (false, _) => format!("{root}/bin/{}", layout.typed(verb)),
+    };
     line(format_args!("\nNext:\n"));
     line(format_args!("    export KUBECONFIG={}", layout.kubeconfig().display()));
     line(format_args!("    kubectl get nodes -o wide"));
@@ -232,6 +238,6 @@ fn print_next(layout: &Layout, hosts: &[Host]) {
     if let Some(master) = hosts.iter().find(|host| host.kind == Kind::Master) {
         line(format_args!("    kill -9 $(cat {})      # lose a master …", shorter(&process::pid_file(master))));
     }
-    line(format_args!("    make up{make}                          # … and bring it back"));
-    line(format_args!("    make down{make}                        # remove everything\n"));
+    line(format_args!("    {:<38} # … and bring it back", again("up")));
+    line(format_args!("    {:<38} # remove everything\n", again("down")));
 }

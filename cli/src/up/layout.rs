@@ -142,6 +142,22 @@ impl Layout {
         Ok(Layout { name: name.to_owned(), root: dir.join(name), tag: tag(name) })
     }
 
+    /// Where the clusters are, this one among them.
+    pub fn dir(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
+    }
+
+    /// Whether this is where `up` looks when it is typed here without `--dir`.
+    pub fn is_here(&self) -> bool {
+        std::env::current_dir().is_ok_and(|here| here.join(".trireme") == self.dir())
+    }
+
+    /// What to type for this cluster: `trireme up --name x`, with its folder where another one would be meant.
+    pub fn typed(&self, verb: &str) -> String {
+        let command = format!("trireme {verb} --name {}", self.name);
+        if self.is_here() { command } else { format!("{command} --dir {}", self.dir().display()) }
+    }
+
     /// The cluster's bridge.
     pub fn bridge(&self) -> String {
         format!("tri-{}", self.tag)
@@ -185,7 +201,7 @@ impl Layout {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         let cluster: Cluster = serde_json::from_str(&text).with_context(|| {
-            format!("{} is damaged; remove this cluster with: trireme down --name {}", path.display(), self.name)
+            format!("{} is damaged; remove this cluster with: {}", path.display(), self.typed("down"))
         })?;
         if cluster.version != 1 {
             bail!("{} was written by a newer trireme (format {})", path.display(), cluster.version);
@@ -265,6 +281,14 @@ mod tests {
         assert_eq!(hosts[0].ip.to_string(), "10.90.7.11");
         assert_eq!(hosts[66].ip.to_string(), "10.90.7.160");
         assert_eq!(hosts[7].name, "node-1");
+    }
+
+    #[test]
+    fn what_is_to_be_typed_means_this_folder() {
+        let elsewhere = Layout::new(Path::new("/nowhere/clusters"), "x").unwrap();
+        assert_eq!(elsewhere.typed("up"), "trireme up --name x --dir /nowhere/clusters");
+        let here = Layout::new(&std::env::current_dir().unwrap().join(".trireme"), "x").unwrap();
+        assert_eq!(here.typed("down"), "trireme down --name x");
     }
 
     #[test]

@@ -52,8 +52,8 @@ pub fn check_owner(layout: &Layout) -> anyhow::Result<()> {
     let Some(claim) = read(&layout.name) else { return Ok(()) };
     if claim.root != layout.root && claim.root.join("cluster.json").exists() {
         bail!(
-            "a cluster with the name {:?} exists on this machine in {}; choose another name (make up NAME=…), or remove \
-             that one first (trireme down --name {} --dir {})",
+            "a cluster with the name {:?} exists on this machine in {}; choose another name (--name), or remove that one \
+             first (trireme down --name {} --dir {})",
             layout.name,
             claim.root.display(),
             layout.name,
@@ -81,8 +81,8 @@ pub fn claim(layout: &Layout, recorded: Option<u8>) -> anyhow::Result<u8> {
             None => subnet,
             Some(by) => bail!(
                 "the addresses of this cluster, 10.90.{subnet}.0/24, are in use by {by}; free them, or make the cluster \
-                 anew: trireme down --name {}, then up",
-                layout.name
+                 anew: {}, then up",
+                layout.typed("down")
             ),
         },
         None => match (0..=254).find(|subnet| taken(*subnet).is_none()) {

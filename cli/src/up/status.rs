@@ -53,15 +53,7 @@ impl Local {
 
     /// What to type to bring back what has died.
     pub fn up(&self) -> String {
-        match std::env::current_dir() {
-            Ok(here) if here.join(".trireme") == self.layout.root.parent().unwrap_or(&self.layout.root) => {
-                format!("trireme up --name {}", self.layout.name)
-            }
-            _ => {
-                let dir = self.layout.root.parent().unwrap_or(&self.layout.root);
-                format!("trireme up --name {} --dir {}", self.layout.name, dir.display())
-            }
-        }
+        self.layout.typed("up")
     }
 
     /// All hosts, with their processes as they are now.

@@ -89,10 +89,20 @@ fn verified(files: Vec<PathBuf>) -> Vec<(PathBuf, Result<BackupInfo, backup::Bac
     all.filter(|(found, path)| found.is_ok() || !gone(path)).map(|(found, path)| (path, found)).collect()
 }
 
+/// Whether it is the folder of a master that has taken no snapshot: it is made with the first one.
+fn none_yet(dir: &Path) -> bool {
+    dir.parent().is_some_and(|master| ["store", "pki"].iter().all(|part| master.join(part).is_dir()))
+}
+
 pub fn all(dir: &Path, output: Output) -> anyhow::Result<()> {
-    let entries = std::fs::read_dir(dir)
-        .with_context(|| format!("cannot read {}, where the snapshots are looked for (--dir)", dir.display()))?;
-    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let entries =
+        match std::fs::read_dir(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound && none_yet(dir) => None,
+            entries => Some(entries.with_context(|| {
+                format!("cannot read {}, where the snapshots are looked for (--dir)", dir.display())
+            })?),
+        };
+    let mut files: Vec<_> = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == crate::master::SNAPSHOT_EXTENSION));
     files.sort();
     let verified = verified(files);
@@ -154,5 +164,12 @@ mod tests {
         }
         let absent = all(&dir.path().join("absent"), Output::Table).unwrap_err().to_string();
         assert!(absent.contains("--dir"), "{absent}");
+        // But a master that has taken none yet has no such folder.
+        for part in ["store", "pki"] {
+            std::fs::create_dir(dir.path().join(part)).unwrap();
+        }
+        for output in [Output::Table, Output::Json] {
+            all(&dir.path().join("snapshots"), output).unwrap();
+        }
     }
 }
