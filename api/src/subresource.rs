@@ -31,14 +31,15 @@ pub fn scale(object: &Value) -> Value {
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
-/// Checks a Scale and writes its replicas into the object.
+/// Checks a Scale and writes its replicas into the object. Answers with fields that a Scale does not have.
 ///
 /// # Errors
 /// 400 for a body that is no Scale, 422 for invalid replicas, 409 for another resourceVersion or uid.
-pub fn apply_scale(resource: &Resource, object: &mut Value, mut scale: Value) -> Result<(), Status> {
+pub fn apply_scale(resource: &Resource, object: &mut Value, mut scale: Value) -> Result<Vec<String>, Status> {
+    let mut unknown = Vec::new();
     if let Some(id) = resource.schemas.find("io.k8s.api.autoscaling.v1.Scale") {
         let conform = resource.schemas.conform(id, &mut scale);
-        conform.map_err(|e| Status::cannot_be_handled("Scale", "v1", &e.to_string()))?;
+        unknown = conform.map_err(|e| Status::cannot_be_handled("Scale", "v1", &e.to_string()))?.unknown;
     }
     let name = value::text(&object["metadata"], "name").to_owned();
     let given = &scale["metadata"];
@@ -66,7 +67,7 @@ pub fn apply_scale(resource: &Resource, object: &mut Value, mut scale: Value) ->
     if let Some(spec) = value::object_mut(object, "spec") {
         value::set(spec, "replicas", replicas);
     }
-    Ok(())
+    Ok(unknown)
 }
 
 /// Checks a Binding and binds a pod: `spec.nodeName`, annotations of the binding and the PodScheduled condition.

@@ -39,6 +39,13 @@ pub(super) const NAME_AND_CREATION: &[Column] = &[NAME, CREATED_AT];
 
 pub(super) const NAME_AND_AGE: &[Column] = &[NAME, AGE];
 
+pub(super) const SCALE: &[Column] = &[
+    text("Name", META_NAME),
+    number("Desired", "replicas is the desired number of instances for the scaled object."),
+    number("Available", "replicas is the actual number of observed instances of the scaled object."),
+    AGE,
+];
+
 pub(super) const POD: &[Column] = &[
     NAME,
     text("Ready", "The aggregate readiness state of this pod for accepting traffic."),

@@ -97,9 +97,14 @@ pub struct Options {
 
 /// A table of objects of a kind.
 pub fn table(resource: &Resource, objects: &[Value], now: Timestamp, options: &Options) -> Value {
-    let rows: Vec<Value> = objects.iter().map(|object| row(resource, object, now, options)).collect();
+    printed(&resource.printer, objects, now, options)
+}
+
+/// A table of objects that are printed in one way.
+pub fn printed(printer: &Printer, objects: &[Value], now: Timestamp, options: &Options) -> Value {
+    let rows: Vec<Value> = objects.iter().map(|object| row_of(printer, object, now, options)).collect();
     let columns: Vec<Value> =
-        if options.no_columns { Vec::new() } else { resource.printer.columns.iter().map(definition).collect() };
+        if options.no_columns { Vec::new() } else { printer.columns.iter().map(definition).collect() };
     let version = if options.version.is_empty() { "v1" } else { &options.version };
     json!({
         "kind": "Table",
@@ -122,7 +127,11 @@ fn definition(column: &Column) -> Value {
 
 /// One row.
 pub fn row(resource: &Resource, object: &Value, now: Timestamp, options: &Options) -> Value {
-    let cells = (resource.printer.cells)(object, now);
+    row_of(&resource.printer, object, now, options)
+}
+
+fn row_of(printer: &Printer, object: &Value, now: Timestamp, options: &Options) -> Value {
+    let cells = (printer.cells)(object, now);
     let mut row = Map::new();
     row.insert("cells".into(), Value::Array(cells));
     match options.include_object {

@@ -14,6 +14,8 @@ impl Printer {
 
     /// Name and age.
     pub const NAME_AND_AGE: Printer = Printer::new(columns::NAME_AND_AGE, objects::name_and_age);
+    /// The sub-resource `scale` of any kind.
+    pub const SCALE: Printer = Printer::new(columns::SCALE, workloads::scale);
     /// Pods.
     pub const POD: Printer = Printer::new(columns::POD, pod::cells);
     /// PodTemplates.

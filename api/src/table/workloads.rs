@@ -87,3 +87,9 @@ pub(super) fn controller_revision(object: &Value, now: Timestamp) -> Vec<Value> 
     );
     vec![name(object), controller.into(), count(object, "revision"), age(object, now)]
 }
+
+/// A Scale.
+pub(super) fn scale(scale: &Value, now: Timestamp) -> Vec<Value> {
+    let replicas = |part: &str| Value::from(crate::value::int(&scale[part], "replicas").unwrap_or(0));
+    vec![name(scale), replicas("spec"), replicas("status"), age(scale, now)]
+}

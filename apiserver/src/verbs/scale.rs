@@ -4,13 +4,16 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
+use trireme_api::FieldValidation;
+use trireme_api::field::{FieldError, Path};
 use trireme_api::status::Status;
-use trireme_api::{decode, subresource, value};
+use trireme_api::{decode, subresource, table, value};
 
 use super::ctx::Ctx;
 use super::update::{self, Current, Next, Written};
-use super::{apply, subresources};
+use super::{apply, encode, subresources};
 use crate::error::ApiResult;
+use crate::request::accept::Shape;
 use crate::response;
 
 const VERSION: &str = "autoscaling/v1";
@@ -20,25 +23,25 @@ pub(crate) async fn scale(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>>
     let written = match ctx.info.verb.as_str() {
         "get" => {
             let object = ctx.current(ctx.name(), true).await?;
-            return response::value(StatusCode::OK, ctx.accept.encoding, &subresource::scale(&ctx.bare(&object)?));
+            return shown(ctx, &ctx.bare(&object)?);
         }
         "update" => {
-            let scale = subresources::body(ctx, bytes)?;
+            let (scale, duplicates) = subresources::body_and_duplicates(ctx, bytes)?;
             if value::text(&scale, "kind") != "Scale" && !value::text(&scale, "kind").is_empty() {
                 return Err(Status::bad_request(format!("expected a Scale, got {}", value::text(&scale, "kind"))));
             }
-            update::write_object(ctx, |current| scaled(ctx, current, scale.clone())).await?
+            update::write_object(ctx, |current| scaled(ctx, current, scale.clone(), &duplicates)).await?
         }
         _ if apply::is_apply(ctx) => applied(ctx, bytes).await?,
         _ => {
             let kind = update::patch_kind(ctx)?;
-            let change = decode::from_json(bytes).map_err(|e| Status::bad_request(e.to_string()))?.value;
+            let change = decode::from_json(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
             update::write_object(ctx, |current| {
                 let mut scale = subresource::scale(&current.object);
                 let plain =
                     if kind.starts_with("application/strategic") { "application/merge-patch+json" } else { kind };
-                update::patched_by(ctx, plain, &mut scale, &change)?;
-                scaled(ctx, current, scale)
+                update::patched_by(ctx, plain, &mut scale, &change.value)?;
+                scaled(ctx, current, scale, &change.duplicates)
             })
             .await?
         }
@@ -47,13 +50,46 @@ pub(crate) async fn scale(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body>>
         Written::Stored(object) => ctx.bare(&object)?,
         Written::Dry(object) => object,
     };
-    response::value(StatusCode::OK, ctx.accept.encoding, &subresource::scale(&object))
+    shown(ctx, &object)
 }
 
-fn scaled(ctx: &Ctx, current: &Current<'_>, scale: Value) -> ApiResult<Next> {
+/// The object's Scale in the client's shape.
+fn shown(ctx: &Ctx, object: &Value) -> ApiResult<Response<Body>> {
+    let scale = subresource::scale(object);
+    let shown = match ctx.accept.shape {
+        Shape::Native => scale,
+        Shape::Metadata => table::partial_metadata(&scale),
+        Shape::Table => {
+            let options = table::Options { include_object: encode::include_object(ctx)?, ..table::Options::default() };
+            table::printed(&table::Printer::SCALE, &[scale], jiff::Timestamp::now(), &options)
+        }
+    };
+    response::value(StatusCode::OK, ctx.accept.encoding, &shown)
+}
+
+fn scaled(ctx: &Ctx, current: &Current<'_>, scale: Value, duplicates: &[String]) -> ApiResult<Next> {
     let mut new = current.object.clone();
-    subresource::apply_scale(&ctx.resource, &mut new, scale)?;
+    let text = scale.to_string();
+    let unknown = subresource::apply_scale(&ctx.resource, &mut new, scale).map_err(|e| misfit(ctx, &text, e))?;
+    let findings = decode::findings(duplicates, &unknown);
+    match ctx.field_validation()? {
+        FieldValidation::Strict if !findings.is_empty() => {
+            let why = format!("strict decoding error: {}", findings.join(", "));
+            return Err(misfit(ctx, &text, Status::cannot_be_handled("Scale", "v1", &why)));
+        }
+        FieldValidation::Warn => findings.into_iter().for_each(|finding| ctx.warn(finding)),
+        _ => {}
+    }
     Ok(Next::tracked(new))
+}
+
+/// What a patch makes is refused as the patch.
+fn misfit(ctx: &Ctx, scale: &str, status: Status) -> Status {
+    let why = status.message.strip_prefix(r#"Scale in version "v1" cannot be handled as a Scale: "#);
+    match why.filter(|_| ctx.info.verb == "patch") {
+        Some(why) => Status::invalid("", "", "", &[FieldError::invalid(&Path::new("patch"), scale, why)]),
+        None => status,
+    }
 }
 
 /// A Scale that is applied: its replicas are the object's.

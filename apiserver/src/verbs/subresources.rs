@@ -30,13 +30,18 @@ pub(crate) async fn binding(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Response<Body
 
 /// A body of whatever kind.
 pub(crate) fn body(ctx: &Ctx, bytes: &Bytes) -> ApiResult<Value> {
+    Ok(body_and_duplicates(ctx, bytes)?.0)
+}
+
+/// A body of whatever kind, and which of its fields it has twice.
+pub(super) fn body_and_duplicates(ctx: &Ctx, bytes: &Bytes) -> ApiResult<(Value, Vec<String>)> {
     let decoded = match accept::body_encoding(&ctx.headers)? {
         Encoding::Json => decode::from_json(bytes),
         Encoding::Yaml => decode::from_yaml(bytes),
     };
-    let value = decoded.map_err(|e| Status::bad_request(e.to_string()))?.value;
+    let decode::Decoded { value, duplicates } = decoded.map_err(|e| Status::bad_request(e.to_string()))?;
     if value.is_object() {
-        return Ok(value);
+        return Ok((value, duplicates));
     }
     Err(Status::bad_request(format!("the body must be an object, not {}", corrupt_kind(&value))))
 }

@@ -1,12 +1,14 @@
 //! Creating, reading, changing and deleting objects.
 
-use http::{Method, StatusCode};
+use axum::body::Body;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::harness::{MAPS, PODS, Server, config_map, pod};
+use super::harness::{ADMIN, MAPS, PODS, Server, config_map, pod};
 
 const MERGE: &str = "application/merge-patch+json";
 
@@ -208,6 +210,24 @@ async fn status_scale_and_generation() {
     let (code, scaled) = server.put(&format!("{path}/scale"), scale.clone()).await;
     assert_eq!((code, &scaled["spec"]["replicas"]), (StatusCode::OK, &json!(5)), "{scaled}");
     assert_eq!(server.put(&format!("{path}/scale"), scale).await.0, StatusCode::CONFLICT);
+    let patch = async |query: &str, patch: Value| {
+        let path = format!("{path}/scale{query}");
+        let (code, status) = server.call(Method::PATCH, &path, "application/merge-patch+json", patch.to_string()).await;
+        (code.as_u16(), status["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let (code, why) = patch("", json!({"spec": {"replicas": "x"}})).await;
+    let text = "json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32";
+    assert!(code == 422 && why.ends_with(text), "{code} {why}");
+    let unknown = json!({"spec": {"replicas": 5, "nope": 1}});
+    let (code, why) = patch("?fieldValidation=Strict", unknown.clone()).await;
+    assert!(code == 422 && why.ends_with("strict decoding error: unknown field \"spec.nope\""), "{code} {why}");
+    assert_eq!(patch("", unknown).await.0, 200);
+    let table = Request::get(format!("{path}/scale")).header("accept", "application/json;as=Table;g=meta.k8s.io;v=v1");
+    let table = server.raw(Some(ADMIN), table.body(Body::empty()).unwrap()).await;
+    let table: Value = serde_json::from_slice(&table.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    let names: Vec<&Value> = table["columnDefinitions"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+    assert_eq!(names, ["Name", "Desired", "Available", "Age"]);
+    assert_eq!(table["rows"][0]["cells"].as_array().unwrap()[1..3], [json!(5), json!(2)], "{table}");
     let (_, now) = server.get(&path).await;
     assert_eq!((&now["spec"]["replicas"], &now["metadata"]["generation"]), (&json!(5), &json!(2)));
     let (code, patched) =
