@@ -324,7 +324,7 @@ fn masked(address: IpAddr, bits: u32) -> IpAddr {
     }
 }
 
-fn cidr(text: &str, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn cidr(text: &str, path: &Path<'_>, errors: &mut Errors) {
     if parse_cidr(text).is_none() {
         let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
         errors.push(FieldError::invalid(path, text, detail));

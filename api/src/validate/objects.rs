@@ -48,6 +48,10 @@ pub fn node(object: &Value, errors: &mut Errors) {
         }
         seen.push((key, effect));
     }
+    let ranges = SPEC.child("podCIDRs");
+    for (i, range) in list(&object["spec"], "podCIDRs").iter().enumerate() {
+        super::ingress::cidr(range.as_str().unwrap_or_default(), &ranges.index(i), errors);
+    }
 }
 
 /// A change of a Node.

@@ -4,6 +4,7 @@ use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use trireme_api::field::{FieldError, Path};
+use trireme_api::schema::Schemas;
 use trireme_api::status::Status;
 use trireme_api::{decode, value};
 
@@ -19,6 +20,16 @@ use crate::tokens::Refused;
 /// Groups of the reviews; they are answered, never stored.
 pub(crate) const GROUPS: [&str; 2] = ["authorization.k8s.io", "authentication.k8s.io"];
 
+/// Resources and kinds of the reviews.
+const KINDS: [(&str, &str, &str); 6] = [
+    ("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview"),
+    ("authorization.k8s.io", "localsubjectaccessreviews", "LocalSubjectAccessReview"),
+    ("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    ("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+    ("authentication.k8s.io", "tokenreviews", "TokenReview"),
+    ("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
+];
+
 /// POST of a review.
 pub(crate) async fn review(
     server: &ApiServer,
@@ -26,8 +37,14 @@ pub(crate) async fn review(
     info: &RequestInfo,
     caller: &Caller,
 ) -> ApiResult<Response<Body>> {
-    if info.version != "v1" || info.name.is_some() {
+    let known = KINDS.iter().find(|(group, plural, _)| *group == info.group && *plural == info.resource);
+    let (_, plural, kind) = known.ok_or_else(Status::unknown_resource)?;
+    let namespaced = *plural == "localsubjectaccessreviews";
+    if info.version != "v1" || info.name.is_some() || namespaced != info.namespace.is_some() {
         return Err(Status::unknown_resource());
+    }
+    if info.verb != "create" {
+        return Err(Status::method_not_supported());
     }
     let (mut parts, request_body) = request.into_parts();
     let encoding = accept::negotiate(&parts.headers)?.encoding;
@@ -37,43 +54,61 @@ pub(crate) async fn review(
         accept::Encoding::Json => decode::from_json(&bytes),
         accept::Encoding::Yaml => decode::from_yaml(&bytes),
     };
-    let mut object = decoded.map_err(|e| Status::bad_request(e.to_string()))?.value;
-    if info.verb != "create" {
-        return Err(Status::method_not_supported());
-    }
-    let namespaced = info.resource == "localsubjectaccessreviews";
-    if namespaced != info.namespace.is_some() {
-        return Err(Status::unknown_resource());
-    }
-    let status = match (info.group.as_str(), info.resource.as_str()) {
-        ("authorization.k8s.io", "subjectaccessreviews") => of_subject(&object, "SubjectAccessReview")?,
-        ("authorization.k8s.io", "localsubjectaccessreviews") => {
+    let decoded = decoded.map_err(|e| Status::bad_request(e.to_string()))?;
+    let mut object = fitted(&info.group, kind, decoded.value)?;
+    let status = match *kind {
+        "SubjectAccessReview" => of_subject(&object, kind)?,
+        "LocalSubjectAccessReview" => {
             let (given, wanted) =
                 (&object["spec"]["resourceAttributes"], info.namespace.as_deref().unwrap_or_default());
             if !given.is_object() || value::text(given, "namespace") != wanted {
                 let why = format!("spec.resourceAttributes.namespace must match namespace: {wanted}");
                 return Err(Status::bad_request(why));
             }
-            of_subject(&object, "LocalSubjectAccessReview")?
+            of_subject(&object, kind)?
         }
-        ("authentication.k8s.io", "tokenreviews") => of_token(server, &object).await?,
-        ("authorization.k8s.io", "selfsubjectaccessreviews") => access(&object["spec"], &caller.user),
-        ("authorization.k8s.io", "selfsubjectrulesreviews") => rules(caller),
-        ("authentication.k8s.io", "selfsubjectreviews") => {
-            json!({"userInfo": caller.user.to_value()})
+        "SelfSubjectAccessReview" => {
+            refuse(kind, attributes(&object["spec"]))?;
+            access(&object["spec"], &caller.user)
         }
-        _ => return Err(Status::unknown_resource()),
+        "SelfSubjectRulesReview" => rules(caller),
+        "TokenReview" => of_token(server, &object).await?,
+        _ => json!({"userInfo": caller.user.to_value()}),
     };
-    if !object.is_object() {
-        return Err(Status::bad_request("the body must be an object"));
-    }
     value::set(&mut object, "status", status);
     response::value(StatusCode::CREATED, encoding, &object)
 }
 
-/// Whether somebody else may do something.
-fn of_subject(review: &Value, kind: &str) -> ApiResult<Value> {
-    let (spec, path) = (&review["spec"], Path::new("spec"));
+/// A review that is of its kind and fits its schema.
+fn fitted(group: &str, kind: &str, mut object: Value) -> ApiResult<Value> {
+    if !object.is_object() {
+        return Err(Status::bad_request("the body must be an object"));
+    }
+    let version = format!("{group}/v1");
+    for (key, own) in [("kind", kind), ("apiVersion", version.as_str())] {
+        let given = value::text(&object, key);
+        if !given.is_empty() && given != own {
+            return Err(Status::bad_request(format!("{key} {given:?} does not match the expected {own:?}")));
+        }
+        value::set(&mut object, key, own);
+    }
+    value::set_default(&mut object, "metadata", json!({}));
+    let package = group.split('.').next().unwrap_or_default();
+    let schemas = Schemas::builtin();
+    if let Some(id) = schemas.find(&format!("io.k8s.api.{package}.v1.{kind}")) {
+        let conform = schemas.conform(id, &mut object);
+        conform.map_err(|e| Status::cannot_be_handled(kind, "v1", &e.to_string()))?;
+    }
+    Ok(object)
+}
+
+fn refuse(kind: &str, errors: Vec<FieldError>) -> ApiResult<()> {
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("authorization.k8s.io", kind, "", &errors)) }
+}
+
+/// What is wrong with what is asked about.
+fn attributes(spec: &Value) -> Vec<FieldError> {
+    let path = Path::new("spec");
     let mut errors = Vec::new();
     let (resource, other) = (value::has(spec, "resourceAttributes"), value::has(spec, "nonResourceAttributes"));
     if resource && other {
@@ -85,13 +120,19 @@ fn of_subject(review: &Value, kind: &str) -> ApiResult<Value> {
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
         errors.push(FieldError::invalid(&path.child("resourceAttributes"), Value::Null, why));
     }
+    errors
+}
+
+/// Whether somebody else may do something.
+fn of_subject(review: &Value, kind: &str) -> ApiResult<Value> {
+    let spec = &review["spec"];
+    let mut errors = attributes(spec);
     let (user, groups) = (value::text(spec, "user"), value::list(spec, "groups"));
     if user.is_empty() && groups.is_empty() {
-        errors.push(FieldError::invalid(&path.child("user"), "", "at least one of user or group must be specified"));
+        let why = "at least one of user or group must be specified";
+        errors.push(FieldError::invalid(&Path::new("spec").child("user"), "", why));
     }
-    if !errors.is_empty() {
-        return Err(Status::invalid("authorization.k8s.io", kind, "", &errors));
-    }
+    refuse(kind, errors)?;
     let groups = groups.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     Ok(access(spec, &UserInfo { name: user.to_owned(), groups, ..UserInfo::default() }))
 }

@@ -190,3 +190,21 @@ async fn can_i() {
     let (_, answer) = server.call_as(("x", &[]), Method::POST, path, "application/json", review.to_string()).await;
     assert_eq!(answer["status"]["allowed"], false);
 }
+
+#[tokio::test]
+async fn reviews_are_checked_as_other_bodies_are() {
+    let server = Server::start().await;
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert_eq!(server.get(path).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(server.get("/apis/authorization.k8s.io/v1/nopes").await.0, StatusCode::NOT_FOUND);
+    let (code, status) = server.post(path, json!({"spec": {}})).await;
+    let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+    let kind = "SelfSubjectAccessReview.authorization.k8s.io";
+    let message = json!(format!("{kind} \"\" is invalid: spec.resourceAttributes: Invalid value: null: {why}"));
+    assert_eq!((code, &status["message"]), (StatusCode::UNPROCESSABLE_ENTITY, &message));
+    let (code, status) = server.post(path, json!({"spec": {"resourceAttributes": "x"}})).await;
+    assert_eq!(code, StatusCode::BAD_REQUEST, "{status}");
+    assert_eq!(server.post(path, json!({"kind": "Pod"})).await.0, StatusCode::BAD_REQUEST);
+    let (code, answer) = server.post(path, json!({"spec": {"nonResourceAttributes": {"path": "/x"}}})).await;
+    assert_eq!((code, &answer["kind"]), (StatusCode::CREATED, &json!("SelfSubjectAccessReview")), "{answer}");
+}
