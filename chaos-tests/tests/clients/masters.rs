@@ -1,6 +1,7 @@
 //! Watchers on surviving masters while the leader dies: each sees every acknowledged change once and in order.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -158,10 +159,11 @@ async fn resume(first: Api<ConfigMap>, then: Api<ConfigMap>, ready: &Semaphore) 
     Ok(seen)
 }
 
-/// The Python client's informer; it is killed when this is dropped.
-async fn informer(kubeconfig: PathBuf, namespace: String, ready: &Semaphore) -> Result<Vec<Seen>> {
+/// The Python client's informer; it is killed when this is dropped. Its complaints about the master that dies go to a file.
+async fn informer(kubeconfig: PathBuf, namespace: String, complaints: File, ready: &Semaphore) -> Result<Vec<Seen>> {
     let mut command = tokio::process::Command::from(python::script("survivor.py")?);
     command.arg(kubeconfig).arg(namespace).kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.stderr(complaints);
     let mut child = command.spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
     let mut seen: Vec<Seen> = Vec::new();
@@ -188,6 +190,15 @@ async fn ended(
 
 /// The leader is killed while objects are written through the other masters.
 pub fn leader_dies(cluster: &Cluster) -> Result<()> {
+    let complaints = cluster.dir.join("informer.err");
+    let outcome = leader_dies_telling(cluster, &File::create(&complaints)?);
+    outcome.with_context(|| {
+        let text = std::fs::read_to_string(&complaints).unwrap_or_default();
+        format!("the Python informer complained:\n{}", text.trim_end())
+    })
+}
+
+fn leader_dies_telling(cluster: &Cluster, complaints: &File) -> Result<()> {
     let leader = cluster.leader()?;
     let config = |master: &str| cluster.root().join(format!("kubeconfig-{master}"));
     let others: Vec<&String> =
@@ -206,7 +217,7 @@ pub fn leader_dies(cluster: &Cluster) -> Result<()> {
         let ready = Semaphore::new(0);
         let watchers = async {
             let resumed = resume(at(&leader).await?, at(two).await?, &ready);
-            let python = informer(config(two), space.name.clone(), &ready);
+            let python = informer(config(two), space.name.clone(), complaints.try_clone()?, &ready);
             tokio::try_join!(
                 ended("kube-rs on one master", follow(space.maps(), &ready)),
                 ended("kube-rs on the other master", follow(at(two).await?, &ready)),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
@@ -224,36 +224,45 @@ pub fn controller(cluster: &Cluster) -> Result<()> {
             |_, _, _| Action::requeue(Duration::from_millis(100)),
             work,
         );
-        let task = tokio::spawn(controller.for_each(async |done| {
-            if let Err(error) = done {
-                println!("  the controller said: {error:?}");
-            }
+        let (complain, mut complaints) = tokio::sync::mpsc::channel(100);
+        let task = tokio::spawn(controller.for_each(move |done| {
+            // It may ask for what is gone already; that is told only if the test fails.
+            let _ = done.map_err(|error| complain.try_send(format!("{error:?}")));
+            futures::future::ready(())
         }));
-        make(space, "one").await?;
-        let copied = async |value: &str| {
-            eventually(10, async || {
-                let copy = maps.get("one-copy").await?;
-                ensure!(copy.data.as_ref().is_some_and(|data| data["k"] == value), "{copy:?}");
-                Ok(copy)
-            })
-            .await
-        };
-        copied("1").await?;
-        ensure!(maps.get("one").await?.finalizers() == [FINALIZER]);
-        set(space, "one", "2").await?;
-        copied("2").await?;
-        // Somebody deletes or spoils the child: it is put right.
-        set(space, "one-copy", "spoilt").await?;
-        copied("2").await?;
-        maps.delete("one-copy", &DeleteParams::default()).await?;
-        copied("2").await?;
-        maps.delete("one", &DeleteParams::default()).await?;
-        eventually(10, async || {
-            ensure!(maps.get_opt("one").await?.is_none() && maps.get_opt("one-copy").await?.is_none());
-            Ok(())
-        })
-        .await?;
+        let outcome = keeps(space, &maps).await;
         task.abort();
+        outcome.with_context(|| {
+            let said: Vec<String> = std::iter::from_fn(|| complaints.try_recv().ok()).collect();
+            format!("the controller complained: {said:?}")
+        })
+    })
+}
+
+/// What the controller of `controller` has to do, asked of it.
+async fn keeps(space: &Space, maps: &Api<ConfigMap>) -> Result<()> {
+    make(space, "one").await?;
+    let copied = async |value: &str| {
+        eventually(10, async || {
+            let copy = maps.get("one-copy").await?;
+            ensure!(copy.data.as_ref().is_some_and(|data| data["k"] == value), "{copy:?}");
+            Ok(copy)
+        })
+        .await
+    };
+    copied("1").await?;
+    ensure!(maps.get("one").await?.finalizers() == [FINALIZER]);
+    set(space, "one", "2").await?;
+    copied("2").await?;
+    // Somebody deletes or spoils the child: it is put right.
+    set(space, "one-copy", "spoilt").await?;
+    copied("2").await?;
+    maps.delete("one-copy", &DeleteParams::default()).await?;
+    copied("2").await?;
+    maps.delete("one", &DeleteParams::default()).await?;
+    eventually(10, async || {
+        ensure!(maps.get_opt("one").await?.is_none() && maps.get_opt("one-copy").await?.is_none());
         Ok(())
     })
+    .await
 }
