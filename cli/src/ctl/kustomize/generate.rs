@@ -1,41 +1,61 @@
 //! Config maps and secrets that a kustomization makes.
 
-use std::path::Path;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::super::errors::{CtlError, Result};
 use super::super::generate::content_hash;
-use super::{Item, read, strings, text};
+use super::place::Place;
+use super::{Item, marks, strings, text};
 
-/// Adds what the generators make, or puts it into what is there.
-pub fn run(folder: &Path, config: &Value, items: &mut Vec<Item>) -> Result<()> {
+/// Adds what the generators of a kustomization make, or puts it into what is there.
+pub fn run(place: &Place, file: &str, config: &Value, items: &mut Vec<Item>) -> Result<()> {
     for (field, kind) in [("configMapGenerator", "ConfigMap"), ("secretGenerator", "Secret")] {
+        let origin = marks::by(place, file, &format!("{kind}Generator"), "");
         for entry in config[field].as_array().into_iter().flatten() {
-            let made = generated(folder, entry, kind, &config["generatorOptions"])?;
-            let name = text(entry, "name");
-            let known =
-                items.iter_mut().find(|item| item.kind() == kind && (item.original == name || item.name() == name));
-            match (text(entry, "behavior"), known) {
-                ("" | "create", None) => items.push(made),
-                ("" | "create", Some(_)) => {
-                    return Err(CtlError::plain(format!(
-                        "id resid.ResId {kind}/{name} exists; behavior must be merge or replace"
-                    )));
-                }
-                ("merge", Some(item)) => merge(item, &made.object),
-                ("replace", Some(item)) => {
-                    let name = item.object["metadata"]["name"].clone();
-                    item.object = made.object;
-                    item.object["metadata"]["name"] = name;
-                }
-                (behavior, _) => {
-                    return Err(CtlError::plain(format!("id {kind}/{name} does not exist; cannot {behavior}")));
-                }
-            }
+            one(place, entry, kind, &config["generatorOptions"], &origin, items)?;
         }
+    }
+    Ok(())
+}
+
+/// Adds what one generator makes.
+pub fn one(
+    place: &Place,
+    entry: &Value,
+    kind: &str,
+    common: &Value,
+    origin: &Value,
+    items: &mut Vec<Item>,
+) -> Result<()> {
+    let name = text(entry, "name");
+    if name.is_empty() {
+        return Err(CtlError::plain(format!("a {} must have a name", kind.to_lowercase())));
+    }
+    let mut made = generated(place, entry, kind, common)?;
+    made.origin = origin.clone();
+    let namespace = text(entry, "namespace");
+    let is_it = |item: &&mut Item| {
+        item.kind() == kind
+            && (item.original == name || item.name() == name)
+            && (namespace.is_empty() || item.namespaces.iter().any(|known| known == namespace))
+    };
+    let behavior = text(entry, "behavior");
+    match (behavior, items.iter_mut().find(is_it)) {
+        ("merge", Some(item)) => merge(item, &made.object),
+        ("replace", Some(item)) => {
+            let name = item.object["metadata"]["name"].clone();
+            item.object = made.object;
+            item.object["metadata"]["name"] = name;
+        }
+        ("merge" | "replace", None) => {
+            return Err(CtlError::plain(format!("id {kind}/{name} does not exist; cannot {behavior}")));
+        }
+        (_, Some(_)) => {
+            return Err(CtlError::plain(format!("id {kind}/{name} exists; behavior must be merge or replace")));
+        }
+        (_, None) => items.push(made),
     }
     Ok(())
 }
@@ -59,12 +79,21 @@ fn merge(item: &mut Item, made: &Value) {
 
 /// What is behind the name of a generated object.
 pub fn hash(object: &Value) -> String {
-    content_hash(object, "")
+    if !object["data"].is_null() {
+        return content_hash(object, "");
+    }
+    let mut hashed = object.clone();
+    hashed["data"] = json!("");
+    content_hash(&hashed, "")
 }
 
-fn generated(folder: &Path, entry: &Value, kind: &str, common: &Value) -> Result<Item> {
+fn generated(place: &Place, entry: &Value, kind: &str, common: &Value) -> Result<Item> {
     let (mut data, mut binary) = (Map::new(), Map::new());
-    for (key, bytes) in entries(folder, entry)? {
+    for (key, bytes) in entries(place, entry)? {
+        if data.contains_key(&key) || binary.contains_key(&key) {
+            let (what, name) = (kind.to_lowercase(), text(entry, "name"));
+            return Err(CtlError::plain(format!("{what} {name} illegally repeats the key `{key}`")));
+        }
         match (kind, String::from_utf8(bytes)) {
             ("Secret", Ok(value)) => data.insert(key, json!(STANDARD.encode(value))),
             ("Secret", Err(error)) => data.insert(key, json!(STANDARD.encode(error.as_bytes()))),
@@ -80,6 +109,9 @@ fn generated(folder: &Path, entry: &Value, kind: &str, common: &Value) -> Result
         object["binaryData"] = Value::Object(binary);
     }
     if kind == "Secret" {
+        if object["data"].is_null() {
+            object["data"] = json!({});
+        }
         object["type"] = entry["type"].as_str().unwrap_or("Opaque").into();
     }
     if let Some(namespace) = entry["namespace"].as_str() {
@@ -100,12 +132,11 @@ fn generated(folder: &Path, entry: &Value, kind: &str, common: &Value) -> Result
 }
 
 /// Keys and values, from literals, files and files of variables.
-fn entries(folder: &Path, entry: &Value) -> Result<Vec<(String, Vec<u8>)>> {
+fn entries(place: &Place, entry: &Value) -> Result<Vec<(String, Vec<u8>)>> {
     let mut all = Vec::new();
     let env = entry["env"].as_str().into_iter();
     for file in strings(&entry["envs"]).chain(env) {
-        let contents = read(&folder.join(file))?;
-        for line in String::from_utf8_lossy(&contents).lines().map(str::trim_start) {
+        for line in place.text(file)?.lines().map(str::trim_start) {
             if !line.is_empty() && !line.starts_with('#') {
                 let (key, value) = line.split_once('=').unwrap_or((line, ""));
                 all.push((key.to_owned(), value.as_bytes().to_vec()));
@@ -122,7 +153,7 @@ fn entries(folder: &Path, entry: &Value) -> Result<Vec<(String, Vec<u8>)>> {
     }
     for file in strings(&entry["files"]) {
         let (key, file) = file.split_once('=').unwrap_or_else(|| (file.rsplit('/').next().unwrap_or(file), file));
-        all.push((key.to_owned(), read(&folder.join(file))?));
+        all.push((key.to_owned(), place.read(file)?));
     }
     Ok(all)
 }

@@ -1,15 +1,31 @@
-//! Names that change, and the fields of other objects that hold them.
+//! Names and namespaces that change, and the fields of other objects that hold them.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::fields::Tables;
 use super::{Item, text};
+
+/// What became of an object.
+#[derive(Debug, Clone)]
+struct Fate {
+    name: String,
+    namespace: String,
+    /// All namespaces that it was in, the last one too.
+    namespaces: Vec<String>,
+    cluster_wide: bool,
+}
 
 /// New names by kind and old name.
 #[derive(Debug, Default)]
 pub struct Renames {
-    names: BTreeMap<(String, String), String>,
+    fates: BTreeMap<(String, String), Vec<Fate>>,
+}
+
+/// A namespace that is not named is the default one.
+fn effective(namespace: &str) -> &str {
+    if namespace.is_empty() { "default" } else { namespace }
 }
 
 impl Renames {
@@ -20,140 +36,112 @@ impl Renames {
         self.note(item, &old);
     }
 
-    /// Notes that an object got another name.
-    pub fn note(&mut self, item: &Item, old: &str) {
-        if item.name() != old {
-            self.names.insert((item.kind().to_owned(), old.to_owned()), item.name().to_owned());
+    /// Notes that an object got another name or namespace.
+    pub fn note(&mut self, item: &mut Item, old: &str) {
+        let namespace = item.namespace().to_owned();
+        if item.name() == old && item.namespaces.contains(&namespace) {
+            return;
         }
+        item.namespaces.push(namespace.clone());
+        let fate = Fate {
+            name: item.name().to_owned(),
+            namespace,
+            namespaces: item.namespaces.clone(),
+            cluster_wide: item.is_cluster_wide(),
+        };
+        self.fates.entry((item.kind().to_owned(), old.to_owned())).or_default().push(fate);
     }
 
     /// Changes what refers to the objects that were renamed.
-    pub fn apply(&self, items: &mut [Item]) {
-        if self.names.is_empty() {
+    pub fn apply(&self, tables: &Tables, items: &mut [Item]) {
+        if self.fates.is_empty() {
             return;
         }
+        let builtin = &Tables::builtin().names;
         for item in items {
-            let kind = item.kind().to_owned();
-            self.fields(&kind, &mut item.object);
-        }
-    }
-
-    fn put(&self, kind: &str, slot: &mut Value) {
-        let new = slot.as_str().and_then(|old| self.names.get(&(kind.to_owned(), old.to_owned()))).cloned();
-        if let Some(new) = new {
-            *slot = Value::from(new);
-        }
-    }
-
-    /// The field of a kind's name inside one object.
-    fn within(&self, holder: &mut Value, path: &str, kind: &str) {
-        if let Some(slot) = holder.pointer_mut(path) {
-            self.put(kind, slot);
-        }
-    }
-
-    fn fields(&self, kind: &str, object: &mut Value) {
-        for path in ["/spec", "/spec/template/spec", "/spec/jobTemplate/spec/template/spec"] {
-            if let Some(pod) = object.pointer_mut(path).filter(|pod| pod["containers"].is_array()) {
-                self.pod(pod);
-            }
-        }
-        match kind {
-            "RoleBinding" | "ClusterRoleBinding" => {
-                let role = text(&object["roleRef"], "kind").to_owned();
-                self.within(object, "/roleRef/name", &role);
-                for subject in object.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
-                    if subject["kind"] == "ServiceAccount" {
-                        self.within(subject, "/name", "ServiceAccount");
-                    }
-                }
-            }
-            "ServiceAccount" => {
-                for field in ["secrets", "imagePullSecrets"] {
-                    for secret in object.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
-                        self.within(secret, "/name", "Secret");
-                    }
-                }
-            }
-            "HorizontalPodAutoscaler" => {
-                let of = text(&object["spec"]["scaleTargetRef"], "kind").to_owned();
-                self.within(object, "/spec/scaleTargetRef/name", &of);
-            }
-            "StatefulSet" => {
-                self.within(object, "/spec/serviceName", "Service");
-                let claims = object.pointer_mut("/spec/volumeClaimTemplates").and_then(Value::as_array_mut);
-                for claim in claims.into_iter().flatten() {
-                    self.within(claim, "/spec/storageClassName", "StorageClass");
-                }
-            }
-            "PersistentVolumeClaim" => {
-                self.within(object, "/spec/storageClassName", "StorageClass");
-                self.within(object, "/spec/volumeName", "PersistentVolume");
-            }
-            "Ingress" => self.ingress(object),
-            "Role" | "ClusterRole" => {
-                for rule in object.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
-                    for name in rule.get_mut("resourceNames").and_then(Value::as_array_mut).into_iter().flatten() {
-                        ["ConfigMap", "Secret"].iter().for_each(|kind| self.put(kind, name));
-                    }
-                }
-            }
-            "APIService" => self.within(object, "/spec/service/name", "Service"),
-            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
-                for hook in object.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
-                    self.within(hook, "/clientConfig/service/name", "Service");
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn ingress(&self, object: &mut Value) {
-        self.within(object, "/spec/defaultBackend/service/name", "Service");
-        self.within(object, "/spec/ingressClassName", "IngressClass");
-        for tls in object.pointer_mut("/spec/tls").and_then(Value::as_array_mut).into_iter().flatten() {
-            self.within(tls, "/secretName", "Secret");
-        }
-        for rule in object.pointer_mut("/spec/rules").and_then(Value::as_array_mut).into_iter().flatten() {
-            let paths = rule.pointer_mut("/http/paths").and_then(Value::as_array_mut);
-            for path in paths.into_iter().flatten() {
-                self.within(path, "/backend/service/name", "Service");
+            let referrer = Referrer {
+                kind: item.kind().to_owned(),
+                namespace: item.namespace().to_owned(),
+                cluster_wide: item.is_cluster_wide(),
+                points_at: ["roleRef", "scaleTargetRef"].iter().find_map(|field| {
+                    let of = [&item.object[*field]["kind"], &item.object["spec"][*field]["kind"]];
+                    of.into_iter().find_map(Value::as_str).map(str::to_owned)
+                }),
+            };
+            for reference in builtin.iter().chain(&tables.names) {
+                let mut change = |slot: &mut Value| self.put(reference.kind(), &referrer, slot);
+                reference.fields.iter().for_each(|field| field.change(item, &mut change));
             }
         }
     }
 
-    fn pod(&self, pod: &mut Value) {
-        for field in ["serviceAccountName", "serviceAccount"] {
-            self.within(pod, &format!("/{field}"), "ServiceAccount");
-        }
-        self.within(pod, "/priorityClassName", "PriorityClass");
-        let each = |pod: &mut Value, list: &str, change: &dyn Fn(&mut Value)| {
-            if let Some(list) = pod.get_mut(list).and_then(Value::as_array_mut) {
-                list.iter_mut().for_each(change);
+    fn put(&self, kind: &str, referrer: &Referrer, slot: &mut Value) {
+        let old = slot.as_str().unwrap_or_else(|| text(slot, "name")).to_owned();
+        let Some(fates) = self.fates.get(&(kind.to_owned(), old)) else { return };
+        if slot.is_object() {
+            // Subjects of other kinds than accounts are no names of objects.
+            if slot["kind"].as_str().is_some_and(|of| of != kind) {
+                return;
             }
+            let namespace = slot["namespace"].as_str();
+            let fits = |fate: &&Fate| {
+                namespace.is_none_or(|wanted| fate.namespaces.iter().any(|was| effective(was) == effective(wanted)))
+            };
+            let Some(fate) = fates.iter().rfind(fits) else { return };
+            slot["name"] = Value::from(fate.name.clone());
+            if !fate.namespace.is_empty() {
+                slot["namespace"] = Value::from(fate.namespace.clone());
+            }
+        } else if let Some(fate) = fates.iter().rfind(|fate| referrer.sees(kind, fate)) {
+            *slot = Value::from(fate.name.clone());
+        }
+    }
+}
+
+/// The object that holds a name.
+struct Referrer {
+    kind: String,
+    namespace: String,
+    cluster_wide: bool,
+    /// The kind of what it binds to or scales.
+    points_at: Option<String>,
+}
+
+impl Referrer {
+    fn sees(&self, kind: &str, fate: &Fate) -> bool {
+        if self.points_at.as_ref().is_some_and(|other| other != kind) {
+            return false;
+        }
+        self.cluster_wide
+            || fate.cluster_wide
+            || self.kind == "RoleBinding"
+            || effective(&self.namespace) == effective(&fate.namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_change_where_they_mean_the_renamed_object() {
+        let object = |kind: &str, more: Value| {
+            let mut object = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}});
+            super::super::super::change::merge(&mut object, &more);
+            Item::new(object)
         };
-        each(pod, "imagePullSecrets", &|secret| self.within(secret, "/name", "Secret"));
-        each(pod, "volumes", &|volume| {
-            self.within(volume, "/configMap/name", "ConfigMap");
-            self.within(volume, "/secret/secretName", "Secret");
-            self.within(volume, "/persistentVolumeClaim/claimName", "PersistentVolumeClaim");
-            let sources = volume.pointer_mut("/projected/sources").and_then(Value::as_array_mut);
-            for source in sources.into_iter().flatten() {
-                self.within(source, "/configMap/name", "ConfigMap");
-                self.within(source, "/secret/name", "Secret");
-            }
-        });
-        for list in ["containers", "initContainers", "ephemeralContainers"] {
-            each(pod, list, &|container| {
-                each(container, "env", &|env| {
-                    self.within(env, "/valueFrom/configMapKeyRef/name", "ConfigMap");
-                    self.within(env, "/valueFrom/secretKeyRef/name", "Secret");
-                });
-                each(container, "envFrom", &|from| {
-                    self.within(from, "/configMapRef/name", "ConfigMap");
-                    self.within(from, "/secretRef/name", "Secret");
-                });
-            });
-        }
+        let pod = |namespace: &str| {
+            let spec = json!({"volumes": [{"configMap": {"name": "a"}}, {"secret": {"secretName": "a"}}]});
+            object("Pod", json!({"metadata": {"namespace": namespace}, "spec": spec}))
+        };
+        let mut items = [object("ConfigMap", json!({})), pod("default"), pod("other")];
+        let mut renames = Renames::default();
+        renames.rename(&mut items[0], |name| format!("x-{name}"));
+        renames.apply(&Tables::default(), &mut items);
+        let volumes = |item: &Item| item.object["spec"]["volumes"].clone();
+        assert_eq!(volumes(&items[1]), json!([{"configMap": {"name": "x-a"}}, {"secret": {"secretName": "a"}}]));
+        assert_eq!(volumes(&items[2])[0], json!({"configMap": {"name": "a"}}));
     }
 }

@@ -1,7 +1,5 @@
 //! Patches of a kustomization: strategic merge patches and JSON patches.
 
-use std::path::Path;
-
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,15 +9,57 @@ use super::super::change::patched;
 use super::super::errors::{CtlError, Result};
 use super::super::mutate::{JSON_PATCH, STRATEGIC};
 use super::super::targets;
+use super::load::Step;
 use super::names::Renames;
-use super::{Item, read, strings, text};
+use super::openapi::Schema;
+use super::place::Place;
+use super::{Item, strings, text};
 
-/// Applies all patches, in their order.
-pub fn run(folder: &Path, config: &Value, items: &mut Vec<Item>) -> Result<()> {
-    let mut patcher = Patcher { items, renames: Renames::default() };
-    patcher.run(folder, config)?;
-    patcher.renames.apply(items);
-    Ok(())
+/// Applies the patches of a kustomization that come first, in their order; the answer is which names have changed.
+pub fn run(step: &mut Step<'_>, config: &Value, schema: &Schema) -> Result<Renames> {
+    let mut renames = Renames::default();
+    let place = step.place;
+    if config["patchesStrategicMerge"].as_array().is_some_and(|list| !list.is_empty()) {
+        let mut patcher = Patcher { renames, ..Patcher::new(step.items, schema) };
+        strings(&config["patchesStrategicMerge"]).try_for_each(|entry| patcher.strategic(place, entry))?;
+        renames = patcher.renames;
+        step.done("PatchStrategicMergeTransformer");
+    }
+    all(step, &config["patches"], ("patches", "PatchTransformer"), schema, renames)
+}
+
+/// Applies the JSON patches that come later, as [`run`].
+pub fn json(step: &mut Step<'_>, config: &Value, schema: &Schema) -> Result<Renames> {
+    let field = "patchesJson6902";
+    all(step, &config[field], (field, "PatchJson6902Transformer"), schema, Renames::default())
+}
+
+fn all(
+    step: &mut Step<'_>,
+    list: &Value,
+    (field, kind): (&str, &str),
+    schema: &Schema,
+    mut renames: Renames,
+) -> Result<Renames> {
+    for written in list.as_array().into_iter().flatten() {
+        let mut patcher = Patcher { renames, ..Patcher::new(step.items, schema) };
+        entry(step.place, &mut patcher, written, field)?;
+        renames = patcher.renames;
+        step.done(kind);
+    }
+    Ok(renames)
+}
+
+/// One patch with its target and options.
+pub fn entry(place: &Place, patcher: &mut Patcher<'_>, entry: &Value, field: &str) -> Result<()> {
+    let written = match (entry["path"].as_str(), entry["patch"].as_str()) {
+        (Some(path), None) => place.text(path)?,
+        (None, Some(patch)) => patch.to_owned(),
+        _ => return Err(CtlError::plain(format!("{field}: exactly one of patch and path has to be given"))),
+    };
+    let options = &entry["options"];
+    let freedom = Freedom { name: options["allowNameChange"] == true, kind: options["allowKindChange"] == true };
+    patcher.apply(&written, &entry["target"], freedom)
 }
 
 /// What a patch may change beside the contents.
@@ -30,33 +70,24 @@ struct Freedom {
 }
 
 /// The objects, and the names that patches gave them.
-struct Patcher<'a> {
+pub struct Patcher<'a> {
     items: &'a mut Vec<Item>,
-    renames: Renames,
+    schema: &'a Schema,
+    /// Which names have changed.
+    pub renames: Renames,
 }
 
-impl Patcher<'_> {
-    fn run(&mut self, folder: &Path, config: &Value) -> Result<()> {
-        for entry in strings(&config["patchesStrategicMerge"]) {
-            let written = if entry.contains('\n') { entry.to_owned() } else { contents(&folder.join(entry))? };
-            self.apply(&written, &Value::Null, Freedom::default())?;
-        }
-        for field in ["patches", "patchesJson6902"] {
-            for entry in config[field].as_array().into_iter().flatten() {
-                let written = match (entry["path"].as_str(), entry["patch"].as_str()) {
-                    (Some(path), None) => contents(&folder.join(path))?,
-                    (None, Some(patch)) => patch.to_owned(),
-                    _ => {
-                        return Err(CtlError::plain(format!("{field}: exactly one of patch and path has to be given")));
-                    }
-                };
-                let options = &entry["options"];
-                let freedom =
-                    Freedom { name: options["allowNameChange"] == true, kind: options["allowKindChange"] == true };
-                self.apply(&written, &entry["target"], freedom)?;
-            }
-        }
-        Ok(())
+impl<'a> Patcher<'a> {
+    /// Nothing is changed yet.
+    pub fn new(items: &'a mut Vec<Item>, schema: &'a Schema) -> Patcher<'a> {
+        Patcher { items, schema, renames: Renames::default() }
+    }
+
+    /// A strategic merge patch: a file, or the patch itself.
+    pub fn strategic(&mut self, place: &Place, entry: &str) -> Result<()> {
+        let is_text = !place.has(entry) && entry.contains(':');
+        let written = if is_text { entry.to_owned() } else { place.text(entry)? };
+        self.apply(&written, &Value::Null, Freedom::default())
     }
 
     fn apply(&mut self, written: &str, target: &Value, freedom: Freedom) -> Result<()> {
@@ -85,7 +116,7 @@ impl Patcher<'_> {
             item.kind() == kind
                 && group(text(&item.object, "apiVersion")) == group(version)
                 && (item.original == name || item.name() == name)
-                && (namespace.is_empty() || text(&item.object["metadata"], "namespace") == namespace)
+                && (namespace.is_empty() || item.namespaces.iter().any(|known| known == namespace))
         });
         let Some((index, _)) = matching.next() else {
             let (group, version) = version.split_once('/').unwrap_or(("[noGrp]", version));
@@ -127,26 +158,21 @@ impl Patcher<'_> {
             let mut patch = patch.clone();
             // What a patch is called does not rename what it is for, unless it may.
             let kinds = ["apiVersion", "kind"].map(|field| (field, item.object[field].clone()));
-            let wanted = kinds.clone().map(|(field, _)| (field, patch[field].clone()));
+            let wanted = patch["kind"].clone();
             kinds.into_iter().for_each(|(field, value)| patch[field] = value);
             if !freedom.name || text(&patch["metadata"], "name").is_empty() {
                 patch["metadata"]["name"] = json!(old);
             }
-            item.object = patched(&of, &item.object, STRATEGIC, &patch)?;
-            if freedom.kind {
-                wanted
-                    .into_iter()
-                    .filter(|(_, value)| value.is_string())
-                    .for_each(|(field, value)| item.object[field] = value);
+            if !self.schema.merge(item, &patch) {
+                item.object = patched(&of, &item.object, STRATEGIC, &patch)?;
+            }
+            if freedom.kind && wanted.is_string() {
+                item.object["kind"] = wanted;
             }
         }
         self.renames.note(item, &old);
         Ok(())
     }
-}
-
-fn contents(path: &Path) -> Result<String> {
-    Ok(String::from_utf8_lossy(&read(path)?).into_owned())
 }
 
 /// Which objects a patch or a replacement is for: by patterns for what they are, and by selectors.

@@ -1,16 +1,15 @@
 //! Replacements: a value of one object, put into fields of others.
 
-use std::path::Path;
-
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::errors::{CtlError, Result};
+use super::Item;
 use super::patches::Target;
-use super::{Item, read};
+use super::place::Place;
 
 /// Does what a kustomization's `replacements` say, in their order; some stand in files of their own.
-pub fn run(folder: &Path, config: &Value, items: &mut [Item]) -> Result<()> {
-    for entry in config["replacements"].as_array().into_iter().flatten() {
+pub fn run(place: &Place, entries: &Value, items: &mut [Item]) -> Result<()> {
+    for entry in entries.as_array().into_iter().flatten() {
         let Some(path) = entry["path"].as_str() else {
             replace(entry, items)?;
             continue;
@@ -18,9 +17,8 @@ pub fn run(folder: &Path, config: &Value, items: &mut [Item]) -> Result<()> {
         if !entry["source"].is_null() || !entry["targets"].is_null() {
             return Err(CtlError::plain("cannot specify both path and inline replacement"));
         }
-        let contents = read(&folder.join(path))?;
-        let written: Value = serde_norway::from_str(&String::from_utf8_lossy(&contents))
-            .map_err(|error| CtlError::plain(format!("{path}: {error}")))?;
+        let written: Value =
+            serde_norway::from_str(&place.text(path)?).map_err(|error| CtlError::plain(format!("{path}: {error}")))?;
         match written {
             Value::Array(all) => all.iter().try_for_each(|one| replace(one, items))?,
             one => replace(&one, items)?,
@@ -123,7 +121,15 @@ fn changed(old: &Value, value: &Value, options: &Value) -> Result<Value> {
     }
     // Numbers stay numbers, and texts stay texts.
     Ok(match (old, &new) {
-        (Value::Number(_), Value::String(text)) => serde_json::from_str(text).unwrap_or(new),
+        (Value::Number(_), Value::String(text)) => match serde_json::from_str::<Value>(text) {
+            Ok(number) if number.is_number() => number,
+            _ => return Err(CtlError::plain(format!("yaml: cannot decode !!str `{text}` as a !!int"))),
+        },
+        (Value::Bool(_), Value::String(text)) => match text.as_str() {
+            "true" => Value::Bool(true),
+            "false" => Value::Bool(false),
+            _ => return Err(CtlError::plain(format!("yaml: cannot decode !!str `{text}` as a !!bool"))),
+        },
         (Value::String(_), Value::Number(_) | Value::Bool(_)) => Value::from(plain(&new)),
         _ => new,
     })
@@ -158,10 +164,15 @@ fn slots<'a>(value: &'a mut Value, parts: &[String], create: bool) -> Vec<&'a mu
     if let Some((key, wanted)) =
         part.strip_prefix('[').and_then(|p| p.strip_suffix(']')).and_then(|p| p.split_once('='))
     {
-        let list = value.as_array_mut().into_iter().flatten();
-        let matching =
-            list.filter(|entry| if key.is_empty() { plain(entry) == wanted } else { plain(&entry[key]) == wanted });
-        return matching.flat_map(|entry| slots(entry, rest, create)).collect();
+        if value.is_null() && create {
+            *value = json!([]);
+        }
+        let Some(list) = value.as_array_mut() else { return Vec::new() };
+        let is_it = |entry: &Value| if key.is_empty() { plain(entry) == wanted } else { plain(&entry[key]) == wanted };
+        if create && !key.is_empty() && !list.iter().any(is_it) {
+            list.push(json!({key: wanted}));
+        }
+        return list.iter_mut().filter(|entry| is_it(entry)).flat_map(|entry| slots(entry, rest, create)).collect();
     }
     if value.is_null() && create {
         *value = Value::Object(Map::new());
@@ -216,6 +227,7 @@ mod tests {
             ("b.c", false, 0),
             ("b.c", true, 1),
             ("a.v", true, 0),
+            ("a.[name=z].v", true, 1),
         ] {
             assert_eq!(found(&mut object, path, create), count, "{path}");
         }
@@ -230,5 +242,7 @@ mod tests {
         assert_eq!(changed(&json!(1), &json!("80"), &json!({})).unwrap(), json!(80));
         assert_eq!(changed(&json!("1"), &json!(80), &json!({})).unwrap(), json!("80"));
         assert!(changed(&json!({}), &json!("x"), &json!({"delimiter": "."})).is_err());
+        let said = changed(&json!(1), &json!("x"), &json!({})).unwrap_err().reason_text();
+        assert_eq!(said, "yaml: cannot decode !!str `x` as a !!int");
     }
 }

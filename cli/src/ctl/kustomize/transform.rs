@@ -1,200 +1,198 @@
-//! What a kustomization changes in all of its objects.
+//! What is changed in many objects at once: namespaces, names, labels, annotations, numbers of replicas, images.
 
 use serde_json::{Map, Value, json};
 
 use super::super::errors::{CtlError, Result};
+use super::fields::{Field, Tables};
 use super::names::Renames;
 use super::{Item, text};
 
-/// Kinds that have a template for pods below `spec`, and a selector for them.
-const WORKLOADS: [&str; 5] = ["Deployment", "ReplicaSet", "DaemonSet", "StatefulSet", "ReplicationController"];
+/// Which subjects of role bindings get the namespace.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Subjects {
+    /// The account `default`.
+    Default,
+    /// Every account.
+    All,
+    /// None.
+    Nobody,
+}
 
-/// Changes all objects, in kustomize's order.
-pub fn run(config: &Value, items: &mut [Item]) -> Result<()> {
-    namespace(text(config, "namespace"), items);
-    let (prefix, suffix) = (text(config, "namePrefix"), text(config, "nameSuffix"));
+/// Puts all objects into a namespace.
+pub fn namespace(
+    namespace: &str,
+    fields: &[Field],
+    unset_only: bool,
+    subjects: Subjects,
+    items: &mut [Item],
+) -> Renames {
     let mut renames = Renames::default();
-    if !(prefix.is_empty() && suffix.is_empty()) {
-        let fixed = ["Namespace", "CustomResourceDefinition", "APIService"];
-        for item in items.iter_mut().filter(|item| !fixed.contains(&item.kind())) {
-            renames.rename(item, |name| format!("{prefix}{name}{suffix}"));
-        }
-        renames.apply(items);
-    }
-    for entry in config["labels"].as_array().into_iter().flatten() {
-        let selectors = entry["includeSelectors"] == true;
-        labels(&entry["pairs"], selectors, selectors || entry["includeTemplates"] == true, items);
-    }
-    labels(&config["commonLabels"], true, true, items);
-    annotations(&config["commonAnnotations"], items);
-    replicas(&config["replicas"], items)?;
-    let images = config["images"].as_array().cloned().unwrap_or_default();
-    if !images.is_empty() {
-        items.iter_mut().for_each(|item| set_images(&mut item.object, &images));
-    }
-    Ok(())
-}
-
-fn is_cluster_wide(object: &Value) -> bool {
-    let version = text(object, "apiVersion");
-    let (group, version) = version.split_once('/').unwrap_or(("", version));
-    let known = trireme_api::Catalogue::builtin().by_kind(group, version, text(object, "kind"));
-    known.is_some_and(|resource| resource.scope == trireme_api::catalogue::Scope::Cluster)
-}
-
-fn namespace(namespace: &str, items: &mut [Item]) {
-    if namespace.is_empty() {
-        return;
-    }
-    let own = items.iter().filter(|item| item.kind() == "ServiceAccount");
-    let accounts: Vec<String> = own.map(|item| item.name().to_owned()).collect();
-    for item in items {
-        if item.kind() == "Namespace" {
-            item.object["metadata"]["name"] = json!(namespace);
-        } else if !is_cluster_wide(&item.object) {
+    for item in items.iter_mut() {
+        let old = item.name().to_owned();
+        if !item.is_cluster_wide() && !(unset_only && !item.namespace().is_empty()) {
             item.object["metadata"]["namespace"] = json!(namespace);
         }
+        let mut put = |slot: &mut Value| {
+            if !unset_only || slot.as_str().is_none_or(str::is_empty) {
+                *slot = json!(namespace);
+            }
+        };
+        fields.iter().for_each(|field| field.change(item, &mut put));
         if item.kind().ends_with("RoleBinding") {
             for subject in item.object.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
-                let name = text(subject, "name");
-                if subject["kind"] == "ServiceAccount" && (name == "default" || accounts.iter().any(|own| own == name))
-                {
+                let is_meant = match subjects {
+                    Subjects::Default => subject["name"] == "default",
+                    Subjects::All => true,
+                    Subjects::Nobody => false,
+                };
+                if is_meant && subject["kind"] == "ServiceAccount" {
                     subject["namespace"] = json!(namespace);
                 }
             }
         }
+        renames.note(item, &old);
     }
+    renames
 }
 
-/// Adds pairs to a map at a path; what leads there is made if `create`, else it has to be there.
-fn add(object: &mut Value, path: &str, pairs: &Map<String, Value>, create: bool) {
-    if object.pointer(path).is_none_or(|found| !found.is_object()) {
-        if !create {
-            return;
+/// Puts something before and behind the names of objects; those of namespaces and definitions stay.
+pub fn affix(prefix: (&str, &[Field]), suffix: (&str, &[Field]), items: &mut [Item]) -> Renames {
+    let mut renames = Renames::default();
+    let fixed = ["Namespace", "CustomResourceDefinition", "APIService"];
+    for item in items.iter_mut().filter(|item| !fixed.contains(&item.kind())) {
+        let old = item.name().to_owned();
+        for field in prefix.1.iter().filter(|_| !prefix.0.is_empty()) {
+            field.change(item, &mut |slot| *slot = json!(format!("{}{}", prefix.0, plain(slot))));
         }
-        let mut here = object;
-        for part in path.split('/').skip(1) {
-            here = &mut here[part];
+        for field in suffix.1.iter().filter(|_| !suffix.0.is_empty()) {
+            field.change(item, &mut |slot| *slot = json!(format!("{}{}", plain(slot), suffix.0)));
         }
-        *here = json!({});
-        return add_pairs(here, pairs);
+        renames.note(item, &old);
     }
-    if let Some(found) = object.pointer_mut(path) {
-        add_pairs(found, pairs);
-    }
+    renames
 }
 
-fn add_pairs(map: &mut Value, pairs: &Map<String, Value>) {
-    if let Some(map) = map.as_object_mut() {
-        map.extend(pairs.clone());
-    }
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn labels(pairs: &Value, selectors: bool, templates: bool, items: &mut [Item]) {
+/// Puts pairs into maps: labels and annotations.
+pub fn pairs(pairs: &Value, fields: &[Field], items: &mut [Item]) {
     let Some(pairs) = pairs.as_object().filter(|pairs| !pairs.is_empty()) else { return };
     for item in items {
-        let kind = item.kind().to_owned();
-        let object = &mut item.object;
-        add(object, "/metadata/labels", pairs, true);
-        if templates {
-            for path in template_paths(&kind) {
-                add(object, &format!("{path}/labels"), pairs, true);
-            }
-        }
-        if selectors {
-            match kind.as_str() {
-                "Service" | "ReplicationController" => add(object, "/spec/selector", pairs, true),
-                "Job" | "PodDisruptionBudget" => add(object, "/spec/selector/matchLabels", pairs, false),
-                "CronJob" => add(object, "/spec/jobTemplate/spec/selector/matchLabels", pairs, false),
-                "NetworkPolicy" => add(object, "/spec/podSelector/matchLabels", pairs, false),
-                kind if WORKLOADS.contains(&kind) => add(object, "/spec/selector/matchLabels", pairs, true),
-                _ => {}
-            }
+        for field in fields {
+            field.change(item, &mut |slot| {
+                if slot.is_null() {
+                    *slot = json!({});
+                }
+                if let Some(map) = slot.as_object_mut() {
+                    map.extend(pairs.iter().map(|(key, value)| (key.clone(), Value::from(plain(value)))));
+                }
+            });
         }
     }
 }
 
-/// Where the metadata of a kind's pods is.
-fn template_paths(kind: &str) -> &'static [&'static str] {
-    match kind {
-        "CronJob" => &["/spec/jobTemplate/metadata", "/spec/jobTemplate/spec/template/metadata"],
-        "Job" => &["/spec/template/metadata"],
-        kind if WORKLOADS.contains(&kind) => &["/spec/template/metadata"],
-        _ => &[],
+/// Where the entries of `labels` go.
+pub fn label_fields(entry: &Value, tables: &Tables) -> Result<Vec<Field>> {
+    let own = entry["fields"].as_array().into_iter().flatten().map(Field::read);
+    let mut fields = own.collect::<Result<Vec<_>>>()?;
+    let builtin = Tables::builtin();
+    if entry["includeSelectors"] == true {
+        fields.extend(builtin.labels.iter().chain(&tables.labels).cloned());
+    } else {
+        if entry["includeTemplates"] == true {
+            fields.extend(builtin.templates.iter().chain(&tables.templates).cloned());
+        }
+        fields.push(Field::of("", "+metadata/labels"));
     }
+    Ok(fields)
 }
 
-fn annotations(pairs: &Value, items: &mut [Item]) {
-    let Some(pairs) = pairs.as_object().filter(|pairs| !pairs.is_empty()) else { return };
+/// Sets the number of replicas of what has a name.
+pub fn replicas(rule: &Value, fields: &[Field], items: &mut [Item]) -> Result<()> {
+    let name = text(rule, "name");
+    let mut found = false;
+    for item in items.iter_mut().filter(|item| item.original == name || item.name() == name) {
+        for field in fields.iter() {
+            found |= field.is_of(item);
+            field.change(item, &mut |slot| *slot = rule["count"].clone());
+        }
+    }
+    if found {
+        return Ok(());
+    }
+    let kinds: Vec<String> = fields.iter().map(Field::kinds).collect();
+    Err(CtlError::plain(format!(
+        "resource with name {name} does not match a config with the following GVK [{}]",
+        kinds.join(" ")
+    )))
+}
+
+/// Changes an image in every list of containers, wherever it is, and in the fields.
+pub fn image(rule: &Value, fields: &[Field], items: &mut [Item]) {
     for item in items {
-        add(&mut item.object, "/metadata/annotations", pairs, true);
-        for path in template_paths(item.kind()) {
-            add(&mut item.object, &format!("{path}/annotations"), pairs, true);
+        containers(&mut item.object, rule);
+        for field in fields {
+            field.change(item, &mut |slot| put(slot, rule));
         }
     }
 }
 
-fn replicas(rules: &Value, items: &mut [Item]) -> Result<()> {
-    for rule in rules.as_array().into_iter().flatten() {
-        let name = text(rule, "name");
-        let scaled = ["Deployment", "ReplicationController", "ReplicaSet", "StatefulSet"];
-        let mut found = false;
-        for item in items.iter_mut().filter(|item| scaled.contains(&item.kind())) {
-            if item.original == name || item.name() == name {
-                item.object["spec"]["replicas"] = rule["count"].clone();
-                found = true;
-            }
-        }
-        if !found {
-            return Err(CtlError::plain(format!(
-                "resource with name {name} does not match a config with the following GVK [Deployment.[noVer].[noGrp] \
-                 ReplicationController.[noVer].[noGrp] ReplicaSet.[noVer].[noGrp] StatefulSet.[noVer].[noGrp]]"
-            )));
-        }
+fn put(slot: &mut Value, rule: &Value) {
+    if let Some(new) = slot.as_str().and_then(|image| changed(image, rule)) {
+        *slot = json!(new);
     }
-    Ok(())
 }
 
-/// Changes images in every list of containers, wherever it is.
-fn set_images(value: &mut Value, rules: &[Value]) {
+fn containers(value: &mut Value, rule: &Value) {
     match value {
         Value::Object(fields) => {
             for (field, inner) in fields.iter_mut() {
                 if matches!(field.as_str(), "containers" | "initContainers") {
-                    for container in inner.as_array_mut().into_iter().flatten() {
-                        if let Some(image) = container["image"].as_str().and_then(|image| changed(image, rules)) {
-                            container["image"] = json!(image);
-                        }
-                    }
+                    let list = inner.as_array_mut().into_iter().flatten();
+                    list.filter_map(|container| container.get_mut("image")).for_each(|slot| put(slot, rule));
                 }
-                set_images(inner, rules);
+                containers(inner, rule);
             }
         }
-        Value::Array(all) => all.iter_mut().for_each(|inner| set_images(inner, rules)),
+        Value::Array(all) => all.iter_mut().for_each(|inner| containers(inner, rule)),
         _ => {}
     }
 }
 
-/// An image as the rules want it, if one is for it.
-fn changed(image: &str, rules: &[Value]) -> Option<String> {
-    let (rest, digest) = image.split_once('@').map_or((image, None), |(rest, digest)| (rest, Some(digest)));
+/// An image as the rule wants it, if it is for it.
+fn changed(image: &str, rule: &Value) -> Option<String> {
+    let (rest, digest) = image.split_once('@').map_or((image, ""), |(rest, digest)| (rest, digest));
     let (name, tag) = match rest.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-        _ => (rest, None),
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (rest, ""),
     };
-    let rule = rules.iter().find(|rule| rule["name"] == name)?;
-    let name = rule["newName"].as_str().unwrap_or(name);
-    let suffix = text(rule, "tagSuffix");
-    Some(match (rule["newTag"].as_str(), rule["digest"].as_str()) {
-        (_, Some(digest)) => format!("{name}@{digest}"),
-        (Some(tag), None) => format!("{name}:{tag}{suffix}"),
-        (None, None) => match (tag, digest) {
-            (Some(tag), None) => format!("{name}:{tag}{suffix}"),
-            (Some(tag), Some(digest)) => format!("{name}:{tag}@{digest}"),
-            (None, Some(digest)) => format!("{name}@{digest}"),
-            (None, None) => name.to_owned(),
-        },
-    })
+    if text(rule, "name") != name {
+        return None;
+    }
+    let given = |field: &str| rule.get(field).map(plain).filter(|text| !text.is_empty() && text != "null");
+    let name = given("newName").unwrap_or_else(|| name.to_owned());
+    let (mut tag, mut digest) = (tag.to_owned(), digest.to_owned());
+    match (given("newTag"), given("digest"), given("tagSuffix")) {
+        (Some(new), other, _) => (tag, digest) = (new, other.unwrap_or_default()),
+        (None, Some(new), _) => (tag, digest) = (String::new(), new),
+        (None, None, Some(suffix)) => (tag, digest) = (tag + &suffix, String::new()),
+        (None, None, None) => {}
+    }
+    let tag = if tag.is_empty() { tag } else { format!(":{tag}") };
+    let digest = if digest.is_empty() { digest } else { format!("@{digest}") };
+    Some(format!("{name}{tag}{digest}"))
+}
+
+/// Adds a map's pairs to another's.
+pub fn extend(into: &mut Value, pairs: &Map<String, Value>) {
+    if !into.is_object() {
+        *into = json!({});
+    }
+    if let Some(map) = into.as_object_mut() {
+        map.extend(pairs.clone());
+    }
 }
 
 #[cfg(test)]
@@ -203,22 +201,22 @@ mod tests {
 
     #[test]
     fn images_are_changed_by_their_names() {
-        let rules = [
-            json!({"name": "a", "newTag": "2"}),
-            json!({"name": "r:5000/b", "newName": "c"}),
-            json!({"name": "d", "digest": "sha256:x"}),
-        ];
-        for (image, new) in [
-            ("a", Some("a:2")),
-            ("a:1", Some("a:2")),
-            ("a@sha256:y", Some("a:2")),
-            ("r:5000/b:1", Some("c:1")),
-            ("r:5000/b", Some("c")),
-            ("r:5000/b@sha256:y", Some("c@sha256:y")),
-            ("d:1", Some("d@sha256:x")),
-            ("x/a:1", None),
+        let tag = json!({"name": "a", "newTag": "2"});
+        let other = json!({"name": "r:5000/b", "newName": "c"});
+        let digest = json!({"name": "d", "digest": "sha256:x"});
+        let both = json!({"name": "d", "digest": "sha256:x", "newTag": 3});
+        for (image, rule, new) in [
+            ("a", &tag, Some("a:2")),
+            ("a:1", &tag, Some("a:2")),
+            ("a@sha256:y", &tag, Some("a:2")),
+            ("r:5000/b:1", &other, Some("c:1")),
+            ("r:5000/b", &other, Some("c")),
+            ("r:5000/b@sha256:y", &other, Some("c@sha256:y")),
+            ("d:1", &digest, Some("d@sha256:x")),
+            ("d:1", &both, Some("d:3@sha256:x")),
+            ("x/a:1", &tag, None),
         ] {
-            assert_eq!(changed(image, &rules).as_deref(), new, "{image}");
+            assert_eq!(changed(image, rule).as_deref(), new, "{image}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::super::errors::{CtlError, Result};
+use super::fields::Tables;
 use super::{Item, text};
 
 /// A variable with the index of its object, which may get another name before it is looked at.
@@ -35,7 +36,7 @@ pub fn of(config: &Value) -> Vec<Var> {
 }
 
 /// Puts the values in, when all names are what they will be.
-pub fn resolve(vars: &[Var], items: &mut [Item]) -> Result<()> {
+pub fn resolve(vars: &[Var], tables: &Tables, items: &mut [Item]) -> Result<()> {
     if vars.is_empty() {
         return Ok(());
     }
@@ -47,11 +48,9 @@ pub fn resolve(vars: &[Var], items: &mut [Item]) -> Result<()> {
     }
     let mut used = std::collections::BTreeSet::new();
     for item in items.iter_mut() {
-        visit(&mut item.object, &mut Vec::new(), &mut |slot| {
-            if let Some(old) = slot.as_str() {
-                *slot = Value::from(expand(old, &values, &mut used));
-            }
-        });
+        let mut change = |slot: &mut Value| each_text(slot, &mut |old| expand(old, &values, &mut used));
+        let fields = Tables::builtin().variables.iter().chain(&tables.variables);
+        fields.for_each(|field| field.change(item, &mut change));
     }
     let unused: Vec<&str> = values.keys().filter(|name| !used.contains(**name)).copied().collect();
     if !unused.is_empty() {
@@ -115,32 +114,11 @@ fn expand<'a>(
     out
 }
 
-/// The fields in which kustomize looks for variables.
-fn holds(path: &[String]) -> bool {
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    matches!(
-        path.as_slice(),
-        ["metadata", "labels" | "annotations", _]
-            | [.., "containers" | "initContainers", "command" | "args"]
-            | [.., "containers" | "initContainers", "env", "value"]
-            | [.., "containers" | "initContainers", "volumeMounts", "mountPath" | "subPath"]
-            | [.., "volumes", "nfs", "server"]
-            | ["spec", "rules", "host"]
-            | ["spec", "tls", "hosts" | "secretName"]
-    )
-}
-
-fn visit(value: &mut Value, path: &mut Vec<String>, change: &mut dyn FnMut(&mut Value)) {
-    match value {
-        Value::Object(map) => {
-            for (key, inner) in map.iter_mut() {
-                path.push(key.clone());
-                visit(inner, path, change);
-                path.pop();
-            }
-        }
-        Value::Array(list) => list.iter_mut().for_each(|inner| visit(inner, path, change)),
-        Value::String(_) if holds(path) => change(value),
+/// Changes a text, or each in a map.
+fn each_text(slot: &mut Value, change: &mut dyn FnMut(&str) -> String) {
+    match slot {
+        Value::String(old) => *old = change(old),
+        Value::Object(map) => map.values_mut().for_each(|inner| each_text(inner, change)),
         _ => {}
     }
 }
