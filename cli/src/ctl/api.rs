@@ -156,6 +156,11 @@ fn warning_text(header: &str) -> String {
 }
 
 impl Api {
+    /// The limit of a request, if there is one.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// Requests without streams fail after `timeout`, if there is one; the headers go with every request.
     pub fn new(client: kube::Client, timeout: Option<Duration>, headers: Vec<(&'static str, String)>) -> Api {
         Api { client, timeout, headers }

@@ -29,7 +29,7 @@ pub struct AttachArgs {
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub quiet: bool,
     /// How long to wait for a pod of TYPE/NAME
-    #[arg(long, default_value = "1m0s")]
+    #[arg(long, default_value = "1m0s", value_parser = super::flags::duration_text)]
     pub pod_running_timeout: String,
 }
 

@@ -19,7 +19,7 @@ pub struct ResourcesArgs {
     #[arg(long, value_delimiter = ',')]
     pub categories: Vec<String>,
     /// Only resources with (or without) namespaces
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_parser = super::flags::boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub namespaced: Option<bool>,
     /// Only resources with these verbs
     #[arg(long, value_delimiter = ',')]

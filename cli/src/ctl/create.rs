@@ -104,6 +104,7 @@ pub async fn run(session: &Session, args: &CreateArgs) -> Result<()> {
     if args.edit {
         return super::edit::create(session, args).await;
     }
+    args.how.validate.level()?;
     let (found, mut failures) = targets::from_files(session, &args.files).await?;
     let mut seen = false;
     for target in found {
@@ -217,6 +218,7 @@ pub async fn replace(session: &Session, args: &ReplaceArgs) -> Result<()> {
     if let Some(path) = &args.raw {
         return raw(session, Method::PUT, path, &args.files).await;
     }
+    args.how.validate.level()?;
     let (found, mut failures) = targets::from_files(session, &args.files).await?;
     if found.is_empty() && failures.is_empty() {
         return Err(CtlError::plain("no objects passed to replace"));

@@ -9,6 +9,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
+pub use self::make::suffix;
 use self::make::{Made, Maker};
 use self::profile::{Keep, Profile};
 use super::api::Call;
@@ -276,7 +277,7 @@ fn say(args: &DebugArgs, text: &str) -> Result<()> {
 
 async fn on_node(session: &Session, args: &DebugArgs, maker: &Maker, node: &str) -> Result<(Target, String)> {
     let container = if args.container.is_empty() { "debugger" } else { &args.container };
-    let name = format!("node-debugger-{node}-{}", make::suffix());
+    let name = format!("node-debugger-{node}-{}", suffix());
     say(args, &format!("Creating debugging pod {name} with container {container} on node {node}.\n"))?;
     let pod = maker.for_node(node, &name, container)?;
     let target = create(session, pod, &session.namespace).await?;
@@ -337,7 +338,7 @@ fn new_name(args: &DebugArgs, pod: &Value) -> Result<String> {
     }
     let taken = super::pods::containers(pod);
     let name = loop {
-        let name = format!("debugger-{}", make::suffix());
+        let name = format!("debugger-{}", suffix());
         if !taken.contains(&name) {
             break name;
         }

@@ -181,10 +181,7 @@ pub fn propagation(cascade: &str) -> Result<&'static str> {
 async fn delete_one(session: &Session, args: &DeleteArgs, target: &Target, options: &Options) -> Result<String> {
     let word = args.dry_run.done(if args.force { "force deleted" } else { "deleted" });
     let uid = match args.dry_run {
-        DryRun::Client => {
-            target.fetch(session).await?;
-            String::new()
-        }
+        DryRun::Client => String::new(),
         _ => remove(session, target, options).await?,
     };
     emit(&match args.output.as_deref() {

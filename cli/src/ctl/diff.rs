@@ -183,7 +183,12 @@ fn differences(live: &Path, merged: &Path) -> Result<()> {
         .stdin(std::process::Stdio::inherit())
         .stderr(std::process::Stdio::inherit())
         .output()
-        .map_err(|error| CtlError::plain(format!("failed to run {name:?}: {error}")))?;
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                CtlError::plain(format!("failed to run {name:?}: executable file not found in $PATH"))
+            }
+            _ => CtlError::plain(format!("failed to run {name:?}: {error}")),
+        })?;
     emit(&String::from_utf8_lossy(&output.stdout))?;
     match output.status.code() {
         Some(0) => Ok(()),

@@ -97,12 +97,13 @@ pub async fn run(session: &Session, args: &DrainArgs) -> Result<()> {
         nodes::mark(session, target, node, true, &mode).await?;
     }
     let drain = Drain::new(session, args).await?;
-    let mut failed: Vec<(String, String)> = Vec::new();
+    let mut failed: Vec<(String, Vec<String>)> = Vec::new();
     for (target, node) in &found {
         match drain.node(&target.name).await? {
             Ok(()) => show_result(target, node, &mode.printer()?, &mode.done("drained"))?,
             Err(why) => {
-                eprintln!("error: unable to drain node {:?} due to error: {why}, continuing command...", target.name);
+                let all = aggregate(&why);
+                eprintln!("error: unable to drain node {:?} due to error: {all}, continuing command...", target.name);
                 failed.push((target.name.clone(), why));
             }
         }
@@ -112,7 +113,7 @@ pub async fn run(session: &Session, args: &DrainArgs) -> Result<()> {
     }
     eprintln!("There are pending nodes to be drained:");
     failed.iter().for_each(|(name, _)| eprintln!(" {name}"));
-    Err(CtlError::Many(failed.into_iter().map(|(_, why)| CtlError::bare(why)).collect()))
+    Err(CtlError::Many(failed.into_iter().flat_map(|(_, why)| why).map(CtlError::bare).collect()))
 }
 
 /// What is needed for every node.
@@ -124,16 +125,22 @@ struct Drain<'a> {
     requests: Semaphore,
 }
 
-/// Why a node is not empty; the outer error is one that ends everything.
-type Drained = std::result::Result<(), String>;
+/// Why a pod is still there; the outer error is one that ends everything.
+type Gone = std::result::Result<(), String>;
+
+/// Why a node is not empty.
+type Drained = std::result::Result<(), Vec<String>>;
 
 /// Several reasons as Go's aggregate writes them.
-fn aggregate(mut reasons: Vec<String>) -> Drained {
-    match reasons.len() {
-        0 => Ok(()),
-        1 => Err(reasons.remove(0)),
-        _ => Err(format!("[{}]", reasons.join(", "))),
+fn aggregate(reasons: &[String]) -> String {
+    match reasons {
+        [only] => only.clone(),
+        several => format!("[{}]", several.join(", ")),
     }
+}
+
+fn drained(reasons: Vec<String>) -> Drained {
+    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
 }
 
 impl<'a> Drain<'a> {
@@ -146,7 +153,7 @@ impl<'a> Drain<'a> {
     async fn node(&self, name: &str) -> Result<Drained> {
         let choice = self.choose(name).await?;
         if !choice.refusals.is_empty() {
-            return Ok(aggregate(choice.refusals()));
+            return Ok(drained(choice.refusals()));
         }
         if !choice.warnings.is_empty() {
             eprintln!("Warning: {}", choice.warnings().join("; "));
@@ -162,7 +169,7 @@ impl<'a> Drain<'a> {
         if let Err(why) = &outcome {
             let pending = self.choose(name).await?;
             if !pending.pods.is_empty() {
-                eprintln!("There are pending pods in node {name:?} when an error occurred: {why}");
+                eprintln!("There are pending pods in node {name:?} when an error occurred: {}", aggregate(why));
                 pending.pods.iter().for_each(|pod| eprintln!("pod/{}", text(pod, "name")));
             }
         }
@@ -208,11 +215,11 @@ impl<'a> Drain<'a> {
         while let Some(outcome) = running.next().await {
             reasons.extend(outcome?.err());
         }
-        Ok(aggregate(reasons))
+        Ok(drained(reasons))
     }
 
     /// Evicts a pod, again and again while a budget refuses it, and waits until it is gone.
-    async fn evict_one(&self, mut pod: Value) -> Result<Drained> {
+    async fn evict_one(&self, mut pod: Value) -> Result<Gone> {
         let (namespace, name) = (text(&pod, "namespace").to_owned(), text(&pod, "name").to_owned());
         let during = format!("error when evicting pods/{name:?} -n {namespace:?}");
         let note = if self.args.dry_run == DryRun::Server { " (server dry run)" } else { "" };
@@ -259,7 +266,7 @@ impl<'a> Drain<'a> {
                 emit(&format!("deleting pod {} (server dry run)\n", full_name(pod)))?;
             }
             match self.ask(&Call::new(Method::DELETE, self.path(pod)).body(&self.options())).await {
-                Err(error) if !error.is_not_found() => return Ok(Err(error.reason_text())),
+                Err(error) if !error.is_not_found() => return Ok(Err(vec![error.reason_text()])),
                 _ => {}
             }
         }
@@ -268,14 +275,14 @@ impl<'a> Drain<'a> {
         }
         for pod in &pods {
             if let Err(why) = self.gone(pod, "deleted").await? {
-                return Ok(Err(why));
+                return Ok(Err(vec![why]));
             }
         }
         Ok(Ok(()))
     }
 
     /// Waits until a pod is gone, and says so.
-    async fn gone(&self, pod: &Value, done: &str) -> Result<Drained> {
+    async fn gone(&self, pod: &Value, done: &str) -> Result<Gone> {
         let name = text(pod, "name");
         let skip = self.args.skip_wait_for_delete_timeout;
         loop {

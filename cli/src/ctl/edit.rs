@@ -196,11 +196,18 @@ fn open_editor(path: &Path) -> Result<()> {
         .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
         .unwrap_or_else(|| "vi".to_owned());
     // The variable may hold arguments and quotes.
-    let status =
-        std::process::Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("editor").arg(path).status();
+    let mut words = editor.split_whitespace();
+    let status = if editor.contains(['"', '\'', '\\']) {
+        let line = format!("{editor} \"$1\"");
+        std::process::Command::new("sh").arg("-c").arg(line).arg("editor").arg(path).status()
+    } else {
+        std::process::Command::new(words.next().unwrap_or("vi")).args(words).arg(path).status()
+    };
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(CtlError::plain(format!("there was a problem with the editor {editor:?}"))),
-        Err(error) => Err(CtlError::plain(format!("unable to launch the editor {editor:?}: {error}"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !editor.contains('/') => {
+            Err(CtlError::plain(format!("unable to launch the editor {editor:?}")))
+        }
+        _ => Err(CtlError::plain(format!("there was a problem with the editor {editor:?}"))),
     }
 }

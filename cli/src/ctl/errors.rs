@@ -129,6 +129,14 @@ impl CtlError {
             CtlError::Bare(text) => format!("{text}\n"),
             CtlError::Io(error) if error.kind() == std::io::ErrorKind::BrokenPipe => String::new(),
             CtlError::Io(error) => format!("error: {error}\n"),
+            // Several stand below each other, and only what the server says has a word before it.
+            CtlError::Many(errors) if errors.len() > 1 => errors
+                .iter()
+                .map(|error| match error {
+                    CtlError::Plain(text) => format!("{text}\n"),
+                    other => other.text(),
+                })
+                .collect(),
             CtlError::Many(errors) => errors.iter().map(CtlError::text).collect(),
             CtlError::Exit(_) => String::new(),
         }

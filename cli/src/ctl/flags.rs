@@ -64,6 +64,11 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A duration that stays as it is written.
+pub fn duration_text(text: &str) -> Result<String, String> {
+    seconds(text).map(|_| text.to_owned())
+}
+
 static PATH: OnceLock<String> = OnceLock::new();
 
 /// Full name of the verb that runs, for hints at its help.
@@ -116,7 +121,7 @@ pub fn complaint(error: &clap::Error, command: &Command, words: &[OsString]) -> 
             }
             let reason = match reason.starts_with("strconv") || reason.starts_with("time") {
                 true => reason,
-                false => format!("strconv.ParseInt: parsing {value:?}: invalid syntax"),
+                false => format!("strconv.ParseInt: parsing {value:?}: {}", number_reason(&value)),
             };
             let name = with_short(known, &context(ContextKind::InvalidArg));
             usage(format!("invalid argument {value:?} for {name:?} flag: {reason}"))
@@ -124,7 +129,9 @@ pub fn complaint(error: &clap::Error, command: &Command, words: &[OsString]) -> 
         ErrorKind::InvalidSubcommand => {
             let word = context(ContextKind::InvalidSubcommand);
             let known = words.iter().position(|known| *known == word).unwrap_or(words.len());
-            unknown_command(command, &verb(command, &words[..known]).0, &word)
+            let more = words[known..].iter().take_while(|word| !word.starts_with('-'));
+            let more = more.map(String::as_str).collect::<Vec<_>>().join(" ");
+            unknown_command(command, &verb(command, &words[..known]).0, &word, &more)
         }
         _ => {
             let text = error.to_string();
@@ -168,9 +175,18 @@ fn needs_argument(argument: &str, words: &[String]) -> String {
     }
 }
 
-fn unknown_command(command: &Command, path: &str, word: &str) -> String {
+/// Why Go reads no number in a text.
+fn number_reason(text: &str) -> &'static str {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    match !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => "value out of range",
+        false => "invalid syntax",
+    }
+}
+
+fn unknown_command(command: &Command, path: &str, word: &str, more: &str) -> String {
     if path == format!("{} create", command.get_name()) {
-        return format!("error: Unexpected args: [{word}]\nSee '{path} -h' for help and examples\n");
+        return format!("error: Unexpected args: [{more}]\nSee '{path} -h' for help and examples\n");
     }
     if path != command.get_name() {
         return format!("error: unknown command {word:?}\nSee '{path} -h' for help and examples\n");

@@ -101,6 +101,9 @@ pub async fn run(session: &Session, args: &GetArgs) -> Result<()> {
     if let Some(path) = &args.raw {
         return raw(session, args, path).await;
     }
+    if args.output_watch_events && !args.watch && !args.watch_only {
+        return Err(CtlError::plain("--output-watch-events option can only be used with --watch or --watch-only"));
+    }
     let printer = args.print.printer(Formats::Tables)?;
     if args.words.is_empty() && args.files.is_empty() {
         return Err(CtlError::bare(
@@ -139,6 +142,9 @@ async fn show(
 async fn raw(session: &Session, args: &GetArgs, path: &str) -> Result<()> {
     if !args.words.is_empty() || !args.files.is_empty() {
         return Err(CtlError::plain("arguments may not be passed when --raw is specified"));
+    }
+    if args.print.output.as_deref().is_some_and(|output| !output.is_empty()) {
+        return Err(CtlError::plain("--raw and --output are mutually exclusive"));
     }
     if !path.starts_with('/') {
         return Err(CtlError::plain(format!(

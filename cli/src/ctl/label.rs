@@ -120,6 +120,9 @@ type Changes = Vec<(String, Value)>;
 fn read(changes: &[String], what: Pairs) -> Result<Changes> {
     let mut read: Changes = Vec::new();
     for change in changes {
+        if what == Pairs::Labels && change.matches('=').count() > 1 {
+            return Err(CtlError::plain(format!("invalid label spec: {change}")));
+        }
         let (key, value) = match change.split_once('=') {
             Some((key, value)) => (key, Value::from(value)),
             None => (change.trim_end_matches('-'), Value::Null),

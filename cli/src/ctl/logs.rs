@@ -43,7 +43,7 @@ pub struct LogsArgs {
     #[arg(long, allow_negative_numbers = true)]
     pub tail: Option<i64>,
     /// Only lines newer than this (5s, 2m, 3h)
-    #[arg(long)]
+    #[arg(long, value_parser = super::flags::duration_text)]
     pub since: Option<String>,
     /// Only lines after this time (RFC 3339)
     #[arg(long)]
@@ -61,7 +61,7 @@ pub struct LogsArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
     pub ignore_errors: bool,
     /// How long to wait for a pod of TYPE/NAME
-    #[arg(long, default_value = "20s")]
+    #[arg(long, default_value = "20s", value_parser = super::flags::duration_text)]
     pub pod_running_timeout: String,
     /// Accepted for kubectl's sake: agents always have certificates of the cluster
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_possible_values = true)]
@@ -97,7 +97,7 @@ fn validate(args: &LogsArgs) -> Result<()> {
         && time.parse::<jiff::Timestamp>().is_err()
     {
         let layout = "2006-01-02T15:04:05Z07:00";
-        return plain(format!("parsing time {time:?} as {layout:?}: cannot parse {time:?} as RFC 3339"));
+        return plain(format!("parsing time {time:?} as {layout:?}: cannot parse {time:?} as \"2006\""));
     }
     Ok(())
 }

@@ -117,15 +117,43 @@ fn collect(folder: &Path, recursive: bool, files: &mut Vec<PathBuf>) -> Result<(
     Ok(())
 }
 
+/// The objects of JSON texts that follow each other; nothing if this is something else than JSON.
+fn parse_json(text: &str, source: &str) -> Option<Vec<Result<Document>>> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let mut documents = Vec::new();
+    for part in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
+        match part {
+            Ok(value) => flatten(value, source, &mut documents),
+            Err(error) if error.is_eof() => {
+                documents.push(Err(CtlError::plain(format!("error parsing {source}: unexpected EOF"))));
+                break;
+            }
+            // YAML may begin with a brace too.
+            Err(_) => return None,
+        }
+    }
+    Some(documents)
+}
+
 /// The objects of a YAML stream or of JSON text.
 pub fn parse(text: &str, source: &str) -> Vec<Result<Document>> {
+    // Editors of Windows put a mark before the text.
+    let text = text.trim_start_matches('\u{feff}');
+    if let Some(documents) = parse_json(text, source) {
+        return documents;
+    }
     let mut documents = Vec::new();
     for part in serde_norway::Deserializer::from_str(text) {
         let value = match Value::deserialize(part) {
             Ok(Value::Null) => continue,
             Ok(value) => value,
             Err(error) => {
-                let reason = format!("error parsing {source}: error converting YAML to JSON: {}", yaml_reason(&error));
+                let reason = format!(
+                    "error parsing {source}: error converting YAML to JSON: {}",
+                    yaml_reason(&error.to_string())
+                );
                 documents.push(Err(CtlError::plain(reason)));
                 // What follows a syntax error cannot be told apart any more.
                 break;
@@ -137,11 +165,11 @@ pub fn parse(text: &str, source: &str) -> Vec<Result<Document>> {
 }
 
 /// A parser's complaint in the words of Go's, which counts lines from zero except while it reads tokens.
-fn yaml_reason(error: &serde_norway::Error) -> String {
-    let text = error.to_string();
-    let reason = text.split(" at line ").next().unwrap_or(&text);
+pub fn yaml_reason(text: &str) -> String {
+    let (reason, place) = text.split_once(" at line ").unwrap_or((text, ""));
     let parsing = reason.starts_with("did not find expected");
-    let line = error.location().map_or(0, |location| location.line());
+    let digits: String = place.chars().take_while(char::is_ascii_digit).collect();
+    let line: usize = digits.parse().unwrap_or_default();
     match if parsing { line.saturating_sub(1) } else { line } {
         0 => format!("yaml: {reason}"),
         line => format!("yaml: line {line}: {reason}"),
@@ -152,7 +180,10 @@ fn flatten(object: Value, source: &str, documents: &mut Vec<Result<Document>>) {
     let missing: Vec<String> = ["apiVersion", "kind"]
         .into_iter()
         .filter(|field| !object[*field].is_string())
-        .map(|field| format!("{field} not set"))
+        .map(|field| match object[field].is_null() {
+            true => format!("{field} not set"),
+            false => format!("{field} isn't string type"),
+        })
         .collect();
     if !missing.is_empty() {
         let what = if missing.len() > 1 { format!("[{}]", missing.join(", ")) } else { missing.concat() };
@@ -194,13 +225,15 @@ mod tests {
         let kinds: Vec<String> =
             parse(text, "x").into_iter().map(|d| d.unwrap().object["kind"].as_str().unwrap().to_owned()).collect();
         assert_eq!(kinds, ["Pod", "Service", "ConfigMap"]);
-        let json = parse("{\"apiVersion\": \"v1\", \"kind\": \"Pod\"}", "x");
-        assert_eq!(json.len(), 1);
+        let pod = "{\"apiVersion\": \"v1\", \"kind\": \"Pod\"}";
+        assert_eq!(parse(&format!("\u{feff}{pod}\n{pod}{pod}"), "x").into_iter().filter(Result::is_ok).count(), 3);
+        assert!(parse("{apiVersion: v1, kind: Pod}", "x").remove(0).is_ok());
     }
 
     #[test]
     fn mistakes_name_the_source() {
         let text = |input: &str| parse(input, "f.yaml").pop().unwrap().unwrap_err().text();
+        assert_eq!(text("{\"a\":"), "error: error parsing f.yaml: unexpected EOF\n");
         assert!(text("a: [").starts_with("error: error parsing f.yaml: error converting YAML to JSON: yaml: "));
         assert_eq!(
             text("apiVersion: v1\n"),

@@ -154,20 +154,30 @@ pub async fn taint(session: &Session, args: &TaintArgs) -> Result<()> {
     let first = args.words.iter().position(is_spec).unwrap_or(args.words.len());
     let (words, specs) = args.words.split_at(first);
     if words.is_empty() {
-        return Err(CtlError::plain(
-            "one or more resources must be specified as <resource> <name> or <resource>/<name>",
-        ));
+        return Err(CtlError::plain("one or more resources must be specified as <resource> <name>"));
     }
     if specs.is_empty() {
         return Err(CtlError::plain("at least one taint update is required"));
     }
     let changes = specs.iter().map(|spec| parse(spec)).collect::<Result<Vec<Change>>>()?;
+    let removed = |key: &str| {
+        changes.iter().any(|change| matches!(change, Change::Remove { key: gone, effect: None } if gone == key))
+    };
+    let both = changes.iter().find_map(|change| match change {
+        Change::Set { key, .. } if removed(key) => Some(key),
+        _ => None,
+    });
+    if let Some(key) = both {
+        return Err(CtlError::plain(format!(
+            "can not both modify and remove the following taint(s) in the same command: {key}="
+        )));
+    }
     let selection = Selection { labels: args.selector.clone(), all: args.all, ..Selection::default() };
     let (found, mut failures) = targets::resolve(session, words, &Files::default(), &selection).await?;
     for target in found {
         if target.resource.kind != "Node" {
             return Err(CtlError::plain(format!(
-                "invalid resource type {}, only node(s) is supported",
+                "invalid resource type {}, only node types are supported",
                 target.resource.plural
             )));
         }

@@ -27,8 +27,10 @@ pub async fn find(session: &Session, words: &[String]) -> Result<Vec<Target>> {
     if owner.resource.kind == "Pod" && owner.resource.group.is_empty() {
         return Ok(vec![Target { object: Some(object), ..owner }]);
     }
-    let selector = selector_of(&object)
-        .ok_or_else(|| CtlError::plain(format!("cannot find the pods of {}: it has no selector", owner.label())))?;
+    let selector = selector_of(&object).ok_or_else(|| {
+        let kind = format!("*{}.{}", owner.resource.version, owner.resource.kind);
+        CtlError::plain(format!("cannot attach to {kind}: selector for {kind} not implemented"))
+    })?;
     let pods = discovery.need("pods")?;
     let selection = Selection { labels: Some(selector), ..Selection::default() };
     let mut found = targets::list(session, &pods, &selection).await?;
@@ -91,7 +93,10 @@ pub fn container(pod: &Value, wanted: Option<&str>, quiet: bool) -> Result<Strin
     if let Some(wanted) = wanted {
         return match all.iter().any(|known| known == wanted) {
             true => Ok(wanted.to_owned()),
-            false => Err(CtlError::plain(format!("container {wanted} is not valid for pod {name}"))),
+            // As the server says it, which would be asked else.
+            false => Err(CtlError::Status(Box::new(serde_json::json!({
+                "reason": "BadRequest", "message": format!("container {wanted} is not valid for pod {name}"),
+            })))),
         };
     }
     let annotated = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
@@ -137,6 +142,7 @@ mod tests {
             "containers": [{"name": "a"}, {"name": "b"}]}});
         assert_eq!(container(&pod, None, true).unwrap(), "a");
         assert_eq!(container(&pod, Some("i"), true).unwrap(), "i");
-        assert_eq!(container(&pod, Some("x"), true).unwrap_err().text(), "error: container x is not valid for pod p\n");
+        let said = container(&pod, Some("x"), true).unwrap_err().text();
+        assert_eq!(said, "Error from server (BadRequest): container x is not valid for pod p\n");
     }
 }

@@ -35,7 +35,7 @@ pub struct PortForwardArgs {
     #[arg(long, value_delimiter = ',', default_value = "localhost")]
     pub address: Vec<String>,
     /// How long to wait for a pod of TYPE/NAME
-    #[arg(long, default_value = "1m0s")]
+    #[arg(long, default_value = "1m0s", value_parser = super::flags::duration_text)]
     pub pod_running_timeout: String,
 }
 

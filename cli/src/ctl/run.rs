@@ -75,7 +75,7 @@ pub struct RunArgs {
     #[arg(short, long)]
     pub quiet: bool,
     /// How long to wait for the pod
-    #[arg(long, default_value = "1m0s")]
+    #[arg(long, default_value = "1m0s", value_parser = super::flags::duration_text)]
     pub pod_running_timeout: String,
     #[command(flatten)]
     pub how: How,
@@ -128,18 +128,18 @@ pub async fn run(session: &Session, args: &RunArgs) -> Result<()> {
 
 /// Flags that do not go together.
 fn refusals(args: &RunArgs) -> Result<()> {
-    let plain = |text: &str| Err(CtlError::plain(text));
+    let usage = |text: &str| Err(CtlError::usage(text));
     if args.tty && !args.stdin {
-        return plain("-i/--stdin is required for containers with -t/--tty=true");
+        return usage("-i/--stdin is required for containers with -t/--tty=true");
     }
     if args.expose && args.port.is_empty() {
-        return plain("--port must be set when exposing a service");
+        return usage("--port must be set when exposing a service");
     }
     if args.rm && !args.attaches() {
-        return plain("--rm should only be used for attached containers");
+        return usage("--rm should only be used for attached containers");
     }
     if args.attaches() && args.how.mode.dry_run != DryRun::None {
-        return plain(
+        return usage(
             "--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)",
         );
     }
@@ -160,7 +160,7 @@ fn service_of(args: &RunArgs, pod: &Value) -> Result<Value> {
 }
 
 fn port_number(text: &str) -> Result<i64> {
-    text.parse().map_err(|_| CtlError::plain(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
+    text.parse().map_err(|_| CtlError::plain(format!("strconv.Atoi: parsing {text:?}: invalid syntax")))
 }
 
 /// The object with `--overrides`.
@@ -181,7 +181,7 @@ fn overridden(object: Value, overrides: Option<&str>, kind: &str) -> Result<Valu
 fn pairs(words: &[String], what: &str) -> Result<Map<String, Value>> {
     let pair = |word: &String| match word.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), Value::from(value))),
-        _ => Err(CtlError::plain(format!("invalid {what}: {word}, expected KEY=VALUE"))),
+        _ => Err(CtlError::plain(format!("{what}: {word}"))),
     };
     words.iter().map(pair).collect()
 }
@@ -191,7 +191,7 @@ fn pod(args: &RunArgs) -> Result<Value> {
     let labels = if args.labels.is_empty() {
         Map::from_iter([("run".to_owned(), Value::from(name))])
     } else {
-        pairs(&args.labels, "label")?
+        pairs(&args.labels, "unexpected label spec")?
     };
     let mut container = json!({"name": name, "image": args.image});
     if !args.words.is_empty() {
@@ -200,7 +200,7 @@ fn pod(args: &RunArgs) -> Result<Value> {
     if !args.port.is_empty() {
         container["ports"] = json!([{"containerPort": port_number(&args.port)?}]);
     }
-    let env = pairs(&args.env, "env")?;
+    let env = pairs(&args.env, "invalid env")?;
     if !env.is_empty() {
         container["env"] = env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
     }
@@ -221,7 +221,7 @@ fn pod(args: &RunArgs) -> Result<Value> {
     let mut object = typed("v1", "Pod", name);
     object["metadata"]["labels"] = Value::Object(labels);
     if !args.annotations.is_empty() {
-        object["metadata"]["annotations"] = Value::Object(pairs(&args.annotations, "annotation")?);
+        object["metadata"]["annotations"] = Value::Object(pairs(&args.annotations, "invalid annotation")?);
     }
     object["spec"] = json!({"containers": [container], "restartPolicy": args.restart, "dnsPolicy": "ClusterFirst"});
     object["status"] = json!({});
@@ -235,9 +235,9 @@ pub struct ExposeArgs {
     pub words: Vec<String>,
     #[command(flatten)]
     pub files: Files,
-    /// Port of the service
+    /// Port of the service, or several with commas between
     #[arg(long)]
-    pub port: Option<i32>,
+    pub port: Option<String>,
     /// Port or its name in the pods
     #[arg(long)]
     pub target_port: Option<String>,
@@ -282,17 +282,25 @@ pub struct ExposeArgs {
 pub async fn expose(session: &Session, args: &ExposeArgs) -> Result<()> {
     let (found, failures) = targets::resolve(session, &args.words, &args.files, &Selection::default()).await?;
     CtlError::gather(failures)?;
+    let mut failures = Vec::new();
     for target in found {
-        let object = target.fetch(session).await?;
-        let service = service(args, &target.name, &target.resource.kind, &object)?;
-        let service = overridden(service, args.overrides.as_deref(), &args.override_type)?;
-        let making = Making { manager: "kubectl-expose", done: "exposed", refusal: "" };
-        create_generated(session, service, &args.how, &making).await?;
+        failures.extend(expose_one(session, args, &target).await.err());
     }
-    Ok(())
+    CtlError::gather(failures)
+}
+
+async fn expose_one(session: &Session, args: &ExposeArgs, target: &targets::Target) -> Result<()> {
+    let object = target.fetch(session).await?;
+    let service = service(args, &target.name, &target.resource.kind, &object)?;
+    let service = overridden(service, args.overrides.as_deref(), &args.override_type)?;
+    let making = Making { manager: "kubectl-expose", done: "exposed", refusal: "" };
+    create_generated(session, service, &args.how, &making).await
 }
 
 fn service(args: &ExposeArgs, name: &str, kind: &str, object: &Value) -> Result<Value> {
+    if let Some(other) = args.session_affinity.as_deref().filter(|how| !matches!(*how, "" | "None" | "ClientIP")) {
+        return Err(CtlError::plain(format!("unknown session affinity: {other}")));
+    }
     let spec = &object["spec"];
     let selector = match kind {
         "Pod" => &object["metadata"]["labels"],
@@ -304,7 +312,7 @@ fn service(args: &ExposeArgs, name: &str, kind: &str, object: &Value) -> Result<
     }
     let given = args.selector.as_ref().map(|text| {
         let words: Vec<String> = text.split(',').map(str::to_owned).collect();
-        pairs(&words, "selector").map(Value::Object)
+        pairs(&words, "unexpected label spec").map(Value::Object)
     });
     let given = given.transpose()?;
     let selector = given.as_ref().unwrap_or(selector);
@@ -316,7 +324,7 @@ fn service(args: &ExposeArgs, name: &str, kind: &str, object: &Value) -> Result<
     let entries = service_ports(args, kind, spec)?;
     let mut labels = object["metadata"]["labels"].as_object().cloned().unwrap_or_default();
     if !args.labels.is_empty() {
-        labels = pairs(&args.labels, "label")?;
+        labels = pairs(&args.labels, "unexpected label spec")?;
     }
     let mut service = typed("v1", "Service", args.name.as_deref().unwrap_or(name));
     if !labels.is_empty() {
@@ -353,7 +361,10 @@ fn service_ports(args: &ExposeArgs, kind: &str, spec: &Value) -> Result<Vec<Valu
                 .filter_map(|port| port["containerPort"].as_i64()),
         )
         .collect();
-    let ports: Vec<i64> = args.port.map_or(declared, |port| vec![i64::from(port)]);
+    let ports: Vec<i64> = match args.port.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => text.split(',').map(port_number).collect::<Result<_>>()?,
+        None => declared,
+    };
     if ports.is_empty() {
         return Err(CtlError::plain("couldn't find port via --port flag or introspection"));
     }

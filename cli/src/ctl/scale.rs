@@ -58,11 +58,15 @@ pub async fn scale(session: &Session, args: &ScaleArgs) -> Result<()> {
         return Err(CtlError::plain("cannot use --resource-version with multiple resources"));
     }
     let mut present = Vec::new();
+    let found_nothing = found.is_empty();
     for target in found {
         match target.fetch(session).await {
             Ok(object) => present.push((target, object)),
             Err(error) => failures.push(error),
         }
+    }
+    if found_nothing && !failures.is_empty() {
+        return CtlError::gather(failures);
     }
     if present.is_empty() {
         let reasons: Vec<String> = failures.iter().map(CtlError::reason_text).collect();

@@ -230,5 +230,24 @@ fn files_exist(global: &Global, config: &Kubeconfig) -> Result<()> {
 
 /// The merged kubeconfigs.
 pub fn load(global: &Global) -> Result<Kubeconfig> {
-    Kubeconfig::load(global.kubeconfig.as_deref()).map_err(|error| CtlError::plain(error.to_string()))
+    Kubeconfig::load(global.kubeconfig.as_deref()).map_err(|error| kubeconfig_error(&error))
+}
+
+/// What is wrong with a kubeconfig, as kubectl says it.
+pub fn kubeconfig_error(error: &KubeconfigError) -> CtlError {
+    let of = |path: &std::path::Path, reason: &str| {
+        CtlError::plain(format!("error loading config file \"{}\": {reason}", path.display()))
+    };
+    match error {
+        KubeconfigError::Read { path, source } if source.kind() == std::io::ErrorKind::IsADirectory => {
+            of(path, &format!("read {}: is a directory", path.display()))
+        }
+        KubeconfigError::Read { path, source } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            of(path, &format!("open {}: permission denied", path.display()))
+        }
+        KubeconfigError::Parse { path, reason } if reason.starts_with("did not find expected") => {
+            of(path, &super::manifest::yaml_reason(reason))
+        }
+        other => CtlError::plain(other.to_string()),
+    }
 }

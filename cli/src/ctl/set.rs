@@ -156,7 +156,9 @@ async fn change(
 fn pod_spec<'a>(object: &'a mut Value, target: &Target) -> Result<&'a mut Value> {
     let path = if object["kind"] == "Pod" { "/spec" } else { "/spec/template/spec" };
     object.pointer_mut(path).ok_or_else(|| {
-        CtlError::plain(format!("the object is not a pod or does not have a pod template: {}", target.resource.kind))
+        let (resource, name) = (&target.resource, &target.name);
+        let (plural, kind) = (&resource.plural, format!("*{}.{}", resource.version, resource.kind));
+        CtlError::plain(format!("{plural}/{name} the object is not a pod or does not have a pod template: {kind}"))
     })
 }
 

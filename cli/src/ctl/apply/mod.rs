@@ -3,6 +3,7 @@
 pub mod diff;
 mod force;
 mod last;
+mod owners;
 mod prune;
 pub mod shape;
 #[cfg(test)]
@@ -115,6 +116,7 @@ pub async fn run(session: &Session, args: &ApplyArgs) -> Result<()> {
              flag. If you did not mean to prune all resources, specify a label selector",
         ));
     }
+    args.validate.level()?;
     let (found, mut failures) = targets::from_files(session, &args.files).await?;
     let mut applied = Vec::new();
     let mut seen = false;
@@ -176,22 +178,26 @@ async fn server_side(session: &Session, args: &ApplyArgs, target: &Target) -> Re
     if args.force_conflicts {
         call = call.query("force", "true");
     }
-    let result = session.api.json(&args.mode.mark(call)).await.map_err(|error| match error.reason() {
+    let call = args.mode.mark(call);
+    let mut result = session.api.json(&call).await.map_err(|error| match error.reason() {
         "UnsupportedMediaType" => {
             CtlError::bare(format!("Server-side apply not available on the server: ({})", error.reason_text()))
         }
+        "Conflict" => CtlError::plain(format!("{}\n{}", error.reason_text(), owners::ADVICE)),
         _ => error,
     })?;
+    if manager == "kubectl" && args.mode.dry_run == DryRun::None {
+        result = owners::taken_over(session, target, &call, result).await?;
+    }
     Ok(Applied { target: target.clone(), object: result, done: args.mode.done("serverside-applied") })
 }
 
 async fn apply_one(session: &Session, args: &ApplyArgs, target: &Target) -> Result<Applied> {
     let source = target.source.as_deref();
     if target.name.is_empty() {
-        return Err(CtlError::plain(format!(
-            "from {}: cannot use generate name with apply",
-            source.unwrap_or_default()
-        )));
+        let object = target.object.as_ref().unwrap_or(&Value::Null);
+        let base = object["metadata"]["generateName"].as_str().or(source).unwrap_or_default();
+        return Err(CtlError::plain(format!("from {base}: cannot use generate name with apply")));
     }
     let modified = with_last_applied(target.object.as_ref().unwrap_or(&Value::Null));
     let current = match session.api.json(&Call::get(target.path())).await {

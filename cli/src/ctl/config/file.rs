@@ -6,11 +6,21 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use trireme_client::kubeconfig::Kubeconfig;
+use trireme_client::kubeconfig::{Kubeconfig, KubeconfigError};
 
 use super::super::errors::{CtlError, Result};
 use super::super::print::{os_reason, yaml};
-use super::super::session::{Global, load};
+use super::super::session::Global;
+
+/// The merged kubeconfigs; one that does not exist yet has nothing in it.
+pub fn load(global: &Global) -> Result<Kubeconfig> {
+    match Kubeconfig::load(global.kubeconfig.as_deref()) {
+        Err(KubeconfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Kubeconfig::default())
+        }
+        other => other.map_err(|error| super::super::session::kubeconfig_error(&error)),
+    }
+}
 
 /// The file that new entries go to: the first that exists, or the last.
 pub fn default_path(global: &Global) -> PathBuf {
@@ -48,6 +58,7 @@ pub fn change_entry(
 ) -> Result<bool> {
     let path = holder(global, list, name)?;
     let mut known = true;
+    let folder = std::path::absolute(&path)?.parent().map(Path::to_path_buf).unwrap_or_default();
     change_file(&path, |file| {
         if !file[list].is_array() {
             file[list] = json!([]);
@@ -63,11 +74,32 @@ pub fn change_entry(
             }
             if let Some(map) = entry[inner(list)].as_object_mut() {
                 edit(map);
+                relative(map, &folder);
                 return;
             }
         }
     })?;
     Ok(known)
+}
+
+/// Files that are beside a kubeconfig or below are named as seen from it, so that all can be moved together.
+fn relative(entry: &mut Map<String, Value>, folder: &Path) {
+    for field in ["certificate-authority", "client-certificate", "client-key"] {
+        if let Some(path) = entry.get(field).and_then(Value::as_str)
+            && let Ok(rest) = Path::new(path).strip_prefix(folder)
+        {
+            let rest = rest.display().to_string();
+            entry.insert(field.to_owned(), Value::from(rest));
+        }
+    }
+}
+
+/// Removes a whole list, from every file that has it.
+pub fn remove_list(global: &Global, list: &str) -> Result<()> {
+    for path in Kubeconfig::paths(global.kubeconfig.as_deref()).into_iter().filter(|path| path.exists()) {
+        change_file(&path, |file| file[list] = Value::Null)?;
+    }
+    Ok(())
 }
 
 /// Removes an entry of one of the lists; the answer is the file it was in.
@@ -94,10 +126,13 @@ fn change_file(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => json!({}),
         Err(error) => return Err(CtlError::plain(format!("open {}: {}", path.display(), os_reason(&error)))),
     };
+    if !file.is_object() {
+        file = json!({});
+    }
     edit(&mut file);
     for list in ["clusters", "contexts", "users"] {
-        if !file[list].is_array() {
-            file[list] = json!([]);
+        if file[list].as_array().is_none_or(Vec::is_empty) {
+            file[list] = Value::Null;
         }
         if let Some(entries) = file[list].as_array_mut() {
             entries.sort_by_key(|entry| entry["name"].as_str().unwrap_or_default().to_owned());
@@ -174,10 +209,15 @@ const ORDER: &[&str] = &[
     "cluster",
     "user",
     "namespace",
+    "auth-provider",
+    "config",
     "exec",
     "command",
     "args",
     "env",
+    "installHint",
+    "provideClusterInfo",
+    "interactiveMode",
     "extensions",
 ];
 
@@ -206,8 +246,8 @@ fn in_order(value: Value) -> Value {
             // The version of an exec plugin stands behind its command.
             let of_exec = map.contains_key("command");
             let place = |key: &str| match key {
-                "apiVersion" if of_exec => ORDER.len() - 1,
-                key => ORDER.iter().position(|known| *known == key).unwrap_or(ORDER.len()),
+                "apiVersion" if of_exec => (ORDER.iter().position(|known| *known == "env"), 1),
+                key => (Some(ORDER.iter().position(|known| *known == key).unwrap_or(ORDER.len())), 0),
             };
             let mut pairs: Vec<(String, Value)> = map.into_iter().collect();
             pairs.sort_by_key(|(key, _)| place(key));

@@ -7,12 +7,12 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use trireme_client::kubeconfig::{Kubeconfig, NamedContext};
 
-use self::file::{default_path, ordered};
+use self::file::{default_path, load, ordered};
 pub use self::set::{ClusterArgs, CredentialsArgs};
 use super::errors::{CtlError, Result};
 use super::print::table::aligned;
 use super::print::{Format, Formats, PrintFlags, emit};
-use super::session::{Global, load};
+use super::session::Global;
 
 /// Modify kubeconfig files.
 #[derive(Debug, Clone, Subcommand)]
@@ -115,7 +115,7 @@ pub struct ContextsArgs {
 /// Runs the verb.
 pub fn run(global: &Global, verb: &Config) -> Result<()> {
     match verb {
-        Config::View(args) => view(global, load(global)?, args),
+        Config::View(args) => view(global, args),
         Config::CurrentContext(_) => match load(global)?.current_context.filter(|name| !name.is_empty()) {
             Some(name) => emit(&format!("{name}\n")),
             None => Err(CtlError::plain("current-context is not set")),
@@ -128,17 +128,20 @@ pub fn run(global: &Global, verb: &Config) -> Result<()> {
         Config::SetCluster(args) => set::cluster(global, args),
         Config::SetCredentials(args) => set::credentials(global, args),
         Config::Set(args) => match args.words.as_slice() {
-            [property, value] => set::property(global, property, Some(value)),
+            [property, value] => set::property(global, property, Some(value), args.set_raw_bytes),
             other => Err(unexpected(other)),
         },
-        Config::Unset(args) => set::property(global, one(&args.words)?, None),
+        Config::Unset(args) => set::property(global, one(&args.words)?, None, false),
         Config::RenameContext(args) => match args.words.as_slice() {
             [from, to] => set::rename(global, from, to),
             other => Err(unexpected(other)),
         },
         Config::DeleteContext(args) => set::delete(global, "context", one(&args.words)?),
         Config::DeleteCluster(args) => set::delete(global, "cluster", one(&args.words)?),
-        Config::DeleteUser(args) => set::delete(global, "user", one(&args.words)?),
+        Config::DeleteUser(args) => match args.words.as_slice() {
+            [name] => set::delete(global, "user", name),
+            _ => Err(CtlError::usage("user to delete is required")),
+        },
     }
 }
 
@@ -158,8 +161,14 @@ fn names(mut names: Vec<String>) -> Result<()> {
     emit(&("NAME\n".to_owned() + &names.iter().map(|name| format!("{name}\n")).collect::<String>()))
 }
 
-fn view(global: &Global, mut config: Kubeconfig, args: &ViewArgs) -> Result<()> {
+fn view(global: &Global, args: &ViewArgs) -> Result<()> {
     super::cluster::no_words(&args.words)?;
+    if !args.merge && global.kubeconfig.is_none() {
+        return Err(CtlError::plain("if merge==false a precise file must be specified"));
+    }
+    let mut config = load(global)?;
+    // What kubeconfigs do not have is not shown.
+    config.other.retain(|field, _| matches!(field.as_str(), "preferences" | "extensions"));
     let mut flags = args.print.clone();
     if flags.output.is_none() && flags.template.is_none() {
         flags.output = Some("yaml".to_owned());
@@ -232,11 +241,12 @@ fn contexts(config: &Kubeconfig, args: &ContextsArgs) -> Result<()> {
         entries.retain(|entry| args.words.contains(&entry.name));
         let missing = args.words.iter().filter(|word| !config.contexts.iter().any(|entry| entry.name == **word));
         failures.extend(missing.map(|word| CtlError::plain(format!("context {word} not found"))));
+        failures.sort_by_key(CtlError::text);
     }
     entries.sort_by(|left, right| left.name.cmp(&right.name));
     if args.output == "name" {
         emit(&entries.iter().map(|entry| entry.name.clone() + "\n").collect::<String>())?;
-        return CtlError::gather(failures);
+        return CtlError::gather_bare(failures);
     }
     let mut rows = Vec::new();
     if !args.no_headers {
@@ -253,7 +263,7 @@ fn contexts(config: &Kubeconfig, args: &ContextsArgs) -> Result<()> {
         ]);
     }
     emit(&aligned(&rows))?;
-    CtlError::gather(failures)
+    CtlError::gather_bare(failures)
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use super::super::errors::{CtlError, Result};
 use super::super::flags::boolean;
 use super::super::print::emit;
-use super::super::session::{Global, load};
-use super::file::{change_default, change_entry, default_path, remove_entry};
+use super::super::session::Global;
+use super::file::{change_default, change_entry, default_path, load, remove_entry, remove_list};
 use super::{ContextArgs, unexpected};
 
 /// `config set-cluster`; the rest comes from the global flags.
@@ -66,6 +66,9 @@ fn named<'a>(words: &'a [String], complaint: &str) -> Result<&'a str> {
 
 /// `use-context`
 pub fn use_context(global: &Global, name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(CtlError::plain("empty context names are not allowed"));
+    }
     if !load(global)?.contexts.iter().any(|entry| entry.name == name) {
         return Err(CtlError::plain(format!("no context exists with the name: {name:?}")));
     }
@@ -124,6 +127,9 @@ fn put_file(entry: &mut Map<String, Value>, field: &str, path: Option<&std::path
 /// `set-cluster`
 pub fn cluster(global: &Global, args: &ClusterArgs) -> Result<()> {
     let name = named(&args.words, "Unexpected args")?;
+    if global.insecure_skip_tls_verify && global.certificate_authority.is_some() {
+        return Err(CtlError::plain("you cannot specify a certificate authority and insecure mode at the same time"));
+    }
     if args.embed_certs && global.certificate_authority.is_none() {
         return Err(CtlError::plain("you must specify a --certificate-authority to embed"));
     }
@@ -163,6 +169,7 @@ pub fn credentials(global: &Global, args: &CredentialsArgs) -> Result<()> {
     if args.embed_certs && global.client_certificate.is_none() && global.client_key.is_none() {
         return Err(CtlError::plain("you must specify a --client-certificate or --client-key to embed"));
     }
+    checked(args)?;
     let mut files = Map::new();
     put_file(&mut files, "client-certificate", global.client_certificate.as_ref(), args.embed_certs)?;
     put_file(&mut files, "client-key", global.client_key.as_ref(), args.embed_certs)?;
@@ -190,13 +197,35 @@ pub fn credentials(global: &Global, args: &CredentialsArgs) -> Result<()> {
     emit(&format!("User {name:?} set.\n"))
 }
 
+/// Whether the flags for providers and commands have the right form.
+fn checked(args: &CredentialsArgs) -> Result<()> {
+    let is_change = |word: &&String| !word.contains('=') && !word.ends_with('-');
+    if let Some(word) = args.auth_provider_arg.iter().find(is_change) {
+        return Err(CtlError::plain(format!("invalid auth-provider-arg format: {word}")));
+    }
+    if let Some(word) = args.exec_env.iter().find(is_change) {
+        return Err(CtlError::plain(format!("invalid exec-env format: {word}")));
+    }
+    match args.exec_interactive_mode.as_deref() {
+        None | Some("Never" | "IfAvailable" | "Always") => Ok(()),
+        Some(_) => Err(CtlError::plain("invalid interactive mode type, can be only IfAvailable, Never, Always")),
+    }
+}
+
+/// What `NAME=VALUE` and `NAME-` ask for: the names that go are first.
+fn changes(words: &[String]) -> Vec<(&str, Option<&str>)> {
+    let gone = words.iter().filter(|word| !word.contains('=')).map(|word| (word.trim_end_matches('-'), None));
+    let set = words.iter().filter_map(|word| word.split_once('=')).map(|(name, value)| (name, Some(value)));
+    gone.chain(set).collect()
+}
+
 fn provider(entry: &mut Map<String, Value>, args: &CredentialsArgs) {
     let Some(name) = &args.auth_provider else { return };
     let mut config = entry.get("auth-provider").map(|provider| provider["config"].clone()).unwrap_or_default();
-    for argument in &args.auth_provider_arg {
-        match argument.split_once('=') {
-            Some((key, value)) => config[key] = json!(value),
-            None => drop(config.as_object_mut().and_then(|map| map.remove(argument.trim_end_matches('-')))),
+    for (key, value) in changes(&args.auth_provider_arg) {
+        match value {
+            Some(value) => config[key] = json!(value),
+            None => drop(config.as_object_mut().and_then(|map| map.remove(key))),
         }
     }
     entry.insert("auth-provider".to_owned(), json!({"config": config, "name": name}));
@@ -229,22 +258,22 @@ fn exec(entry: &mut Map<String, Value>, args: &CredentialsArgs) {
             exec[field] = Value::Null;
         }
     }
-    for variable in &args.exec_env {
+    for (key, value) in changes(&args.exec_env) {
         let mut list = exec["env"].as_array().cloned().unwrap_or_default();
-        let (key, value) = match variable.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => (variable.trim_end_matches('-'), None),
-        };
-        list.retain(|known| known["name"] != key);
-        list.extend(value.map(|value| json!({"name": key, "value": value})));
+        match (value, list.iter().position(|known| known["name"] == key)) {
+            (None, at) => drop(at.map(|at| list.remove(at))),
+            (Some(value), Some(at)) => list[at]["value"] = json!(value),
+            (Some(value), None) => list.push(json!({"name": key, "value": value})),
+        }
         exec["env"] = json!(list);
     }
 }
 
 /// `set` and `unset`
-pub fn property(global: &Global, path: &str, value: Option<&str>) -> Result<()> {
+pub fn property(global: &Global, path: &str, value: Option<&str>, raw: bool) -> Result<()> {
     let parts: Vec<&str> = path.split('.').collect();
     match parts.as_slice() {
+        [list @ ("clusters" | "contexts" | "users")] if value.is_none() => remove_list(global, list)?,
         ["current-context"] => {
             let name = value.unwrap_or_default();
             change_default(global, |file| file["current-context"] = json!(name))?;
@@ -253,25 +282,87 @@ pub fn property(global: &Global, path: &str, value: Option<&str>) -> Result<()> 
             remove_entry(global, list, name)?;
         }
         [list @ ("clusters" | "contexts" | "users"), name @ .., field] if !name.is_empty() => {
-            let value = typed(field, value)?;
-            change_entry(global, list, &name.join("."), |entry| match value {
+            let (value, name) = (typed(field, value, raw)?, name.join("."));
+            if !is_field(list, field) {
+                return Err(CtlError::plain(format!("unable to parse {path} after [{list} {name}] at api.Config")));
+            }
+            if value.is_none() && !is_known(global, list, &name)? {
+                return Err(CtlError::plain(format!("current map key `{name}` is invalid")));
+            }
+            change_entry(global, list, &name, |entry| match value {
                 Some(value) => drop(entry.insert((*field).to_owned(), value)),
                 None => drop(entry.remove(*field)),
             })?;
         }
         ["preferences", field] => {
-            let value = typed(field, value)?;
+            let value = typed(field, value, raw)?;
             change_default(global, |file| file["preferences"][*field] = value.unwrap_or_default())?;
         }
-        _ => return Err(CtlError::plain(format!("unable to parse {} after [] at api.Config", parts[0]))),
+        _ => return Err(CtlError::plain(format!("unable to parse {path} after [] at api.Config"))),
     }
     emit(&format!("Property {path:?} {}.\n", if value.is_some() { "set" } else { "unset" }))
 }
 
-/// Values of flags that are truths are written as such.
-fn typed(field: &str, value: Option<&str>) -> Result<Option<Value>> {
+/// Whether entries of a list have a field.
+fn is_field(list: &str, field: &str) -> bool {
+    let fields: &[&str] = match list {
+        "clusters" => &[
+            "server",
+            "tls-server-name",
+            "insecure-skip-tls-verify",
+            "certificate-authority",
+            "certificate-authority-data",
+            "proxy-url",
+            "disable-compression",
+            "extensions",
+        ],
+        "contexts" => &["cluster", "user", "namespace", "extensions"],
+        _ => &[
+            "client-certificate",
+            "client-certificate-data",
+            "client-key",
+            "client-key-data",
+            "token",
+            "tokenFile",
+            "act-as",
+            "act-as-uid",
+            "act-as-groups",
+            "username",
+            "password",
+            "auth-provider",
+            "exec",
+            "extensions",
+        ],
+    };
+    fields.contains(&field)
+}
+
+fn is_known(global: &Global, list: &str, name: &str) -> Result<bool> {
+    let config = load(global)?;
+    Ok(match list {
+        "clusters" => config.clusters.iter().any(|entry| entry.name == name),
+        "contexts" => config.contexts.iter().any(|entry| entry.name == name),
+        _ => config.users.iter().any(|entry| entry.name == name),
+    })
+}
+
+/// Truths are written as such, and bytes as base64, which they are given in unless they are `raw`.
+fn typed(field: &str, value: Option<&str>, raw: bool) -> Result<Option<Value>> {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     let Some(text) = value else { return Ok(None) };
     match field {
+        field if field.ends_with("-data") => match STANDARD.decode(text) {
+            _ if raw => Ok(Some(json!(STANDARD.encode(text)))),
+            Ok(_) => Ok(Some(json!(text))),
+            Err(error) => {
+                let at = match error {
+                    base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                    _ => text.len(),
+                };
+                Err(CtlError::plain(format!("error decoding input value: illegal base64 data at input byte {at}")))
+            }
+        },
         "insecure-skip-tls-verify" | "disable-compression" | "colors" => {
             boolean(text).map(|value| Some(json!(value))).map_err(CtlError::plain)
         }
@@ -304,12 +395,7 @@ pub fn rename(global: &Global, from: &str, to: &str) -> Result<()> {
 /// `delete-context`, `delete-cluster`, `delete-user`
 pub fn delete(global: &Global, what: &str, name: &str) -> Result<()> {
     let config = load(global)?;
-    let known = match what {
-        "context" => config.contexts.iter().any(|entry| entry.name == name),
-        "cluster" => config.clusters.iter().any(|entry| entry.name == name),
-        _ => config.users.iter().any(|entry| entry.name == name),
-    };
-    if !known {
+    if !is_known(global, &format!("{what}s"), name)? {
         let file = default_path(global);
         return Err(CtlError::plain(format!("cannot delete {what} {name}, not in {}", file.display())));
     }

@@ -11,12 +11,10 @@ const INDEXES: usize = 50;
 
 /// A job.
 pub fn job(page: &mut Page, object: &Value) {
-    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
-    page.field(0, "Name", &plain(&metadata["name"]));
-    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    let (spec, status) = (&object["spec"], &object["status"]);
+    page.named(object);
     page.field(0, "Selector", &label_selector(&spec["selector"], ""));
-    page.labels("Labels", &metadata["labels"]);
-    page.annotations("Annotations", &metadata["annotations"]);
+    page.marked(object);
     page.controller(object);
     page.field_some(0, "Parallelism", &spec["parallelism"]);
     page.field(0, "Completions", &or_unset(&spec["completions"]));

@@ -6,10 +6,8 @@ use super::writer::{Page, in_order, plain};
 
 /// An object of a kind that has no layout of its own.
 pub fn describe(page: &mut Page, object: &Value) {
-    page.field(0, "Name", &plain(&object["metadata"]["name"]));
-    page.field(0, "Namespace", &plain(&object["metadata"]["namespace"]));
-    page.labels("Labels", &object["metadata"]["labels"]);
-    page.annotations("Annotations", &object["metadata"]["annotations"]);
+    page.named(object);
+    page.marked(object);
     let mut rest = object.clone();
     if let Some(metadata) = rest["metadata"].as_object_mut() {
         for field in ["name", "namespace", "labels", "annotations", "managedFields"] {

@@ -89,8 +89,7 @@ fn backend(backend: &Value, known: &[Backend]) -> String {
 
 fn head(page: &mut Page, object: &Value) {
     page.field(0, "Name", &plain(&object["metadata"]["name"]));
-    page.labels("Labels", &object["metadata"]["labels"]);
-    page.annotations("Annotations", &object["metadata"]["annotations"]);
+    page.marked(object);
 }
 
 /// A class of ingresses.

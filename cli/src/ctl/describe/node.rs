@@ -13,8 +13,7 @@ pub fn describe(page: &mut Page, subject: &Subject) {
     let (metadata, spec, status) = (&node["metadata"], &node["spec"], &node["status"]);
     page.field(0, "Name", &plain(&metadata["name"]));
     page.field(0, "Roles", &roles(&metadata["labels"]));
-    page.labels("Labels", &metadata["labels"]);
-    page.annotations("Annotations", &metadata["annotations"]);
+    page.marked(node);
     page.field(0, "CreationTimestamp", &time::long(&plain(&metadata["creationTimestamp"])));
     let taints = items(&spec["taints"]).map(|taint| {
         let value = plain(&taint["value"]);

@@ -10,8 +10,7 @@ use super::writer::{Page, items, or_none, plain, some};
 /// A pod.
 pub fn describe(page: &mut Page, pod: &Value) {
     let (metadata, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
-    page.field(0, "Name", &plain(&metadata["name"]));
-    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    page.named(pod);
     page.field_some(0, "Priority", &spec["priority"]);
     page.field_some(0, "Priority Class Name", &spec["priorityClassName"]);
     page.field_some(0, "Runtime Class Name", &spec["runtimeClassName"]);
@@ -23,8 +22,7 @@ pub fn describe(page: &mut Page, pod: &Value) {
     if let Some(start) = status["startTime"].as_str() {
         page.field(0, "Start Time", &time::long(start));
     }
-    page.labels("Labels", &metadata["labels"]);
-    page.annotations("Annotations", &metadata["annotations"]);
+    page.marked(pod);
     let has_ended = matches!(status["phase"].as_str(), Some("Failed" | "Succeeded"));
     match metadata["deletionTimestamp"].as_str().filter(|_| !has_ended) {
         Some(deleted) => {

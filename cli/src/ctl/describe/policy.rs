@@ -9,12 +9,10 @@ const NONE: &str = "<none>";
 /// A network policy.
 pub fn network_policy(mut page: Page, object: &Value) -> String {
     let (metadata, spec) = (&object["metadata"], &object["spec"]);
-    page.field(0, "Name", &plain(&metadata["name"]));
-    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    page.named(object);
     let created = plain(&metadata["creationTimestamp"]);
     page.field(0, "Created on", &created.replace('T', " ").replace('Z', " +0000 UTC"));
-    page.labels("Labels", &metadata["labels"]);
-    page.annotations("Annotations", &metadata["annotations"]);
+    page.marked(object);
     page.line(0, "Spec:");
     let all = "<none> (Allowing the specific traffic to all pods in this namespace)";
     page.line(1, &format!("PodSelector:     {}", label_selector(&spec["podSelector"], all)));
@@ -82,8 +80,7 @@ fn peer(page: &mut Page, peer: &Value) {
 /// A disruption budget.
 pub fn disruption_budget(page: &mut Page, object: &Value) {
     let (spec, status) = (&object["spec"], &object["status"]);
-    page.field(0, "Name", &plain(&object["metadata"]["name"]));
-    page.field(0, "Namespace", &plain(&object["metadata"]["namespace"]));
+    page.named(object);
     if spec["minAvailable"].is_null() {
         page.field_some(0, "Max unavailable", &spec["maxUnavailable"]);
     } else {

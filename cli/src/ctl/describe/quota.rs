@@ -6,8 +6,7 @@ use super::writer::{Page, in_order, items, plain};
 
 /// A quota.
 pub fn quota(page: &mut Page, object: &Value) {
-    page.field(0, "Name", &plain(&object["metadata"]["name"]));
-    page.field(0, "Namespace", &plain(&object["metadata"]["namespace"]));
+    page.named(object);
     scopes(page, 0, " * ", object);
     page.line(0, "Resource\tUsed\tHard");
     page.line(0, "--------\t----\t----");
@@ -74,8 +73,7 @@ const HEADS: [&str; 2] = [
 
 /// A limit range.
 pub fn limit_range(page: &mut Page, object: &Value) {
-    page.field(0, "Name", &plain(&object["metadata"]["name"]));
-    page.field(0, "Namespace", &plain(&object["metadata"]["namespace"]));
+    page.named(object);
     HEADS.iter().for_each(|head| page.line(0, head));
     limits(page, "", object);
 }

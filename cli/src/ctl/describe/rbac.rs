@@ -85,8 +85,7 @@ fn add(all: &mut Vec<Rule>, rule: Rule) {
 
 fn head(page: &mut Page, object: &Value) {
     page.field(0, "Name", &plain(&object["metadata"]["name"]));
-    page.labels("Labels", &object["metadata"]["labels"]);
-    page.annotations("Annotations", &object["metadata"]["annotations"]);
+    page.marked(object);
 }
 
 /// A role, of a namespace or of the cluster.

@@ -33,8 +33,7 @@ fn phase(page: &mut Page, object: &Value) {
 pub fn volume(page: &mut Page, object: &Value) {
     let (metadata, spec) = (&object["metadata"], &object["spec"]);
     page.field(0, "Name", &plain(&metadata["name"]));
-    page.labels("Labels", &metadata["labels"]);
-    page.annotations("Annotations", &metadata["annotations"]);
+    page.marked(object);
     page.field(0, "Finalizers", &bracketed(&metadata["finalizers"]));
     page.field(0, "StorageClass", &class(object));
     phase(page, object);
@@ -82,13 +81,11 @@ fn terms(page: &mut Page, level: usize, index: usize, lines: Vec<String>) {
 pub fn claim(page: &mut Page, subject: &Subject) {
     let object = &subject.object;
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
-    page.field(0, "Name", &plain(&metadata["name"]));
-    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    page.named(object);
     page.field(0, "StorageClass", &class(object));
     phase(page, object);
     page.field(0, "Volume", &plain(&spec["volumeName"]));
-    page.labels("Labels", &metadata["labels"]);
-    page.annotations("Annotations", &metadata["annotations"]);
+    page.marked(object);
     page.field(0, "Finalizers", &bracketed(&metadata["finalizers"]));
     let is_bound = !plain(&spec["volumeName"]).is_empty();
     let capacity = if is_bound { plain(&status["capacity"]["storage"]) } else { String::new() };

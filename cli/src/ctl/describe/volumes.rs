@@ -214,11 +214,10 @@ const SOURCES: &[Source] = &[
     ("local", "LocalVolume (a persistent volume backed by local storage on a node)", &[("Path:", "path", Text)]),
 ];
 
-/// What persistent volumes show in another way.
-const PERSISTENT: &[Source] = &[
+/// Sources of which persistent volumes show other rows.
+const PERSISTENT: &[(&str, &[Row])] = &[
     (
         "glusterfs",
-        "Glusterfs (a Glusterfs mount on the host that shares a pod's lifetime)",
         &[
             ("EndpointsName:", "endpoints", Text),
             ("EndpointsNamespace:", "endpointsNamespace", OrUnset),
@@ -228,7 +227,6 @@ const PERSISTENT: &[Source] = &[
     ),
     (
         "azureFile",
-        "AzureFile (an Azure File Service mount on the host and bind mount to the pod)",
         &[
             ("SecretName:", "secretName", Text),
             ("SecretNamespace:", "secretNamespace", Text),
@@ -236,11 +234,7 @@ const PERSISTENT: &[Source] = &[
             RO,
         ],
     ),
-    (
-        "csi",
-        "CSI (a Container Storage Interface (CSI) volume source)",
-        &[("Driver:", "driver", Text), FS, ("VolumeHandle:", "volumeHandle", Text), RO],
-    ),
+    ("csi", &[("Driver:", "driver", Text), FS, ("VolumeHandle:", "volumeHandle", Text), RO]),
 ];
 
 fn shown(value: &Value, how: Shown) -> String {
@@ -268,12 +262,12 @@ fn shown(value: &Value, how: Shown) -> String {
 
 /// The source of a volume: its type and its fields.
 fn source(page: &mut Page, volume: &Value, persistent: bool) {
-    let tables: &[&[Source]] = if persistent { &[PERSISTENT, SOURCES] } else { &[SOURCES] };
-    let known = tables.iter().flat_map(|table| table.iter()).find(|(field, ..)| volume[*field].is_object());
-    let Some((field, about, rows)) = known else {
+    let Some((field, about, rows)) = SOURCES.iter().find(|(field, ..)| volume[*field].is_object()) else {
         page.line(1, "<unknown>");
         return;
     };
+    let own = PERSISTENT.iter().find(|(known, _)| persistent && known == field);
+    let rows = own.map_or(rows, |(_, rows)| rows);
     let value = &volume[*field];
     page.field(2, "Type", about);
     for (name, field, how) in *rows {

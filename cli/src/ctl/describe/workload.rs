@@ -20,11 +20,9 @@ fn selector(object: &Value) -> String {
 pub fn deployment(page: &mut Page, subject: &Subject) {
     let object = &subject.object;
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
-    page.field(0, "Name", &plain(&metadata["name"]));
-    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    page.named(object);
     page.field(0, "CreationTimestamp", &time::long(&plain(&metadata["creationTimestamp"])));
-    page.labels("Labels", &metadata["labels"]);
-    page.annotations("Annotations", &metadata["annotations"]);
+    page.marked(object);
     page.field(0, "Selector", &selector(object));
     let replicas = format!(
         "{} desired | {} updated | {} total | {} available | {} unavailable",
@@ -83,12 +81,10 @@ fn revisions(page: &mut Page, subject: &Subject) {
 /// A replica set or a replication controller.
 pub fn replicas(page: &mut Page, subject: &Subject) {
     let object = &subject.object;
-    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
-    page.field(0, "Name", &plain(&metadata["name"]));
-    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    let (spec, status) = (&object["spec"], &object["status"]);
+    page.named(object);
     page.field(0, "Selector", &selector(object));
-    page.labels("Labels", &metadata["labels"]);
-    page.annotations("Annotations", &metadata["annotations"]);
+    page.marked(object);
     page.controller(object);
     let wanted = spec["replicas"].as_i64().unwrap_or(1);
     page.field(0, "Replicas", &format!("{} current / {wanted} desired", number(&status["replicas"])));
@@ -108,13 +104,11 @@ fn pods(page: &mut Page, subject: &Subject) {
 /// A stateful set.
 pub fn stateful_set(page: &mut Page, subject: &Subject) {
     let object = &subject.object;
-    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
-    page.field(0, "Name", &plain(&metadata["name"]));
-    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    let (spec, status) = (&object["spec"], &object["status"]);
+    page.named(object);
     page.created(object);
     page.field(0, "Selector", &selector(object));
-    page.labels("Labels", &metadata["labels"]);
-    page.annotations("Annotations", &metadata["annotations"]);
+    page.marked(object);
     let wanted = spec["replicas"].as_i64().unwrap_or(1);
     page.field(0, "Replicas", &format!("{wanted} desired | {} total", number(&status["replicas"])));
     let strategy = &spec["updateStrategy"];
@@ -131,13 +125,11 @@ pub fn stateful_set(page: &mut Page, subject: &Subject) {
 /// A daemon set.
 pub fn daemon_set(page: &mut Page, subject: &Subject) {
     let object = &subject.object;
-    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
-    page.field(0, "Name", &plain(&metadata["name"]));
-    page.field(0, "Namespace", &plain(&metadata["namespace"]));
+    let (spec, status) = (&object["spec"], &object["status"]);
+    page.named(object);
     page.field(0, "Selector", &selector(object));
     page.field(0, "Node-Selector", &labels(&spec["template"]["spec"]["nodeSelector"]));
-    page.labels("Labels", &metadata["labels"]);
-    page.annotations("Annotations", &metadata["annotations"]);
+    page.marked(object);
     let counts = [
         ("Desired Number of Nodes Scheduled", "desiredNumberScheduled"),
         ("Current Number of Nodes Scheduled", "currentNumberScheduled"),

@@ -114,6 +114,19 @@ impl Page {
         let metadata = &object["metadata"];
         self.field(0, "Name", &plain(&metadata["name"]));
         self.field_some(0, "Namespace", &metadata["namespace"]);
+        self.marked(object);
+    }
+
+    /// Name and namespace.
+    pub fn named(&mut self, object: &Value) {
+        let metadata = &object["metadata"];
+        self.field(0, "Name", &plain(&metadata["name"]));
+        self.field(0, "Namespace", &plain(&metadata["namespace"]));
+    }
+
+    /// Labels and annotations.
+    pub fn marked(&mut self, object: &Value) {
+        let metadata = &object["metadata"];
         self.labels("Labels", &metadata["labels"]);
         self.annotations("Annotations", &metadata["annotations"]);
     }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::super::create::How;
 use super::super::errors::{CtlError, Result};
 use super::super::print::{os_reason, sorted};
-use super::{name, typed};
+use super::{name, pair, typed};
 
 /// Where the entries come from.
 #[derive(Debug, Clone, Args)]
@@ -158,13 +158,7 @@ impl TlsArgs {
             })
         };
         let (cert, key) = (read(&self.cert)?, read(&self.key)?);
-        let has = |bytes: &[u8], label: &str| String::from_utf8_lossy(bytes).contains(label);
-        if !has(&cert, "-----BEGIN CERTIFICATE-----") {
-            return Err(CtlError::plain("tls: failed to find any PEM data in certificate input"));
-        }
-        if !has(&key, "PRIVATE KEY-----") {
-            return Err(CtlError::plain("tls: failed to find any PEM data in key input"));
-        }
+        pair::check(&cert, &key).map_err(CtlError::plain)?;
         let data = [("tls.crt", cert), ("tls.key", key)];
         let data = data.into_iter().map(|(key, bytes)| (key.to_owned(), Value::from(STANDARD.encode(bytes))));
         Ok(secret(name, "kubernetes.io/tls", data.collect(), self.append_hash))
@@ -192,8 +186,13 @@ impl DockerArgs {
             let config = json!({"auths": {&self.docker_server: entry}});
             Map::from_iter([(".dockerconfigjson".to_owned(), json!(STANDARD.encode(config.to_string())))])
         } else {
+            // There is one key that such a secret can have.
+            let named = |file: &String| match file.contains('=') {
+                true => file.clone(),
+                false => format!(".dockerconfigjson={file}"),
+            };
             let sources = Sources {
-                from_file: self.from_file.clone(),
+                from_file: self.from_file.iter().map(named).collect(),
                 from_literal: Vec::new(),
                 from_env_file: Vec::new(),
                 append_hash: false,
@@ -273,14 +272,7 @@ impl Sources {
             files(source, &mut found)?;
         }
         for source in &self.from_env_file {
-            let text = String::from_utf8_lossy(&read(Path::new(source))?).into_owned();
-            for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-                let (key, value) = match line.split_once('=') {
-                    Some((key, value)) => (key, value.to_owned()),
-                    None => (line, std::env::var(line).unwrap_or_default()),
-                };
-                found.push((key.to_owned(), value.into_bytes()));
-            }
+            variables(Path::new(source), &mut found)?;
         }
         for (key, _) in &found {
             let reasons = trireme_api::names::config_map_key(key);
@@ -295,7 +287,51 @@ impl Sources {
     }
 }
 
+/// What kubectl takes for the name of a variable; the server takes more.
+const VARIABLE: &str = "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and \
+                        must not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used \
+                        for validation is '[-._a-zA-Z][-._a-zA-Z0-9]*')";
+
+/// The lines of a file of variables.
+fn variables(path: &Path, found: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+    if path.is_dir() {
+        return Err(CtlError::plain("env config file cannot be a directory"));
+    }
+    lines(&String::from_utf8_lossy(&read(path)?), found)
+}
+
+/// Refuses what kubectl does not take for the name of a variable.
+pub fn check_variable(name: &str) -> Result<()> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    match name.is_empty() || !name.chars().all(is_word) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        true => Err(CtlError::plain(format!("{name:?} is not a valid key name: {VARIABLE}"))),
+        false => Ok(()),
+    }
+}
+
+/// Variables from lines of text; one without a value takes it from the environment.
+pub fn lines(text: &str, found: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim_start);
+    for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (key, value) = match line.split_once('=') {
+            Some((key, value)) => (key, value.to_owned()),
+            None => (line, std::env::var(line).unwrap_or_default()),
+        };
+        check_variable(key)?;
+        found.push((key.to_owned(), value.into_bytes()));
+    }
+    Ok(())
+}
+
 fn files(source: &str, found: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+    match source.split_once('=') {
+        Some((_, path)) if path.contains('=') => {
+            return Err(CtlError::plain("key names or file paths cannot contain '='"));
+        }
+        Some(("", path)) => return Err(CtlError::plain(format!("key name for file path {path} missing"))),
+        Some((key, "")) => return Err(CtlError::plain(format!("file path for key name {key} missing"))),
+        _ => {}
+    }
     let (key, path) = match source.split_once('=') {
         Some((key, path)) => (Some(key.to_owned()), Path::new(path)),
         None => (None, Path::new(source)),

@@ -1,8 +1,9 @@
 //! Objects from flags: `trictl create KIND …`.
 
 pub mod batch;
-mod contents;
+pub mod contents;
 pub mod ingress;
+mod pair;
 pub mod policy;
 pub mod rbac;
 mod service;
@@ -125,7 +126,7 @@ pub struct DeploymentArgs {
     /// NAME
     pub words: Vec<String>,
     /// Image names to run
-    #[arg(long)]
+    #[arg(long, value_delimiter = ',')]
     pub image: Vec<String>,
     /// Number of replicas to create
     #[arg(short, long, default_value_t = 1)]
@@ -260,11 +261,15 @@ fn priority_class(args: &PriorityClassArgs) -> Result<Value> {
     Ok(object)
 }
 
-/// A container's name from its image: `docker.io/library/busybox:1.35` gives `busybox`.
+/// A container's name from its image: `docker.io/library/busybox:1.35` gives `busybox`. A name that had to be changed gets
+/// something behind it that makes it unique.
 fn container_name(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
     let bare = last.split(['@', ':']).next().unwrap_or(last);
-    bare.to_lowercase().replace(['_', '.'], "-")
+    match bare.contains(['_', '.']) {
+        true => format!("{}-{}", bare.replace(['_', '.'], "-"), super::debug::suffix()),
+        false => bare.to_owned(),
+    }
 }
 
 fn deployment(args: &DeploymentArgs) -> Result<Value> {
@@ -278,6 +283,7 @@ fn deployment(args: &DeploymentArgs) -> Result<Value> {
     let containers: Vec<Value> = args
         .image
         .iter()
+        .filter(|image| !image.is_empty())
         .map(|image| {
             let mut container = json!({"name": container_name(image), "image": image});
             if !args.command.is_empty() {

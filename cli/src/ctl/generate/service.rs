@@ -54,6 +54,9 @@ impl ExternalNameArgs {
         let Some(external) = &self.external_name else {
             return Err(CtlError::plain("required flag(s) \"external-name\" not set"));
         };
+        if !trireme_api::names::dns1123_subdomain(external).is_empty() {
+            return Err(CtlError::plain(format!("invalid service external name {external}")));
+        }
         let mut object = self.service.object(ServiceKind::ExternalName)?;
         object["spec"]["externalName"] = json!(external);
         Ok(object)
@@ -65,9 +68,6 @@ impl ServiceArgs {
     pub fn object(&self, kind: ServiceKind) -> Result<Value> {
         let name = name(&self.words)?;
         let headless = self.clusterip.as_deref() == Some("None");
-        if kind == ServiceKind::ClusterIp && headless && !self.tcp.is_empty() {
-            return Err(CtlError::plain("can not map ports with clusterip=None"));
-        }
         if self.tcp.is_empty() && !headless && kind != ServiceKind::ExternalName {
             return Err(CtlError::plain("at least one tcp port specifier must be provided"));
         }
@@ -100,10 +100,17 @@ impl ServiceArgs {
             CtlError::plain(format!("strconv.ParseUint: parsing {port:?}: {reason}"))
         })?;
         let target = parts.next().unwrap_or(port);
-        let target = target.parse::<i32>().map(Value::from).unwrap_or_else(|_| Value::from(target));
+        let (target, wrong) = match target.parse::<i64>() {
+            Ok(number) => (Value::from(number), trireme_api::names::port_number(number)),
+            Err(_) => (Value::from(target), trireme_api::names::port_name(target)),
+        };
+        // A service may have the port 0 in its flags, as kubectl's.
+        if spec.contains(':') && !wrong.is_empty() {
+            return Err(CtlError::plain(wrong.join(",")));
+        }
         let mut entry =
             json!({"name": spec.replace(':', "-"), "protocol": "TCP", "port": number, "targetPort": target});
-        if self.node_port > 0 {
+        if self.node_port != 0 {
             entry["nodePort"] = json!(self.node_port);
         }
         Ok(entry)

@@ -52,7 +52,16 @@ pub(super) async fn run(session: &Session, args: &GetArgs, printer: &Printer, gr
         view.show("ADDED", &first)?;
     }
     loop {
-        match follow(session, &call, &mut version, &mut view).await {
+        let following = follow(session, &call, &mut version, &mut view);
+        let followed = match session.api.timeout() {
+            // The limit of a request is one of a watch too.
+            Some(limit) => match tokio::time::timeout(limit, following).await {
+                Ok(followed) => followed,
+                Err(_) => return Ok(()),
+            },
+            None => following.await,
+        };
+        match followed {
             Ok(()) => {}
             // The connection broke; another master goes on from the same version.
             Err(error) if error.is_passing() && view.alive.elapsed() < PATIENCE => {

@@ -86,15 +86,16 @@ fn visit(value: &mut Value, path: &[String], create: bool, change: &mut dyn FnMu
 
 /// `a/b\/c/d` in its parts.
 fn parts(path: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
+    let (mut parts, mut part) = (Vec::new(), String::new());
     let mut letters = path.trim_start_matches('/').chars().peekable();
     while let Some(letter) = letters.next() {
         match letter {
-            '\\' if letters.peek() == Some(&'/') => parts.last_mut().map(|part| part.extend(letters.next())),
-            '/' => Some(parts.push(String::new())),
-            letter => parts.last_mut().map(|part| part.push(letter)),
-        };
+            '\\' if letters.peek() == Some(&'/') => part.extend(letters.next()),
+            '/' => parts.push(std::mem::take(&mut part)),
+            letter => part.push(letter),
+        }
     }
+    parts.push(part);
     parts
 }
 

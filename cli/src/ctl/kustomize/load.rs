@@ -254,7 +254,7 @@ impl Loader {
                     "accumulating resources from '{name}': missing metadata.name in object"
                 )));
             }
-            item.origin = serde_json::json!({"path": place.from_top(name)});
+            item.origin = serde_json::json!({"path": place.seen_from_top(name)});
             items.push(item);
         }
         Ok(None)

@@ -17,7 +17,7 @@ pub fn by(place: &Place, file: &str, kind: &str, name: &str) -> Value {
     if !name.is_empty() {
         by["name"] = json!(name);
     }
-    json!({"configuredIn": place.from_top(file), "configuredBy": by})
+    json!({"configuredIn": place.seen_from_top(file), "configuredBy": by})
 }
 
 /// Writes down what was noted.

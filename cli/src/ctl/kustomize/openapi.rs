@@ -87,21 +87,21 @@ impl Schema {
         }
     }
 
-    /// Those that are new stand before the old ones, as kustomize writes them.
+    /// What the patch names stands first, in its order, as kustomize writes it.
     fn list(&self, value: &mut Value, entries: &[Value], key: &str, schema: &Value) {
         let Some(list) = value.as_array_mut() else { return };
-        let mut new = Vec::new();
+        let mut merged = Vec::new();
         for entry in entries {
-            let at = list.iter().position(|known| known[key] == entry[key]);
-            match at {
-                Some(at) if entry["$patch"] == "delete" => drop(list.remove(at)),
-                Some(at) => self.overlay(&mut list[at], entry, schema),
-                None if entry["$patch"] == "delete" => {}
-                None => new.push(entry.clone()),
+            let known = list.iter().position(|known| known[key] == entry[key]).map(|at| list.remove(at));
+            if entry["$patch"] == "delete" {
+                continue;
             }
+            let mut value = known.unwrap_or(Value::Null);
+            self.overlay(&mut value, entry, schema);
+            merged.push(value);
         }
-        new.append(list);
-        *list = new;
+        merged.append(list);
+        *list = merged;
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
         let patch =
             json!({"plain": [2], "list": [{"name": "a", "w": 2}, {"name": "c"}, {"name": "b", "$patch": "delete"}]});
         assert!(schema.merge(&mut item, &patch));
-        assert_eq!(item.object["list"], json!([{"name": "c"}, {"name": "a", "v": 1, "w": 2}]));
+        assert_eq!(item.object["list"], json!([{"name": "a", "v": 1, "w": 2}, {"name": "c"}]));
         assert_eq!(item.object["plain"], json!([2]));
         assert!(!schema.merge(&mut Item::new(json!({"apiVersion": "v1", "kind": "Pod"})), &patch));
     }

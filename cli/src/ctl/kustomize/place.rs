@@ -62,7 +62,7 @@ impl Place {
     }
 
     /// A file as seen from the kustomization that is built.
-    pub fn from_top(&self, name: &str) -> String {
+    pub fn seen_from_top(&self, name: &str) -> String {
         let (path, mut base, mut up) = (self.root.join(name), self.top.as_path(), String::new());
         loop {
             if let Ok(rest) = path.strip_prefix(base) {

@@ -29,7 +29,7 @@ pub fn namespace(
     let mut renames = Renames::default();
     for item in items.iter_mut() {
         let old = item.name().to_owned();
-        if !item.is_cluster_wide() && !(unset_only && !item.namespace().is_empty()) {
+        if !item.is_cluster_wide() && (!unset_only || item.namespace().is_empty()) {
             item.object["metadata"]["namespace"] = json!(namespace);
         }
         let mut put = |slot: &mut Value| {

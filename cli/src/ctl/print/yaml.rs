@@ -116,19 +116,26 @@ fn folded(text: String, column: usize, depth: usize) -> String {
     out
 }
 
+/// Whether a letter is beyond what the encoder takes for printable: emoji are.
+fn is_far(c: char) -> bool {
+    u32::from(c) > 0xFFFF
+}
+
 fn literal_allowed(text: &str) -> bool {
-    let printable = text.chars().all(|c| c == '\n' || c == '\t' || !c.is_control());
+    let printable = text.chars().all(|c| c == '\n' || !(c.is_control() || is_far(c)));
     // Lines that are blank or end in spaces would not come back the same from every parser.
-    printable && !text.starts_with([' ', '\n', '\t']) && !text.split('\n').any(|line| line.ends_with(' '))
+    printable && !text.split('\n').any(|line| line.ends_with(' '))
 }
 
 fn literal(text: &str, depth: usize) -> String {
     let chomp = match text {
-        _ if text.ends_with("\n\n") => "+",
+        _ if text == "\n" || text.ends_with("\n\n") => "+",
         _ if text.ends_with('\n') => "",
         _ => "-",
     };
-    let mut out = format!("|{chomp}");
+    // What begins with space has to say by how much it is indented.
+    let hint = if text.starts_with([' ', '\n']) { "2" } else { "" };
+    let mut out = format!("|{hint}{chomp}");
     let body = text.strip_suffix('\n').unwrap_or(text);
     for line in body.split('\n') {
         out.push('\n');
@@ -142,7 +149,7 @@ fn literal(text: &str, depth: usize) -> String {
 
 /// Text that would be read as something else than a string.
 fn needs_double_quotes(text: &str) -> bool {
-    if text.is_empty() || text.chars().any(char::is_control) {
+    if text.is_empty() || text.chars().any(|c| c.is_control() || is_far(c)) {
         return true;
     }
     let words = ["~", "null", "Null", "NULL", "true", "True", "TRUE", "false", "False", "FALSE", "yes", "Yes", "YES"];
@@ -192,7 +199,6 @@ fn needs_single_quotes(text: &str) -> bool {
         || text.ends_with(':')
         || text.starts_with("---")
         || text.starts_with("...")
-        || text == "="
 }
 
 fn double_quoted(text: &str) -> String {
@@ -205,6 +211,12 @@ fn double_quoted(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
             '\0' => out.push_str("\\0"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            '\u{1b}' => out.push_str("\\e"),
+            c if is_far(c) => out.push_str(&format!("\\U{:08X}", u32::from(c))),
             c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
             c => out.push(c),
         }
@@ -259,6 +271,13 @@ mod tests {
             "a\n\n",
             "\na",
             "a\n  b",
+            "\n\na",
+            " a\nb",
+            "  a\n\n  b\n",
+            "\n",
+            "\n\n",
+            "\na\n\n",
+            "a\tb\nc",
             "a \nb",
             "{x}",
             "[x]",
@@ -279,6 +298,9 @@ mod tests {
             ".5",
             "+1",
             "ünïcode",
+            "\u{1F600}",
+            "a\u{1F600}\nb",
+            "\u{b}\u{1b}",
             "a\r\nb",
             "key: |\n  x\n",
             ":",

@@ -86,7 +86,14 @@ pub async fn history(session: &Session, args: &HistoryArgs, target: &Target) -> 
     let printer = args.print.printer(Formats::Objects)?;
     if !has_history(target) {
         target.fetch(session).await?;
-        return Err(CtlError::plain(format!("no history viewer has been implemented for {:?}", kind_of(target))));
+        let (kind, group) = (kind_of(target), &target.resource.group);
+        return Err(CtlError::plain(match is_visited(target) {
+            true => format!("no history viewer has been implemented for {kind:?}"),
+            false => format!(
+                "error retrieving history for {kind:?}, no visitor method exists for {{{group} {}}}",
+                target.resource.kind
+            ),
+        }));
     }
     let (_, all) = revisions(session, target).await?;
     let wanted = |past: &&Past| args.revision == 0 || past.revision == args.revision;
@@ -123,6 +130,12 @@ fn kind_of(target: &Target) -> String {
     }
 }
 
+/// Whether kubectl knows the kind as one with pods, though not as one with revisions.
+fn is_visited(target: &Target) -> bool {
+    let kind = (target.resource.group.as_str(), target.resource.kind.as_str());
+    matches!(kind, ("", "Pod" | "ReplicationController") | ("apps", "ReplicaSet") | ("batch", "Job" | "CronJob"))
+}
+
 /// The revision to go back to.
 fn chosen<'a>(all: &'a [Past], args: &UndoArgs, target: &Target) -> Result<&'a Past> {
     let wanted = match args.to_revision {
@@ -144,18 +157,21 @@ pub async fn undo(session: &Session, args: &UndoArgs, target: &Target) -> Result
     if !has_history(target) {
         target.fetch(session).await?;
         let (kind, group) = (&target.resource.kind, &target.resource.group);
-        return Err(CtlError::plain(format!(
-            "error retrieving rollbacker for {:?}, no visitor method exists for {{{group} {kind}}}",
-            kind_of(target)
-        )));
+        return Err(CtlError::plain(match is_visited(target) {
+            true => format!("no rollbacker has been implemented for {:?}", kind_of(target)),
+            false => format!(
+                "error retrieving rollbacker for {:?}, no visitor method exists for {{{group} {kind}}}",
+                kind_of(target)
+            ),
+        }));
     }
     let (object, all) = revisions(session, target).await?;
+    let past = chosen(&all, args, target)?;
     if object["spec"]["paused"] == true {
         return Err(CtlError::plain(
             "you cannot rollback a paused deployment; resume it first with 'trictl rollout resume' and try again",
         ));
     }
-    let past = chosen(&all, args, target)?;
     if args.dry_run == DryRun::Client {
         let will = if past.patch.is_some() { "will roll back to " } else { "" };
         return show_result(target, &object, &printer, &format!("{will}{} (dry run)", past.template()));

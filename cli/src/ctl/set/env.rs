@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::api::Call;
 use super::super::errors::{CtlError, Result};
+use super::super::generate::contents::{self, check_variable};
 use super::super::print::emit;
 use super::super::session::Session;
 use super::super::targets::{self, Target};
@@ -53,7 +54,7 @@ struct Plan {
 
 /// Runs the verb.
 pub async fn run(session: &Session, args: &EnvArgs) -> Result<()> {
-    let is_change = |word: &&String| word.contains('=') || (word.ends_with('-') && word.len() > 1);
+    let is_change = |word: &&String| word.contains('=') || word.ends_with('-');
     let words: Vec<String> = args.on.words.iter().filter(|word| !is_change(word)).cloned().collect();
     if words.is_empty() && args.on.files.is_empty() {
         return Err(CtlError::plain(
@@ -63,9 +64,24 @@ pub async fn run(session: &Session, args: &EnvArgs) -> Result<()> {
     let mut plan = Plan::default();
     for change in args.on.words.iter().filter(is_change).chain(&args.env) {
         match change.split_once('=') {
-            Some((name, value)) => plan.set.push(json!({"name": name, "value": value})),
+            Some((name, value)) => {
+                check_variable(name)?;
+                plan.set.push(json!({"name": name, "value": value}));
+            }
+            None if change == "-" => {
+                let text = std::io::read_to_string(std::io::stdin())?;
+                let mut read = Vec::new();
+                contents::lines(&text, &mut read)?;
+                let value = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+                plan.set.extend(read.into_iter().map(|(name, bytes)| json!({"name": name, "value": value(bytes)})));
+            }
             None => plan.remove.push(change.trim_end_matches('-').to_owned()),
         }
+    }
+    if plan.set.iter().any(|variable| plan.remove.iter().any(|name| variable["name"] == name.as_str())) {
+        return Err(CtlError::plain(
+            "can not both modify and remove the same environment variable in the same command",
+        ));
     }
     if let Some(from) = &args.from {
         plan.set.extend(imported(session, args, from).await?);
@@ -77,6 +93,12 @@ pub async fn run(session: &Session, args: &EnvArgs) -> Result<()> {
             false => {
                 change(session, &args.on, &target, "env updated", |object| {
                     let found = containers(pod_spec(object, &target)?, &args.containers);
+                    if found.is_empty() {
+                        let (kind, name) = (&target.resource.kind, &target.name);
+                        let wanted = &args.containers;
+                        let warning = format!("{kind}/{name} does not have any containers matching {wanted:?}");
+                        super::super::api::warn(&warning);
+                    }
                     for container in found {
                         apply(container, &plan, args.overwrite)?;
                     }
