@@ -39,6 +39,8 @@ pub struct Faults {
     pub purge_unflushed: bool,
     /// A restored store goes on with the revision of the backup, as if nothing had been written since.
     pub restore_rewinds: bool,
+    /// A member that was left behind by a recovery neither asks whether it was nor goes when it is told.
+    pub stay_behind: bool,
 }
 
 /// Something that goes wrong once, from a point on.
@@ -75,6 +77,7 @@ impl Faults {
             "purge-unflushed" => Some(&mut self.purge_unflushed),
             "no-fsync" => Some(&mut self.no_fsync),
             "restore-rewinds" => Some(&mut self.restore_rewinds),
+            "stay-behind" => Some(&mut self.stay_behind),
             _ => None,
         };
         if let Some(flag) = flag {

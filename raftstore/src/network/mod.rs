@@ -14,8 +14,9 @@ pub(crate) mod wire;
 
 /// Header with the lineage of the sender's data.
 const LINEAGE_HEADER: &str = "trireme-lineage";
-/// Header of a refusal: when the lineage of the sender was left for this one, milliseconds since the Unix epoch.
-const SUCCESSION_HEADER: &str = "trireme-succeeded-at";
+/// Header of a refusal: how long ago the lineage of the sender was left for this one, in milliseconds. Clocks of different
+/// machines are not compared.
+const SUCCESSION_HEADER: &str = "trireme-succeeded-ago";
 /// Header with the id of the sender.
 const FROM_HEADER: &str = "trireme-from";
 /// Header with the id of the member that is meant.

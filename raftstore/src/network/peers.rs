@@ -91,8 +91,17 @@ type Slot = Arc<tokio::sync::Mutex<Held>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Superseded {
     pub(crate) why: String,
-    /// When its lineage began, milliseconds since the Unix epoch.
-    pub(crate) at_ms: u64,
+    /// How long its lineage had lasted when it said so.
+    pub(crate) age: Duration,
+    /// When that was.
+    pub(crate) heard: Instant,
+}
+
+impl Superseded {
+    /// Whether its lineage was there already when something began here.
+    pub(crate) fn was_before(&self, began: Instant) -> bool {
+        self.heard.saturating_duration_since(began) <= self.age
+    }
 }
 
 /// How connections come about.
@@ -210,11 +219,12 @@ impl Peers {
             return Ok(response);
         }
         let status = response.status();
-        let succeeded_at = response.headers().get(SUCCESSION_HEADER).and_then(|at| at.to_str().ok()?.parse().ok());
+        let succeeded = response.headers().get(SUCCESSION_HEADER).and_then(|at| at.to_str().ok()?.parse().ok());
         let reason = collect(response.into_body()).await.unwrap_or_default();
         let reason = String::from_utf8_lossy(&reason).into_owned();
-        if let (StatusCode::CONFLICT, Some(at_ms)) = (status, succeeded_at) {
-            self.inner.superseded.send_replace(Some(Superseded { why: format!("{address} says: {reason}"), at_ms }));
+        if let (StatusCode::CONFLICT, Some(ago)) = (status, succeeded) {
+            let (why, age) = (format!("{address} says: {reason}"), Duration::from_millis(ago));
+            self.inner.superseded.send_replace(Some(Superseded { why, age, heard: Instant::now() }));
         }
         Err(PeerError::Refused { address: address.clone(), status, reason })
     }

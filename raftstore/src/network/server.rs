@@ -201,9 +201,9 @@ async fn check(State(node): Shared, request: Request, next: Next) -> Answer {
     let lineage = header(headers, LINEAGE_HEADER)?;
     if lineage != node.identity.lineage {
         return match node.stranger(from, lineage) {
-            (why, Some(at_ms)) => {
-                let at = [(SUCCESSION_HEADER, at_ms.to_string())];
-                Ok((StatusCode::CONFLICT, at, why).into_response())
+            (why, Some(ago)) => {
+                let ago = [(SUCCESSION_HEADER, ago.as_millis().to_string())];
+                Ok((StatusCode::CONFLICT, ago, why).into_response())
             }
             (why, None) => Err(Refusal(StatusCode::FORBIDDEN, why)),
         };
@@ -212,9 +212,12 @@ async fn check(State(node): Shared, request: Request, next: Next) -> Answer {
         let id = node.identity.id;
         return Err(Refusal(StatusCode::MISDIRECTED_REQUEST, format!("this is member {id}")));
     }
+    if let Some(why) = node.has_left() {
+        return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, why));
+    }
     // What only members may ask is refused to those who were removed. Raft's own messages are not: while the
     // membership changes, the members do not all know the same, and Raft copes with that.
-    let stranger = || node.leads() && node.target(from).is_none();
+    let stranger = || node.leads() && node.target(from).is_none() && !node.machine.members().nodes.contains_key(&from);
     if FOR_MEMBERS.contains(&request.uri().path()) && stranger() {
         // A leader that was replaced may not know of it yet.
         node.read_index_here().await.map_err(broken)?;

@@ -101,7 +101,8 @@ pub(crate) async fn run(node: Arc<Node>, mut lost: mpsc::Receiver<VoteRecord>) {
     let mut server = node.raft.server_metrics();
     let mut beats = tokio::time::interval(timing.heartbeat);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut vote = None;
+    let (mut vote, mut asked) = (None, false);
+    let mut asking = std::pin::pin!(node.ask_whether_to_stand());
     loop {
         let (leads, now_vote) = {
             let m = server.borrow_and_update();
@@ -114,13 +115,15 @@ pub(crate) async fn run(node: Arc<Node>, mut lost: mpsc::Receiver<VoteRecord>) {
             beats.reset_immediately();
         }
         tokio::select! {
+            () = node.removed.cancelled() => return,
             changed = server.changed() => if changed.is_err() { return },
+            () = &mut asking, if !asked => asked = true,
             _ = beats.tick(), if leads => {
                 if node.raft.trigger().heartbeat().await.is_err() {
                     return;
                 }
             }
-            () = tokio::time::sleep_until(silence.due()), if !leads => {
+            () = tokio::time::sleep_until(silence.due()), if !leads && asked => {
                 silence.heard(node.heard.at());
                 let now = Instant::now();
                 if silence.due() <= now {

@@ -62,7 +62,8 @@ impl Node {
         let heard = m.heartbeat.as_ref().and_then(|h| h.get(&id).copied().flatten());
         let healthy = heard.is_some_and(|at| at.elapsed() < recent);
         let last = m.last_log_index.map_or(0, |i| i + 1);
-        let matched = m.replication.as_ref().and_then(|r| r.get(&id)).map(|id| id.map_or(0, |id| id.index + 1));
+        // What a member has, the leader knows once it has answered.
+        let matched = m.replication.as_ref().and_then(|r| r.get(&id).copied().flatten()).map(|id| id.index + 1);
         (healthy, matched.map(|matched| last.saturating_sub(matched)))
     }
 
@@ -97,8 +98,7 @@ impl Node {
             match asked.await {
                 Ok(Ok(members)) => *self.seen_members.lock() = Some((Instant::now(), members)),
                 Err(PeerError::Refused { status: StatusCode::GONE, reason, .. }) => {
-                    tracing::warn!(reason, "this member was removed from the group");
-                    self.removed.cancel();
+                    self.leave(format!("this member was removed from the group: {reason}"));
                 }
                 _ => {}
             }

@@ -69,9 +69,10 @@ pub(crate) struct Node {
     pub(crate) membership: tokio::sync::Mutex<()>,
     /// What the leader last told of the members.
     pub(crate) seen_members: Mutex<Option<(Instant, Vec<Member>)>>,
-    /// Set once the leader says that this member does not belong to the group any more.
+    /// When this member was started.
+    pub(crate) started: Instant,
+    /// Set once this member does not belong to the group any more; `left` says why.
     pub(crate) removed: CancellationToken,
-    /// Why, if that is not all there is to say.
     pub(crate) left: Mutex<Option<String>>,
     /// One permit for each backup that may be read.
     pub(crate) backups: Arc<Semaphore>,
@@ -100,6 +101,9 @@ impl Node {
     pub(crate) fn check_running(&self) -> Result<(), StoreError> {
         if self.stop.is_cancelled() {
             return Err(StoreError::ShuttingDown);
+        }
+        if let Some(reason) = self.has_left() {
+            return Err(StoreError::Unavailable { reason, maybe_applied: false });
         }
         if self.serving.is_cancelled() {
             return Err(StoreError::StateDamaged(self.machine.damage().borrow().clone().unwrap_or_default()));
@@ -175,11 +179,10 @@ impl Node {
         let mut out = self.taken_out.subscribe();
         let told = async move { out.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()) };
         tokio::select! {
+            biased;
+            // Whoever leaves ends its engine.
+            () = self.removed.cancelled() => return self.has_left().unwrap_or_default(),
             () = ended => {}
-            () = self.removed.cancelled() => {
-                let why = self.left.lock().clone();
-                return why.unwrap_or_else(|| "this member was removed from the group".to_owned());
-            }
             why = told => return format!("the state of this member is damaged: {}", why.unwrap_or_default()),
         };
         if self.stop.is_cancelled() {

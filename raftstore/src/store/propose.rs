@@ -48,7 +48,10 @@ impl Node {
         })?;
         self.metrics.pending.inc();
         let begun = Instant::now();
-        let result = self.propose_until(proposal).await;
+        let result = self.propose_until(proposal).await.and_then(|outcome| match self.has_left() {
+            Some(reason) => Err(StoreError::Unavailable { reason, maybe_applied: true }),
+            None => Ok(outcome),
+        });
         self.metrics.pending.dec();
         self.metrics.write_duration.observe(begun.elapsed().as_secs_f64());
         if result.is_err() {

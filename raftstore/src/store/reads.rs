@@ -114,6 +114,7 @@ impl Node {
             }),
             () = self.stop.cancelled() => Err(StoreError::ShuttingDown),
         };
+        let result = result.and_then(|revision| self.check_running().map(|()| revision));
         match &result {
             Ok(_) => self.metrics.read_duration.observe(called.elapsed().as_secs_f64()),
             Err(_) => drop(self.metrics.failed_reads.inc()),

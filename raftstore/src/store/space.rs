@@ -32,9 +32,10 @@ pub(crate) async fn run(node: Arc<Node>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut looking, mut handed_over): (Option<tokio::task::JoinHandle<_>>, Option<Instant>) = (None, None);
     let (mut before, mut said) = (Report::default(), None);
-    let mut logged = 0;
+    let (mut logged, mut led): (_, Option<Instant>) = (0, None);
     loop {
         ticks.tick().await;
+        led = if node.leads() { led.or(Some(Instant::now())) } else { None };
         let seen = std::mem::replace(&mut logged, node.last_log_index());
         // A disk that hangs must not hang this task.
         if looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
@@ -47,7 +48,8 @@ pub(crate) async fn run(node: Arc<Node>) {
             looking = Some(tokio::spawn(async move { drop(look.await) }));
         }
         let now = node.report();
-        node.space.set_quorum(node.room_of_quorum());
+        let all_reported = led.is_some_and(|since| since.elapsed() > FRESH);
+        node.space.set_quorum(node.room_of_quorum(all_reported));
         if now != before {
             node.tell(&before, &now);
             before = now;
@@ -77,6 +79,15 @@ pub(crate) async fn run(node: Arc<Node>) {
             });
         }
     }
+}
+
+/// What the better half has. Without answers of a quorum it is not room that is missing.
+fn quorum_of(mut rooms: Vec<Option<Room>>, all_reported: bool) -> Room {
+    if !all_reported {
+        rooms.iter_mut().for_each(|room| *room = Some(room.unwrap_or_default()));
+    }
+    rooms.sort_unstable_by_key(|room| (room.is_none(), *room));
+    rooms.get(rooms.len() / 2).copied().flatten().unwrap_or_default()
 }
 
 impl Node {
@@ -141,15 +152,14 @@ impl Node {
         m.membership_config.voter_ids().find(|id| well(id) && near(id))
     }
 
-    /// Room that a quorum has; who reported nothing is taken to be well.
-    fn room_of_quorum(&self) -> Room {
-        let mut rooms: Vec<Room> = {
+    /// Room that a quorum has. Who reports nothing has none, once everybody has had the time to report.
+    fn room_of_quorum(&self, all_reported: bool) -> Room {
+        let rooms: Vec<Option<Room>> = {
             let metrics = self.raft.server_metrics();
             let m = metrics.borrow_watched();
-            m.membership_config.voter_ids().map(|id| self.reported(id).unwrap_or_default().room).collect()
+            m.membership_config.voter_ids().map(|id| self.reported(id).map(|report| report.room)).collect()
         };
-        rooms.sort_unstable();
-        let quorum = rooms.get(rooms.len() / 2).copied().unwrap_or_default();
+        let quorum = quorum_of(rooms, all_reported);
         // This member's own disk counts as well: it will hand over if there is anybody to take over.
         quorum.max(self.space.room())
     }
@@ -196,5 +206,24 @@ impl Node {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quorum_of_those_who_answer_has_the_room_of_its_worst() {
+        use Room::{Enough, Hardly, Little};
+        let of = |rooms: &[Option<Room>]| quorum_of(rooms.to_vec(), true);
+        assert_eq!(of(&[Some(Enough)]), Enough);
+        assert_eq!(of(&[Some(Enough), Some(Hardly), Some(Enough)]), Enough);
+        assert_eq!(of(&[Some(Little), Some(Hardly), Some(Enough)]), Little);
+        assert_eq!(of(&[None, Some(Little), Some(Enough)]), Little, "the one that is silent cannot help");
+        assert_eq!(of(&[None, Some(Hardly), Some(Enough), Some(Enough), Some(Enough)]), Enough);
+        assert_eq!(of(&[None, Some(Hardly), None, Some(Enough), Some(Enough)]), Hardly);
+        assert_eq!(of(&[None, None, Some(Enough)]), Enough, "a quorum is missing, and not room");
+        assert_eq!(quorum_of(vec![None, Some(Little), Some(Enough)], false), Enough, "it may not have reported yet");
     }
 }

@@ -305,6 +305,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
         certificate: tls.map(|tls| tls.own),
         membership: tokio::sync::Mutex::new(()),
         seen_members: parking_lot::Mutex::new(None),
+        started: tokio::time::Instant::now(),
         removed: CancellationToken::new(),
         left: parking_lot::Mutex::new(None),
         backups: Arc::new(Semaphore::new(backup::CONCURRENT)),

@@ -30,7 +30,7 @@ use crate::storage::log::{Log, Payload};
 use crate::storage::records::{LogPosition, MemberInfo, MembersRecord};
 use crate::storage::state::StateDb;
 use crate::storage::{StorageError, snapshot};
-use crate::types::{MemberId, Revision, StoreError};
+use crate::types::{Leadership, MemberId, Revision, StoreError};
 use crate::watch::Hub;
 
 /// How long other members may take to answer whether they live.
@@ -327,22 +327,72 @@ fn recover_into(
 }
 
 impl Node {
-    /// Why a member of another lineage is not heard, and since when this lineage follows that one, if it does.
-    pub(crate) fn stranger(&self, from: MemberId, lineage: &str) -> (String, Option<u64>) {
+    /// Why a member of another lineage is not heard, and for how long this lineage has followed that one, if it does.
+    pub(crate) fn stranger(&self, from: MemberId, lineage: &str) -> (String, Option<Duration>) {
         let ancestors = self.machine.state().ancestors().unwrap_or_default();
         match ancestors.into_iter().find(|a| a.lineage == lineage) {
-            Some(ancestor) => (describe(&ancestor, &self.identity), Some(ancestor.at_ms)),
+            Some(ancestor) => {
+                let ago = self.config.environment.wall_ms().saturating_sub(ancestor.at_ms);
+                (describe(&ancestor, &self.identity), Some(Duration::from_millis(ago)))
+            }
             None => {
                 (format!("member {from} is of another lineage ({lineage}; here it is {})", self.identity.lineage), None)
             }
         }
     }
 
-    /// Notes that the group has gone on without this member, and why.
+    /// The group has gone on without this member. From here on it answers nobody, votes for nobody and leads nobody: what it
+    /// acknowledged now would be lost.
     pub(crate) fn leave(&self, why: String) {
-        tracing::error!(reason = why, "this member does not belong to the group any more");
-        self.left.lock().get_or_insert(why);
+        {
+            let mut left = self.left.lock();
+            if left.is_some() {
+                return;
+            }
+            tracing::error!(reason = why, "this member does not belong to the group any more");
+            *left = Some(why);
+        }
         self.removed.cancel();
+        self.serving.cancel();
+        self.leadership.send_replace(Leadership::NotLeader { leader: None });
+        let raft = self.raft.clone();
+        self.runtime.spawn(async move { drop(raft.shutdown().await) });
+    }
+
+    /// Why this member does not belong to the group any more, if so.
+    pub(crate) fn has_left(&self) -> Option<String> {
+        if self.removed.is_cancelled() { self.left.lock().clone() } else { None }
+    }
+
+    /// Acts on what a member says whose lineage follows this one; whether this member leaves for it.
+    fn heed(&self, found: Superseded) -> bool {
+        let behind = found.was_before(self.started) || !self.in_contact();
+        let leaves = behind && !self.config.faults.stay_behind;
+        if leaves {
+            self.leave(found.why);
+        }
+        leaves
+    }
+
+    /// Asks the others, before this member stands for election for the first time, whether the group goes on without it: two of
+    /// three members that were left behind would be a quorum.
+    pub(crate) async fn ask_whether_to_stand(&self) {
+        if self.config.faults.stay_behind {
+            return;
+        }
+        let patience = self.config.timing.election_max * 3;
+        let others = self.machine.members().nodes.into_keys().filter(|id| *id != self.identity.id);
+        let asked = others.filter_map(|id| self.target(id)).map(async |target| {
+            let answer = self.peers.call::<_, HelloReply>(&target, Lane::Forward, path::HELLO, &(), patience).await;
+            if let Err(error) = answer {
+                tracing::debug!(member = target.id, %error, "asked before the first election");
+            }
+        });
+        join_all(asked).await;
+        let found = self.peers.superseded().borrow().clone();
+        if let Some(found) = found {
+            self.heed(found);
+        }
     }
 }
 
@@ -360,12 +410,11 @@ fn describe(ancestor: &Ancestor, identity: &Identity) -> String {
 /// Members that have had a quorum since before then stay: while they served, somebody has recovered or restored one that
 /// was merely cut off. Members that came back later do not, or two groups would answer the same clients.
 pub(crate) async fn watch_over(node: Arc<Node>) {
-    let (started_ms, mut superseded) = (node.config.environment.wall_ms(), node.peers.superseded());
-    let mut reminded: Option<Instant> = None;
+    let (mut superseded, mut reminded) = (node.peers.superseded(), None::<Instant>);
     while let Ok(found) = superseded.wait_for(Option::is_some).await.map(|found| found.clone()) {
-        let Some(Superseded { why, at_ms }) = found else { continue };
-        if started_ms > at_ms || !node.in_contact() {
-            node.leave(why);
+        let Some(found) = found else { continue };
+        let why = found.why.clone();
+        if node.heed(found) {
             return;
         }
         if reminded.is_none_or(|at| at.elapsed() >= REMIND) {

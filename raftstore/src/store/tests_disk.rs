@@ -39,6 +39,9 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = unmount(&self.0, UnmountFlags::DETACH);
+        // The group's folder could not be removed while this was in it.
+        let _ = std::fs::remove_dir(&self.0);
+        let _ = self.0.parent().map(std::fs::remove_dir);
     }
 }
 
@@ -151,6 +154,46 @@ async fn a_leader_with_a_full_disk_hands_over_and_the_group_goes_on() {
     while try_put(&stores[2], "/k/c", "1").await.is_err() {
         assert!(begin.elapsed() < PATIENCE, "never taken again");
     }
+    stop(stores).await;
+}
+
+/// Two of three are a quorum, and one of them has no room: nothing new can be promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_member_has_no_room() {
+    let group = Group::new(3);
+    let disks: Vec<_> = (0..3).map(|i| SmallDisk::new(group.data(i), "256m")).collect();
+    let (_group, mut stores) = Group::start_with(group).await;
+    write(&stores[0], "/k/a", "1").await;
+    let lead = leader(&stores.iter().collect::<Vec<_>>()).await;
+    let (low, dead) = ((lead + 1) % 3, (lead + 2) % 3);
+    disks[low].fill(20 << 20);
+    until(&stores[low], "alarm", full).await;
+    try_put(&stores[lead], "/k/b", "1").await.expect("two have room");
+    let gone = stores[dead].clone();
+    gone.shutdown().await.unwrap();
+    let begin = Instant::now();
+    let refused = loop {
+        match try_put(&stores[lead], "/k/c", "1").await {
+            Err(error) => break error,
+            Ok(_) => assert!(begin.elapsed() < PATIENCE, "never refused"),
+        }
+        let delete = vec![Op::Delete { key: "/k/c".into() }];
+        stores[lead].txn(Txn { then: delete, ..Txn::default() }).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let name = format!("m{low}");
+    assert!(matches!(&refused, StoreError::NoSpace(why) if why.contains(&name)), "{refused:?}");
+    // The dead one's lag is not known to a leader that it never answered, and reads go on.
+    stores[lead].handle.node.transfer_leadership().await.unwrap();
+    let living = [&stores[lead], &stores[low]];
+    let now = leader(&living).await;
+    let (id, members) = (stores[dead].status().id, living[now].members().await.unwrap());
+    let found = members.iter().find(|m| m.id == id).unwrap();
+    assert_eq!((found.healthy, found.lag), (false, None));
+    assert_eq!(list(&stores[lead], "/k/b", None).await.len(), 1);
+    disks[low].empty();
+    until(&stores[low], "room", |s| !full(s)).await;
+    stores.remove(dead);
     stop(stores).await;
 }
 

@@ -163,9 +163,11 @@ async fn one_member_of_three_recovers() {
     let others: Vec<usize> = (0..3).filter(|i| *i != survivor).collect();
     // Both together would be a quorum of the former lineage.
     let old = [open_again(group.config(others[0])).await, open_again(group.config(others[1])).await];
-    // Each stops by itself when it is told, as a process does: one that follows hears of it once its leader is gone.
     let gone = old.map(|old| async move {
-        assert!(told(&old).await.contains("recovered after the loss of its majority"));
+        assert_eq!(answered_until_told(&old, "recovered after the loss of its majority").await, None);
+        // A process needs some time to end.
+        assert!(answer(&old).await.is_none() && old.range(prefix("/", None)).await.is_err());
+        assert!(matches!(*old.leadership().borrow(), Leadership::NotLeader { .. }));
         old.shutdown().await.unwrap();
     });
     futures::future::join_all(gone).await;
@@ -176,6 +178,51 @@ async fn one_member_of_three_recovers() {
     let refused = Store::recover(group.config(survivor), false).await;
     assert!(matches!(&refused, Err(StoreError::Membership(why)) if why.contains("start it as usual")), "{refused:?}");
     stop(vec![joined]).await;
+}
+
+/// What a member says to a write or to a linearizable read, if it is a promise.
+async fn answer(store: &Store) -> Option<String> {
+    let then = vec![put("/r/p/late", "lost")];
+    let (wrote, read) = tokio::join!(store.txn(Txn { then, ..Txn::default() }), store.linearizable_revision());
+    wrote.map(|w| format!("wrote {w:?}")).or_else(|_| read.map(|r| format!("read at {r}"))).ok()
+}
+
+/// The first promise of a member before it is told why it does not belong to the group any more.
+async fn answered_until_told(store: &Store, reason: &str) -> Option<String> {
+    let asking = async {
+        loop {
+            if let Some(promise) = answer(store).await {
+                return promise;
+            }
+        }
+    };
+    tokio::select! {
+        promise = asking => Some(promise),
+        why = told(store) => {
+            assert!(why.contains(reason), "{why}");
+            None
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_left_behind_that_do_not_ask_make_promises() {
+    let (group, stores) = Group::start(3).await;
+    history(&stores[0]).await;
+    stop(stores).await;
+    Store::recover(group.config(0), false).await.unwrap();
+    let recovered = Store::open(group.config(0)).await.unwrap();
+    let unguarded = |i| {
+        let mut config = group.config(i);
+        config.faults.stay_behind = true;
+        config
+    };
+    let old = [open_again(unguarded(1)).await, open_again(unguarded(2)).await];
+    let promise = tokio::time::timeout(PATIENCE, answer(&old[0])).await.unwrap();
+    assert!(promise.is_some(), "what the guard keeps from happening");
+    assert!(!list(&recovered, "/r/", None).await.iter().any(|found| found.contains("late")));
+    stop(old.into()).await;
+    stop(vec![recovered]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
