@@ -23,7 +23,10 @@ pub struct Watched {
 
 /// Judges all watches of a history whose writes are in order already.
 pub fn check(history: &History, judgement: &Judgement) -> (Findings, Watched) {
-    let mut judge = Judge { history, judgement, findings: Findings::default(), watched: Watched::default() };
+    let asked = |o: &Operation| if let Call::Compact(revision) = o.call { Some(revision) } else { None };
+    let forgotten = history.operations.iter().filter_map(asked).max().unwrap_or_default();
+    let (findings, watched) = (Findings::default(), Watched::default());
+    let mut judge = Judge { history, judgement, forgotten, findings, watched };
     let mut reached: BTreeMap<u32, (Revision, u32)> = BTreeMap::new();
     for session in &history.sessions {
         let through = judge.session(session);
@@ -48,6 +51,8 @@ pub fn check(history: &History, judgement: &Judgement) -> (Findings, Watched) {
 struct Judge<'a> {
     history: &'a History,
     judgement: &'a Judgement,
+    /// Somebody asked for what is older than this to be compacted.
+    forgotten: Revision,
     findings: Findings,
     watched: Watched,
 }
@@ -150,7 +155,7 @@ impl<'a> Judge<'a> {
             };
         // What was there before may have been compacted away, but is never something else.
         let before = change.before.as_ref().map(|record| record.kv(&change.key));
-        let previous = event.previous.is_none() || event.previous == before;
+        let previous = (event.previous.is_none() && revision <= self.forgotten) || event.previous == before;
         if !same || !previous || !session.keys.contain(&event.kv.key) {
             let change = change.clone();
             self.findings.add("event", || format!("{session} was told {event:?}, but it was {change:?}"));

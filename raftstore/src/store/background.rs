@@ -40,10 +40,17 @@ pub(crate) async fn lead(node: Arc<Node>) {
             _ = members.changed() => true,
             () = tokio::time::sleep(LEARNER_TICK), if learners => false,
         };
+        let (now, limits) = (Instant::now(), &node.config.limits);
+        let meta = node.machine.applied().meta;
+        // Every member notes how old history is: reigns may be shorter than it is to be kept.
+        let (mut by_age, mut by_size) = (None, None);
+        if all {
+            let written = node.machine.counts().history_bytes.load(Ordering::Relaxed);
+            by_age = ages.due(now, meta.revision, limits.keep_history);
+            by_size = sizes.due(written, meta.revision, meta.compacted, limits.max_history_bytes);
+        }
         if !matches!(*node.leadership.borrow(), Leadership::Leader { .. }) {
-            // Another leader may have compacted; a new reign counts anew.
-            (ages, sizes, absences) = (Ages::default(), Sizes::default(), Absences::default());
-            agreed = Agreed::default();
+            (absences, agreed) = (Absences::default(), Agreed::default());
             node.set_alarm(AlarmKind::Version, None);
             continue;
         }
@@ -54,11 +61,6 @@ pub(crate) async fn lead(node: Arc<Node>) {
             continue;
         }
         node.remove_dead(&mut absences).await;
-        let (now, limits) = (Instant::now(), &node.config.limits);
-        let meta = node.machine.applied().meta;
-        let written = node.machine.counts().history_bytes.load(Ordering::Relaxed);
-        let by_age = ages.due(now, meta.revision, limits.keep_history);
-        let by_size = sizes.due(written, meta.revision, meta.compacted, limits.max_history_bytes);
         if let Some(revision) = by_age.max(by_size)
             && revision > meta.compacted
             && let Err(error) = node.propose(Command::Compact(revision)).await
@@ -110,10 +112,10 @@ impl Sizes {
             self.0.pop_front();
         }
         // Precise enough, and bounds how much is remembered.
-        if self.0.back().is_none_or(|(before, _)| written - before >= most / 64) {
+        if self.0.back().is_none_or(|(before, _)| written.saturating_sub(*before) >= most / 64) {
             self.0.push_back((written, revision));
         }
-        let kept = |from: u64| written - from;
+        let kept = |from: u64| written.saturating_sub(from);
         if kept(self.0.front()?.0) <= most {
             return None;
         }

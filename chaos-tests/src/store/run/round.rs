@@ -108,6 +108,8 @@ pub struct Running {
     watching: Vec<tokio::task::JoinHandle<()>>,
     plan: Plan,
     finished: bool,
+    /// Whether it is wrong that a member does not answer at the end.
+    all_answer: bool,
     dir: tempfile::TempDir,
 }
 
@@ -150,7 +152,7 @@ impl Running {
         let watching = plan.watchers.iter().map(|w| tokio::spawn(watch(w))).collect();
         let sampler = tokio::spawn(sample(group.clone(), recorder.clone()));
         let chaos = Chaos { group, recorder: recorder.clone(), patience: plan.patience, findings: Findings::default() };
-        let mut running = Running { chaos, recorder, tasks, watching, plan, finished: false, dir };
+        let mut running = Running { chaos, recorder, tasks, watching, plan, finished: false, all_answer: false, dir };
         running.tasks.push(sampler);
         Ok(running)
     }
@@ -200,13 +202,16 @@ impl Running {
         let patience = if self.chaos.findings.is_empty() { self.plan.patience } else { Duration::from_secs(2) };
         let group = self.chaos.group.clone();
         for member in 1..=group.members() {
-            let deadline = Instant::now() + patience;
-            while Instant::now() < deadline {
-                if let Some(revision) = self.list(member).await {
-                    last = last.max(revision);
-                    break;
+            let (deadline, mut listed) = (Instant::now() + patience, None);
+            while listed.is_none() && Instant::now() < deadline {
+                listed = self.list(member).await;
+                if listed.is_none() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            last = last.max(listed.unwrap_or_default());
+            if listed.is_none() && self.all_answer {
+                self.chaos.findings.add("availability", || format!("member {member} gave no last list in {patience:?}"));
             }
         }
         self.recorder.end_watchers(last.max(1), patience);
@@ -321,7 +326,10 @@ pub async fn round(plan: Plan) -> Result<Outcome> {
         tokio::time::sleep(time).await;
     }
     // However slow the machine is, there is something to judge.
-    let _ = running.progress(250).await;
+    running.all_answer = true;
+    if let Err(error) = running.progress(250).await {
+        running.chaos.findings.add("availability", || format!("at the end: {error:#}"));
+    }
     let again = format!("make chaos SEED={seed} SECONDS={}", time.as_secs());
     Ok(Outcome { again, ..running.judge().await? })
 }
