@@ -211,7 +211,9 @@ impl Running {
             }
             last = last.max(listed.unwrap_or_default());
             if listed.is_none() && self.all_answer {
-                self.chaos.findings.add("availability", || format!("member {member} gave no last list in {patience:?}"));
+                self.chaos
+                    .findings
+                    .add("availability", || format!("member {member} gave no last list in {patience:?}"));
             }
         }
         self.recorder.end_watchers(last.max(1), patience);
