@@ -381,4 +381,6 @@ async fn a_state_that_is_older_than_what_was_applied_ends_watches() {
     assert!(matches!(told, Err(StoreError::Storage(_))), "{told:?}");
     // Nobody else has the state: it goes on, and says so.
     until(&store, "alarm", |s| s.alarms.iter().any(|a| a.kind == AlarmKind::StateDamaged)).await;
+    drop(watch);
+    let _ = store.shutdown().await;
 }

@@ -350,6 +350,8 @@ async fn a_large_range_comes_in_pieces_of_one_revision() {
     store.compact(revision + 1).await.unwrap();
     assert!(matches!(slow.next().await, Some(Err(StoreError::Compacted { .. }))));
     assert!(slow.next().await.is_none());
+    drop(slow);
+    store.shutdown().await.unwrap();
 }
 
 /// A sender that vanishes without a word does not keep a member from the snapshot of whoever it follows now.
