@@ -194,6 +194,8 @@ async fn answered_until_told(store: &Store, reason: &str) -> Option<String> {
             if let Some(promise) = answer(store).await {
                 return promise;
             }
+            // Who has left refuses at once.
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
     tokio::select! {
