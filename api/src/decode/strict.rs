@@ -1,18 +1,19 @@
 //! A serde visitor that builds a JSON value and notes the paths of duplicate fields.
 
 use super::MAX_DEPTH;
+use crate::field::Path;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
 struct Node<'a> {
     duplicates: &'a mut Vec<String>,
-    path: String,
+    path: &'a Path<'a>,
     depth: usize,
 }
 
 pub(super) fn read<'de, D: Deserializer<'de>>(from: D, duplicates: &mut Vec<String>) -> Result<Value, D::Error> {
-    Node { duplicates, path: String::new(), depth: 0 }.deserialize(from)
+    Node { duplicates, path: &Path::ROOT, depth: 0 }.deserialize(from)
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
@@ -85,8 +86,8 @@ impl<'de> Visitor<'de> for Node<'_> {
         }
         let mut out = Vec::new();
         loop {
-            let path = format!("{}[{}]", self.path, out.len());
-            match items.next_element_seed(Node { duplicates: self.duplicates, path, depth: self.depth + 1 })? {
+            let path = self.path.index(out.len());
+            match items.next_element_seed(Node { duplicates: self.duplicates, path: &path, depth: self.depth + 1 })? {
                 Some(item) => out.push(item),
                 None => return Ok(Value::Array(out)),
             }
@@ -99,11 +100,12 @@ impl<'de> Visitor<'de> for Node<'_> {
         }
         let mut out = Map::new();
         while let Some(Key(key)) = fields.next_key::<Key>()? {
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
+            let path = self.path.child(&key);
             if out.contains_key(&key) {
-                self.duplicates.push(path.clone());
+                self.duplicates.push(path.to_string());
             }
-            let value = fields.next_value_seed(Node { duplicates: self.duplicates, path, depth: self.depth + 1 })?;
+            let value =
+                fields.next_value_seed(Node { duplicates: self.duplicates, path: &path, depth: self.depth + 1 })?;
             out.insert(key, value);
         }
         Ok(Value::Object(out))
