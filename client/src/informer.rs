@@ -6,6 +6,7 @@
 //! ever lost. Objects in the stores are slimmed (no managed fields, no last applied configuration): writes that
 //! start from them must be patches of what differs, never replacements.
 
+mod entry;
 mod feed;
 mod store;
 mod subscription;
@@ -164,7 +165,7 @@ impl Informers {
         let policy = |plural: &str| Source::path(&format!("/apis/policy/v1/{plural}")).optional();
         let flow = |plural: &str| Source::path(&format!("/apis/flowcontrol.apiserver.k8s.io/v1/{plural}")).optional();
         Arc::new(Self {
-            pods: Informer::start_indexed(c, core("pods"), pod_node, s),
+            pods: Informer::start_by_node(c, core("pods"), s),
             nodes: Informer::start(c, core("nodes"), s),
             namespaces: Informer::start(c, core("namespaces"), s),
             services: Informer::start(c, core("services"), s),
@@ -230,8 +231,4 @@ impl Informers {
             ("secrets", self.secrets.revision()),
         ])
     }
-}
-
-fn pod_node(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
 }

@@ -7,14 +7,15 @@ use futures::StreamExt;
 use http::header::{ACCEPT, HeaderValue};
 use kube::Client;
 use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::core::{ObjectList, Request};
+use kube::core::{ListMeta, Request};
 use rand::Rng;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::entry::Raw;
 use super::subscription::Subscription;
-use super::{Object, Store, revision_of};
+use super::{Object, Store};
 
 /// What an informer lists and watches.
 #[derive(Clone, Debug)]
@@ -89,17 +90,16 @@ impl<K: Object> std::ops::Deref for Informer<K> {
 impl<K: Object> Informer<K> {
     /// Starts an informer; it runs until `shutdown`.
     pub fn start(client: &Client, source: Source, shutdown: &CancellationToken) -> Self {
-        Self::start_indexed(client, source, |_| None, shutdown)
+        Self::start_with(client, source, false, shutdown)
     }
 
-    /// Starts an informer whose objects are indexed by the node that `node_of` names.
-    pub fn start_indexed(
-        client: &Client,
-        source: Source,
-        node_of: fn(&K) -> Option<&str>,
-        shutdown: &CancellationToken,
-    ) -> Self {
-        let store = Arc::new(Store::new(node_of));
+    /// Starts an informer whose objects are indexed by the node in `spec.nodeName`.
+    pub fn start_by_node(client: &Client, source: Source, shutdown: &CancellationToken) -> Self {
+        Self::start_with(client, source, true, shutdown)
+    }
+
+    fn start_with(client: &Client, source: Source, by_node: bool, shutdown: &CancellationToken) -> Self {
+        let store = Arc::new(Store::new(by_node));
         let feed = Feed { client: client.clone(), source, store: store.clone(), state: State::Empty, failures: 0 };
         let shutdown = shutdown.clone();
         tokio::spawn(async move { shutdown.run_until_cancelled(feed.run()).await });
@@ -118,6 +118,14 @@ enum State {
     Empty,
     /// Complete up to this revision.
     At(u64),
+}
+
+/// A page of a list.
+#[derive(Deserialize)]
+struct Page<K> {
+    #[serde(default)]
+    metadata: ListMeta,
+    items: Option<Vec<Raw<K>>>,
 }
 
 struct Feed<K: Object> {
@@ -184,8 +192,8 @@ impl<K: Object> Feed<K> {
         };
         let revision = loop {
             let request = Request::new(&self.source.path).list(&params).map_err(kube::Error::BuildRequest)?;
-            let page: ObjectList<K> = self.client.request(self.accepting(request, "PartialObjectMetadataList")).await?;
-            objects.extend(page.items);
+            let page: Page<K> = self.client.request(self.accepting(request, "PartialObjectMetadataList")).await?;
+            objects.extend(page.items.into_iter().flatten());
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => break page.metadata.resource_version.and_then(|v| v.parse().ok()).unwrap_or(0),
@@ -218,16 +226,16 @@ impl<K: Object> Feed<K> {
         Ok(())
     }
 
-    fn take(&mut self, event: WatchEvent<K>) -> Result<(), kube::Error> {
+    fn take(&mut self, event: WatchEvent<Raw<K>>) -> Result<(), kube::Error> {
         let revision = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                let revision = revision_of(object.object_meta());
+                let revision = object.revision();
                 self.store.upsert(object);
                 revision
             }
             WatchEvent::Deleted(object) => {
                 self.store.delete(&object);
-                revision_of(object.object_meta())
+                object.revision()
             }
             WatchEvent::Bookmark(bookmark) => {
                 let revision = bookmark.metadata.resource_version.parse().unwrap_or(0);
@@ -256,11 +264,11 @@ impl<K: Object> Feed<K> {
     }
 }
 
-async fn events<K: DeserializeOwned + Clone>(
+async fn events<K: Object>(
     client: &Client,
     request: http::Request<Vec<u8>>,
-) -> Result<impl futures::Stream<Item = Result<WatchEvent<K>, kube::Error>> + use<K>, kube::Error> {
-    client.request_events::<K>(request).await
+) -> Result<impl futures::Stream<Item = Result<WatchEvent<Raw<K>>, kube::Error>> + use<K>, kube::Error> {
+    client.request_events::<Raw<K>>(request).await
 }
 
 fn is_expired(error: &kube::Error) -> bool {

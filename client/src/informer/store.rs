@@ -1,4 +1,6 @@
 //! The objects of one kind, indexed, with the revision up to which they are complete.
+//!
+//! An object is decoded when it is asked for, or when somebody follows the changes; never with the store locked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -6,8 +8,9 @@ use std::sync::{Arc, Weak};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use super::entry::{Entry, Raw};
 use super::subscription::{Buffer, Change};
-use super::{Object, ObjectKey, revision_of, slim};
+use super::{Object, ObjectKey};
 
 /// A secondary key under which objects can be looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,24 +25,25 @@ pub enum Index {
 pub struct Store<K> {
     state: RwLock<State<K>>,
     revision: watch::Sender<u64>,
-    node_of: fn(&K) -> Option<&str>,
+    by_node: bool,
 }
 
 struct State<K> {
-    objects: BTreeMap<ObjectKey, Arc<K>>,
+    objects: BTreeMap<ObjectKey, Arc<Entry<K>>>,
     indices: HashMap<Index, BTreeSet<ObjectKey>>,
     subscribers: Vec<Weak<Buffer<K>>>,
 }
 
 impl<K: Object> Store<K> {
-    pub(super) fn new(node_of: fn(&K) -> Option<&str>) -> Self {
+    pub(super) fn new(by_node: bool) -> Self {
         let state = State { objects: BTreeMap::new(), indices: HashMap::new(), subscribers: Vec::new() };
-        Self { state: RwLock::new(state), revision: watch::Sender::new(0), node_of }
+        Self { state: RwLock::new(state), revision: watch::Sender::new(0), by_node }
     }
 
     /// The object of that key.
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
-        self.state.read().objects.get(key).cloned()
+        let entry = self.state.read().objects.get(key).cloned();
+        entry?.object()
     }
 
     /// The object of that namespace (empty for cluster-wide kinds) and name.
@@ -49,26 +53,31 @@ impl<K: Object> Store<K> {
 
     /// All objects, ordered by namespace and name.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.state.read().objects.values().cloned().collect()
+        self.snapshot(|| {})
     }
 
     /// The objects of one namespace, ordered by name.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        let state = self.state.read();
         let from = ObjectKey::new(namespace, "");
-        state
-            .objects
-            .range(from..)
-            .take_while(|(key, _)| &*key.namespace == namespace)
-            .map(|(_, object)| object.clone())
-            .collect()
+        let inside = |state: &State<K>| {
+            let found = state.objects.range(from..).take_while(|(key, _)| &*key.namespace == namespace);
+            found.map(|(_, entry)| entry.clone()).collect()
+        };
+        self.read(inside)
     }
 
     /// The objects found under a secondary key, ordered by namespace and name.
     pub fn by_index(&self, index: &Index) -> Vec<Arc<K>> {
-        let state = self.state.read();
-        let keys = state.indices.get(index).into_iter().flatten();
-        keys.filter_map(|key| state.objects.get(key).cloned()).collect()
+        self.read(|state| {
+            let keys = state.indices.get(index).into_iter().flatten();
+            keys.filter_map(|key| state.objects.get(key).cloned()).collect()
+        })
+    }
+
+    /// Objects that are chosen with the store locked, and decoded afterwards.
+    fn read(&self, choose: impl FnOnce(&State<K>) -> Vec<Arc<Entry<K>>>) -> Vec<Arc<K>> {
+        let chosen = choose(&self.state.read());
+        chosen.iter().filter_map(|entry| entry.object()).collect()
     }
 
     /// The objects that name the object of this uid as an owner.
@@ -124,6 +133,12 @@ impl<K: Object> Store<K> {
         }
     }
 
+    /// How many objects have been decoded.
+    #[cfg(test)]
+    pub(super) fn read_so_far(&self) -> usize {
+        self.state.read().objects.values().filter(|entry| entry.is_read()).count()
+    }
+
     pub(super) fn attach(&self, buffer: &Arc<Buffer<K>>) {
         let mut state = self.state.write();
         state.subscribers.retain(|subscriber| subscriber.strong_count() > 0);
@@ -132,38 +147,43 @@ impl<K: Object> Store<K> {
 
     /// All objects, with `then` run before any further change can be published.
     pub(super) fn snapshot(&self, then: impl FnOnce()) -> Vec<Arc<K>> {
-        let state = self.state.read();
-        then();
-        state.objects.values().cloned().collect()
+        self.read(|state| {
+            then();
+            state.objects.values().cloned().collect()
+        })
     }
 
     /// Takes a changed or new object out of a watch.
-    pub(super) fn upsert(&self, object: K) {
-        let revision = revision_of(object.object_meta());
-        self.state.write().put(object, self.node_of);
+    pub(super) fn upsert(&self, raw: Raw<K>) {
+        let (key, revision) = (raw.key(), raw.revision());
+        let entry = Arc::new(Entry::new(raw, self.by_node));
+        if self.state.read().is_followed() {
+            // Whoever follows wants it at once, and nobody should wait for the lock meanwhile.
+            entry.object();
+        }
+        self.state.write().put(key, entry);
         self.advance(revision);
     }
 
     /// Takes a deletion out of a watch.
-    pub(super) fn delete(&self, object: &K) {
-        let meta = object.object_meta();
-        self.state.write().remove(&ObjectKey::of(meta), self.node_of);
-        self.advance(revision_of(meta));
+    pub(super) fn delete(&self, raw: &Raw<K>) {
+        self.state.write().remove(&raw.key());
+        self.advance(raw.revision());
     }
 
     /// Takes a fresh list: what it lacks is gone.
-    pub(super) fn replace(&self, objects: Vec<K>, revision: u64) {
+    pub(super) fn replace(&self, objects: Vec<Raw<K>>, revision: u64) {
         let mut state = self.state.write();
-        let keep: BTreeSet<ObjectKey> = objects.iter().map(|object| ObjectKey::of(object.object_meta())).collect();
+        let keep: BTreeSet<ObjectKey> = objects.iter().map(Raw::key).collect();
         let gone: Vec<ObjectKey> = state.objects.keys().filter(|key| !keep.contains(key)).cloned().collect();
         for key in gone {
-            state.remove(&key, self.node_of);
+            state.remove(&key);
         }
-        for object in objects {
-            let key = ObjectKey::of(object.object_meta());
-            let known = state.objects.get(&key).map(|old| revision_of(old.object_meta()));
-            if known != Some(revision_of(object.object_meta())) {
-                state.put(object, self.node_of);
+        for raw in objects {
+            let key = raw.key();
+            let known = state.objects.get(&key).map(|old| old.revision);
+            if known != Some(raw.revision()) {
+                state.put(key, Arc::new(Entry::new(raw, self.by_node)));
             }
         }
         drop(state);
@@ -178,29 +198,30 @@ impl<K: Object> Store<K> {
 }
 
 impl<K: Object> State<K> {
-    fn put(&mut self, mut object: K, node_of: fn(&K) -> Option<&str>) {
-        slim(object.object_meta_mut());
-        let key = ObjectKey::of(object.object_meta());
-        let new = Arc::new(object);
+    fn is_followed(&self) -> bool {
+        self.subscribers.iter().any(|subscriber| subscriber.strong_count() > 0)
+    }
+
+    fn put(&mut self, key: ObjectKey, new: Arc<Entry<K>>) {
         let old = self.objects.insert(key.clone(), new.clone());
         if let Some(old) = &old {
-            self.unindex(&key, old, node_of);
+            self.unindex(&key, old);
         }
-        for index in indices_of(&*new, node_of) {
+        for index in indices_of(&new) {
             self.indices.entry(index).or_default().insert(key.clone());
         }
-        self.publish(Change { old, new: Some(new) });
+        self.publish(old.as_deref(), Some(&new));
     }
 
-    fn remove(&mut self, key: &ObjectKey, node_of: fn(&K) -> Option<&str>) {
+    fn remove(&mut self, key: &ObjectKey) {
         if let Some(old) = self.objects.remove(key) {
-            self.unindex(key, &old, node_of);
-            self.publish(Change { old: Some(old), new: None });
+            self.unindex(key, &old);
+            self.publish(Some(&old), None);
         }
     }
 
-    fn unindex(&mut self, key: &ObjectKey, object: &K, node_of: fn(&K) -> Option<&str>) {
-        for index in indices_of(object, node_of) {
+    fn unindex(&mut self, key: &ObjectKey, entry: &Entry<K>) {
+        for index in indices_of(entry) {
             if let Some(keys) = self.indices.get_mut(&index) {
                 keys.remove(key);
                 if keys.is_empty() {
@@ -210,7 +231,11 @@ impl<K: Object> State<K> {
         }
     }
 
-    fn publish(&self, change: Change<K>) {
+    fn publish(&self, old: Option<&Entry<K>>, new: Option<&Entry<K>>) {
+        if !self.is_followed() {
+            return;
+        }
+        let change = Change { old: old.and_then(Entry::object), new: new.and_then(Entry::object) };
         for subscriber in &self.subscribers {
             if let Some(buffer) = subscriber.upgrade() {
                 buffer.push(&change);
@@ -219,8 +244,7 @@ impl<K: Object> State<K> {
     }
 }
 
-fn indices_of<K: Object>(object: &K, node_of: fn(&K) -> Option<&str>) -> Vec<Index> {
-    let owners = object.object_meta().owner_references.iter().flatten();
-    let owners = owners.map(|owner| Index::Owner(owner.uid.clone()));
-    owners.chain(node_of(object).map(|node| Index::Node(node.to_owned()))).collect()
+fn indices_of<K>(entry: &Entry<K>) -> Vec<Index> {
+    let owners = entry.owners.iter().map(|uid| Index::Owner(uid.to_string()));
+    owners.chain(entry.node.iter().map(|node| Index::Node(node.to_string()))).collect()
 }

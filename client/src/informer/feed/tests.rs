@@ -98,10 +98,7 @@ fn bookmark(revision: u64) -> Value {
 
 fn start(script: &Script) -> (Informer<Pod>, CancellationToken) {
     let shutdown = CancellationToken::new();
-    fn node_of(pod: &Pod) -> Option<&str> {
-        pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
-    }
-    (Informer::start_indexed(&script.client(), Source::path("/api/v1/pods"), node_of, &shutdown), shutdown)
+    (Informer::start_by_node(&script.client(), Source::path("/api/v1/pods"), &shutdown), shutdown)
 }
 
 fn watch(script: &Script) -> mpsc::Sender<Value> {
