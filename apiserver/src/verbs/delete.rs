@@ -1,6 +1,8 @@
 //! delete and deletecollection: preconditions, grace, finalizers, propagation.
 
 use axum::body::Body;
+use futures::StreamExt;
+use futures::future::BoxFuture;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use trireme_api::field::{FieldError, Path};
@@ -9,8 +11,11 @@ use trireme_api::{decode, prepare, value};
 use trireme_raftstore::Op;
 
 use super::ctx::{Ctx, text_at};
+use super::encode::ListMeta;
 use super::filter::Filter;
 use super::store::{self, Change, Guard, Outcome};
+use super::stream::{self, Items};
+use super::walk::Walk;
 use super::{encode, options, update};
 use crate::error::ApiResult;
 use crate::node_rules::{self, Act};
@@ -19,6 +24,12 @@ use crate::storage::keys;
 use crate::storage::object::Object;
 
 const ATTEMPTS: usize = 8;
+/// Objects of a collection that are held while they are deleted.
+const PAGE: usize = 256;
+/// Objects of a collection that are deleted at a time.
+const AT_A_TIME: usize = 16;
+/// Deleted objects that are held for the answer.
+const HELD: usize = 1000;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 const POLICIES: [&str; 3] = ["Foreground", "Background", "Orphan"];
@@ -153,24 +164,49 @@ pub(crate) async fn delete(ctx: &Ctx, bytes: &[u8]) -> ApiResult<Response<Body>>
     encode::value(ctx, StatusCode::OK, deleted.object)
 }
 
-/// DELETE of a collection; answers the list of what was deleted.
+/// DELETE of a collection: of what was selected when the request came. Answers the list of what was deleted; if that is
+/// long, of what it was before.
 pub(crate) async fn delete_collection(ctx: &Ctx, bytes: &[u8]) -> ApiResult<Response<Body>> {
     let options = Options::read(ctx, bytes)?;
     let filter = Filter::of(ctx)?;
-    let revision = ctx.server.barrier().await?;
-    let snapshot = ctx.cache.snapshot(&filter.part, |o| filter.matches(o));
-    let mut items = Vec::with_capacity(snapshot.len());
-    for object in snapshot {
-        match delete_key(ctx, &object.key, object.name(), &options).await {
-            Ok(deleted) => items.push(deleted.object),
-            Err(status) if status.code == 404 => {}
-            Err(status) => return Err(status),
+    ctx.server.barrier().await?;
+    let mut walk = Walk::newest(ctx, &filter, "");
+    let meta = ListMeta { revision: walk.revision(), ..ListMeta::default() };
+    let (mut items, mut count) = (Vec::new(), 0);
+    loop {
+        let mut page = Vec::new();
+        while page.len() < PAGE
+            && let Some(object) = walk.next().await?
+        {
+            page.push(object);
         }
+        if page.is_empty() {
+            break;
+        }
+        // A transaction each, whose commits share what a commit costs.
+        let mut deletions: Vec<BoxFuture<'_, ApiResult<Deleted>>> = Vec::with_capacity(page.len());
+        for object in &page {
+            deletions.push(Box::pin(delete_key(ctx, &object.key, object.name(), &options)));
+        }
+        let mut outcomes = futures::stream::iter(deletions).buffered(AT_A_TIME);
+        while let Some(outcome) = outcomes.next().await {
+            match outcome {
+                Ok(_) if count == HELD => items = Vec::new(),
+                Ok(deleted) if count < HELD => items.push(deleted.object),
+                Ok(_) => {}
+                Err(status) if status.code == 404 => continue,
+                Err(status) => return Err(status),
+            }
+            count += 1;
+        }
+    }
+    if count > HELD {
+        return stream::list(ctx, Items::of(walk.again(""), usize::MAX), &meta).await;
     }
     let list = json!({
         "kind": ctx.resource.list_kind,
         "apiVersion": ctx.resource.api_version(),
-        "metadata": {"resourceVersion": revision.to_string()},
+        "metadata": Value::Object(meta.map()),
         "items": items,
     });
     crate::response::value(StatusCode::OK, ctx.accept.encoding, &list)

@@ -87,12 +87,11 @@ pub(crate) async fn list(ctx: &Ctx, mut items: Items, meta: &ListMeta) -> ApiRes
     }
     let (sender, receiver) = mpsc::channel(PIECES);
     let producer = Producer { server: ctx.server.clone(), items, view, sender, sent: 0, begun: Instant::now() };
-    let streams = ctx.server.inner.metrics.list_streams.clone();
-    streams.inc();
+    let stream = Sent::new(&ctx.server.inner.metrics.list_streams);
     let gzip = ctx.gzip;
     tokio::spawn(async move {
         producer.run(out, gzip).await;
-        streams.dec();
+        drop(stream);
     });
     let mut answer = Response::new(Body::from_stream(body(receiver)));
     answer.extensions_mut().insert(Streamed);
@@ -105,6 +104,22 @@ pub(crate) async fn list(ctx: &Ctx, mut items: Items, meta: &ListMeta) -> ApiRes
         headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
     Ok(answer)
+}
+
+/// A list that is counted while it is sent, however that ends.
+struct Sent(Gauge);
+
+impl Sent {
+    fn new(streams: &Gauge) -> Self {
+        streams.inc();
+        Self(streams.clone())
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// What a producer says.
@@ -247,5 +262,23 @@ impl Producer {
             Ok(Err(_)) => Err(Stop::Gone),
             Err(_) => Err(Stop::Slow),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_whose_producer_panics_is_not_counted_for_ever() {
+        let streams = Gauge::default();
+        let sent = Sent::new(&streams);
+        assert_eq!(streams.get(), 1);
+        let panicked = tokio::spawn(async move {
+            let _held = sent;
+            panic!("as when an object cannot be shown");
+        });
+        assert!(panicked.await.is_err());
+        assert_eq!(streams.get(), 0);
     }
 }

@@ -249,3 +249,26 @@ async fn a_watch_that_begins_with_what_there_is_survives_many_changes_meanwhile(
     let first = (0..OBJECTS).map(|i| format!("ADDED m{i:05}"));
     assert_eq!(events, first.chain((0..12).map(|i| format!("ADDED n{i}"))).collect::<Vec<_>>());
 }
+
+/// The answer to the deletion of many objects is a list like any other: of the state in which they were chosen.
+#[tokio::test]
+async fn a_large_collection_is_deleted_and_listed_in_bounded_memory() {
+    const MANY: usize = 1_100;
+    let server = Server::with(|c| c.limits.window_events = 64).await;
+    fill(&server, MANY, 64).await;
+    let (_, dry) = server.delete(&format!("{MAPS}?dryRun=All")).await;
+    assert_eq!(dry["items"].as_array().unwrap().len(), MANY);
+    assert_eq!(server.get(MAPS).await.1["items"].as_array().unwrap().len(), MANY);
+    let (_, some) = server.delete(&format!("{MAPS}?fieldSelector=metadata.name%3Dm00007")).await;
+    assert_eq!(some["items"][0]["metadata"]["name"], "m00007");
+    let (code, gone) = server.delete(MAPS).await;
+    assert_eq!((code, &gone["kind"]), (StatusCode::OK, &json!("ConfigMapList")));
+    let items = gone["items"].as_array().unwrap();
+    let wanted = (0..MANY).filter(|i| *i != 7).map(|i| format!("m{i:05}"));
+    assert!(items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).eq(wanted));
+    assert_eq!(items[0]["data"]["k"].as_str().map(|text| &text[..8]), Some("00000000"));
+    assert!(server.get(MAPS).await.1["items"].as_array().unwrap().is_empty());
+    let (_, none) = server.delete(MAPS).await;
+    assert!(none["items"].as_array().unwrap().is_empty());
+    until(&server, "apiserver_list_streams", |n| n == 0).await;
+}
