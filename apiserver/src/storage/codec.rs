@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -14,6 +14,8 @@ const MAGIC: u8 = b'T';
 const FORMAT: u8 = 2;
 /// Bumped when defaults or pruning change, so that older values take the slow path.
 const SCHEMA_STAMP: u16 = 1;
+/// Where the header says where the resourceVersion belongs, and where the managers begin and end.
+const PLACES: usize = 5;
 /// Bytes of the header before the storage version.
 const HEADER: usize = 18;
 const MANAGERS: &str = "managedFields";
@@ -45,36 +47,37 @@ pub(crate) struct Stored {
 pub(crate) fn encode(object: &Value, storage_version: &str, managers: Option<&str>) -> Result<Bytes, CodecError> {
     let map = object.as_object().ok_or(CodecError::NoMetadata)?;
     let metadata = map.get("metadata").and_then(Value::as_object).ok_or(CodecError::NoMetadata)?;
-    let mut body = Vec::with_capacity(512);
-    body.push(b'{');
+    let length = u8::try_from(storage_version.len()).map_err(|_| CodecError::Format)?;
+    let expected = 1024 + managers.map_or(0, str::len);
+    let mut out = Vec::with_capacity(expected);
+    out.extend_from_slice(&[MAGIC, FORMAT, 0]); // key id: not encrypted
+    out.extend_from_slice(&SCHEMA_STAMP.to_le_bytes());
+    // Filled in below.
+    out.resize(HEADER - 1, 0);
+    out.push(length);
+    out.extend_from_slice(storage_version.as_bytes());
+    let body = out.len();
+    out.push(b'{');
     for key in ["kind", "apiVersion"] {
         if let Some(value) = map.get(key) {
-            put_member(&mut body, key, value)?;
-            body.push(b',');
+            put_member(&mut out, key, value)?;
+            out.push(b',');
         }
     }
-    body.extend_from_slice(b"\"metadata\":{");
-    let splice = body.len();
-    put_members(&mut body, metadata, &["resourceVersion", MANAGERS])?;
-    let managers = put_managers(&mut body, splice, metadata, managers)?;
-    body.push(b'}');
+    out.extend_from_slice(b"\"metadata\":{");
+    let splice = out.len();
+    put_members(&mut out, metadata, &["resourceVersion", MANAGERS])?;
+    let managers = put_managers(&mut out, splice, metadata, managers)?;
+    out.push(b'}');
     if map.keys().any(|k| !matches!(k.as_str(), "kind" | "apiVersion" | "metadata")) {
-        body.push(b',');
-        put_members(&mut body, map, &["kind", "apiVersion", "metadata"])?;
+        out.push(b',');
+        put_members(&mut out, map, &["kind", "apiVersion", "metadata"])?;
     }
-    body.push(b'}');
-    let mut out = BytesMut::with_capacity(body.len() + HEADER + storage_version.len());
-    out.put_u8(MAGIC);
-    out.put_u8(FORMAT);
-    out.put_u8(0); // key id: not encrypted
-    out.put_u16_le(SCHEMA_STAMP);
-    for place in [splice, managers.start, managers.end] {
-        out.put_u32_le(place as u32);
+    out.push(b'}');
+    for (at, place) in (PLACES..).step_by(4).zip([splice, managers.start, managers.end]) {
+        out[at..at + 4].copy_from_slice(&(place.saturating_sub(body) as u32).to_le_bytes());
     }
-    out.put_u8(storage_version.len() as u8);
-    out.put_slice(storage_version.as_bytes());
-    out.put_slice(&body);
-    Ok(out.freeze())
+    Ok(Bytes::from(out))
 }
 
 /// Writes the list of managers; answers where it is.
@@ -132,7 +135,7 @@ pub(crate) fn decode(value: &Bytes) -> Result<Stored, CodecError> {
         return Err(CodecError::Key(value[2]));
     }
     let place = |at: usize| u32::from_le_bytes([value[at], value[at + 1], value[at + 2], value[at + 3]]) as usize;
-    let (splice, managers) = (place(5), place(9)..place(13));
+    let (splice, managers) = (place(PLACES), place(PLACES + 4)..place(PLACES + 8));
     let start = HEADER + usize::from(value[HEADER - 1]);
     if start > value.len() {
         return Err(CodecError::Format);
@@ -171,8 +174,16 @@ impl Stored {
         self.write_rest(revision, managers, self.body.len(), out);
     }
 
-    /// The same of the metadata alone.
-    pub(crate) fn write_metadata(&self, revision: u64, managers: bool, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    /// A PartialObjectMetadata with a resourceVersion, appended to a buffer.
+    pub(crate) fn write_partial(&self, revision: u64, managers: bool, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+        self.write_metadata(revision, managers, out)?;
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// The JSON of the metadata alone with a resourceVersion, with or without managers.
+    fn write_metadata(&self, revision: u64, managers: bool, out: &mut Vec<u8>) -> Result<(), CodecError> {
         let metadata = self.body.get(self.splice.saturating_sub(1)..).unwrap_or_default();
         let first = serde_json::Deserializer::from_slice(metadata).into_iter::<&RawValue>().next();
         let length = first.ok_or(CodecError::NoMetadata)?.map_err(CodecError::Json)?.get().len();

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::cache::KindCache;
 use super::codec::{self, CodecError, Stored};
+use super::fields::{self, Fields};
 use super::labels::Labels;
 
 /// An immutable object as caches, lists and watches share it.
@@ -18,7 +19,7 @@ pub(crate) struct Object {
     pub(crate) stored: Stored,
     labels: Labels,
     /// Values of the selectable fields, in the catalogue's order.
-    fields: Vec<(Box<str>, Box<str>)>,
+    fields: Fields,
 }
 
 impl Object {
@@ -27,8 +28,14 @@ impl Object {
         let stored = codec::decode(value)?;
         let tree = cache.skim.read(stored.body()).map_err(CodecError::Json)?;
         let labels = cache.labels.of(&tree);
-        let fields = super::fields::selectable(&cache.resource, &tree);
+        let fields = fields::selectable(&cache.resource, &tree);
         Ok(Self { key, revision, stored, labels, fields })
+    }
+
+    /// What has just been written, for its writer. Nobody selects it: labels and fields are not read.
+    pub(crate) fn written(key: Arc<str>, value: &Bytes, revision: u64) -> Result<Self, CodecError> {
+        let stored = codec::decode(value)?;
+        Ok(Self { key, revision, stored, labels: Labels::default(), fields: Fields::default() })
     }
 
     pub(crate) fn namespace(&self) -> Option<&str> {
@@ -44,7 +51,7 @@ impl Object {
     }
 
     pub(crate) fn field(&self, path: &str) -> Option<&str> {
-        self.fields.iter().find(|(k, _)| &**k == path).map(|(_, v)| &**v)
+        self.fields.iter().find(|(k, _)| k == path).map(|(_, v)| &**v)
     }
 
     /// The decoded object with its resourceVersion.
@@ -84,8 +91,8 @@ pub(crate) struct Change {
     pub(crate) new: Option<Arc<Object>>,
     /// `None` for a creation.
     pub(crate) old: Option<Arc<Object>>,
-    /// With managers, and without.
-    frames: [[OnceLock<Bytes>; 3]; 2],
+    /// With managers, and without; of the whole object, and of its metadata.
+    frames: [[[OnceLock<Bytes>; 3]; 2]; 2],
 }
 
 impl Change {
@@ -108,23 +115,41 @@ impl Change {
     }
 
     /// The JSON watch frame, encoded by the first watcher that needs it.
-    pub(crate) fn frame(&self, kind: EventType, managers: bool) -> Bytes {
-        self.frames[usize::from(!managers)][kind as usize]
-            .get_or_init(|| match self.shown(kind) {
-                Some(object) => json_frame(kind, &object.stored, self.revision, managers),
-                None => Bytes::new(),
-            })
-            .clone()
+    pub(crate) fn frame(&self, kind: EventType, form: Form) -> Result<Bytes, CodecError> {
+        let frame = &self.frames[usize::from(form.metadata)][usize::from(!form.managers)][kind as usize];
+        if let Some(frame) = frame.get() {
+            return Ok(frame.clone());
+        }
+        let made = match self.shown(kind) {
+            Some(object) => json_frame(kind, &object.stored, self.revision, form)?,
+            None => Bytes::new(),
+        };
+        Ok(frame.get_or_init(|| made).clone())
     }
 }
 
+/// How much of an object a frame shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    /// Its metadata only, as PartialObjectMetadata.
+    pub(crate) metadata: bool,
+    /// With `managedFields`.
+    pub(crate) managers: bool,
+}
+
 /// `{"type":"ADDED","object":{…}}` and a line feed.
-pub(crate) fn json_frame(kind: EventType, stored: &Stored, revision: u64, managers: bool) -> Bytes {
-    let mut out = Vec::with_capacity(stored.body().len() + 80);
+pub(crate) fn json_frame(kind: EventType, stored: &Stored, revision: u64, form: Form) -> Result<Bytes, CodecError> {
+    let expected = if form.metadata { 1024.min(stored.body().len()) } else { stored.body().len() };
+    let mut out = Vec::with_capacity(expected + 160);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.text().as_bytes());
     out.extend_from_slice(b"\",\"object\":");
-    stored.write(revision, managers, &mut out);
+    match form.metadata {
+        true => stored.write_partial(revision, form.managers, &mut out)?,
+        false => stored.write(revision, form.managers, &mut out),
+    }
     out.extend_from_slice(b"}\n");
-    Bytes::from(out)
+    // It is kept as long as the change is.
+    out.shrink_to_fit();
+    Ok(Bytes::from(out))
 }

@@ -186,7 +186,7 @@ mod tests {
             for object in [object.clone(), json!({"source": {"component": "c"}, "status": {"podIP": "1.2.3.4"}})] {
                 let read = Skim::of(resource).read(object.to_string().as_bytes()).unwrap();
                 let (whole, skimmed) = (fields::selectable(resource, &object), fields::selectable(resource, &read));
-                let own = |fields: Vec<(Box<str>, Box<str>)>| {
+                let own = |fields: fields::Fields| {
                     fields.into_iter().filter(|(f, _)| !f.starts_with("metadata.")).collect::<Vec<_>>()
                 };
                 let (whole, skimmed) = (own(whole), own(skimmed));

@@ -42,8 +42,12 @@ pub(super) async fn store(ctx: &Ctx, mut object: Value, owners: Owners) -> ApiRe
         Owners::These(managers) => managers,
     };
     let managers = managers.to_text();
+    let named = !text_at(&object, &["metadata", "name"]).is_empty();
+    let is_service = ctx.resource.group.is_empty() && ctx.plural() == "services";
     for attempt in 1.. {
-        let mut candidate = object.clone();
+        // Who has a name and is given nothing is tried once.
+        let again = !named || is_service;
+        let mut candidate = if again { object.clone() } else { std::mem::take(&mut object) };
         prepare(ctx, &mut candidate)?;
         let name = text_at(&candidate, &["metadata", "name"]).to_owned();
         let mut change = Change::new(ctx);
@@ -54,7 +58,7 @@ pub(super) async fn store(ctx: &Ctx, mut object: Value, owners: Owners) -> ApiRe
             change.guard(Guard::Namespace, store::namespace_active(namespace));
         }
         let mut extra = Vec::new();
-        if ctx.resource.group.is_empty() && ctx.plural() == "services" {
+        if is_service {
             services::allocate(ctx, &mut candidate, None, &mut change, &mut extra)?;
         }
         admission::validate_create(ctx, &candidate)?;
@@ -72,12 +76,12 @@ pub(super) async fn store(ctx: &Ctx, mut object: Value, owners: Owners) -> ApiRe
         match change.commit(ctx).await? {
             Outcome::Done(revision) => {
                 ctx.note.named(&name);
-                let object = store::committed(ctx, &suffix, &value, revision)?;
+                let object = store::committed(&suffix, &value, revision)?;
                 return encode::object(ctx, StatusCode::CREATED, &object);
             }
             Outcome::Broken(Guard::Namespace) => return Err(store::namespace_error(ctx, &name).await),
             Outcome::Broken(Guard::Object) => {
-                if !text_at(&object, &["metadata", "name"]).is_empty() {
+                if named {
                     return Err(Status::already_exists(ctx.group(), ctx.plural(), &name));
                 }
                 if attempt >= ATTEMPTS {

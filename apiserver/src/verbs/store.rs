@@ -120,8 +120,8 @@ pub(crate) fn unchanged(ctx: &Ctx, object: &Object) -> Compare {
 }
 
 /// The object as it was committed, for the response.
-pub(crate) fn committed(ctx: &Ctx, suffix: &str, value: &Bytes, revision: Revision) -> ApiResult<Object> {
-    Object::read(&ctx.cache, Arc::from(suffix), value, revision).map_err(corrupt)
+pub(crate) fn committed(suffix: &str, value: &Bytes, revision: Revision) -> ApiResult<Object> {
+    Object::written(Arc::from(suffix), value, revision).map_err(corrupt)
 }
 
 /// Milliseconds since the epoch; used for expiry times only.

@@ -181,7 +181,7 @@ pub(crate) async fn write_object(ctx: &Ctx, change: impl Fn(&Current<'_>) -> Api
             }
             Step::Write { object: new, asked, value, change, .. } => match change.commit(ctx).await? {
                 Outcome::Done(revision) => {
-                    return store::committed(ctx, &object.key, &value, revision).map(|o| Written::Stored(o.into()));
+                    return store::committed(&object.key, &value, revision).map(|o| Written::Stored(o.into()));
                 }
                 Outcome::Broken(guard @ (Guard::ClusterIp(_) | Guard::NodePort(_))) => {
                     services::retry(ctx, &asked.unwrap_or(new), &guard, true).await?;

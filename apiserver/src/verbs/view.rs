@@ -90,11 +90,7 @@ impl View {
         match self.accept.shape {
             Shape::Native if !self.resource.converts() => stored.write(object.revision, managers, out),
             Shape::Metadata if !self.resource.converts() => {
-                out.extend_from_slice(
-                    b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
-                );
-                stored.write_metadata(object.revision, managers, out).map_err(corrupt)?;
-                out.push(b'}');
+                stored.write_partial(object.revision, managers, out).map_err(corrupt)?;
             }
             _ => serde_json::to_writer(&mut *out, &self.shown(object)?).map_err(corrupt)?,
         }

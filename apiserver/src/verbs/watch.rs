@@ -9,6 +9,8 @@ use futures::StreamExt;
 use http::{HeaderValue, Response, StatusCode, header};
 use rand::Rng;
 use serde_json::json;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, Sleep};
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,14 +22,16 @@ use super::encode;
 use super::filter::Filter;
 use super::read::{not_older_than, revision_parameter};
 use super::walk::Walk;
-use crate::error::{ApiResult, store_status};
+use crate::error::{ApiResult, corrupt, store_status};
 use crate::request::accept::{Encoding, Shape};
 use crate::storage::cache::{Signal, Subscription};
-use crate::storage::object::{Change, EventType, Object};
+use crate::storage::object::{Change, EventType, Form, Object, json_frame};
 
 /// Frames that wait for a client; a client that takes none for [`STALL`] is cut.
 const FRAMES: usize = 128;
 const STALL: Duration = Duration::from_secs(60);
+/// Changes that are sent before a watcher looks at anything else.
+const AT_ONCE: usize = 64;
 
 /// Why a watch ends; the client resumes or, after an error event, lists anew.
 enum End {
@@ -212,7 +216,7 @@ impl Watcher {
         let read = |kv: &trireme_raftstore::KeyValue| {
             Object::read(cache, Arc::from(key.as_str()), &kv.value, kv.mod_revision)
                 .map(Arc::new)
-                .map_err(|e| End::from(crate::error::corrupt(e)))
+                .map_err(|e| End::from(corrupt(e)))
         };
         let new = if event.deleted { None } else { Some(read(&event.kv)?) };
         let old = event.previous.as_ref().map(read).transpose()?;
@@ -224,17 +228,21 @@ impl Watcher {
     }
 
     async fn live(&mut self, signals: &mut broadcast::Receiver<Signal>) -> Result<(), End> {
-        let stopping = self.ctx.server.inner.stopping.clone();
+        let (sender, stopping) = (self.sender.clone(), self.ctx.server.inner.stopping.clone());
         let interval = self.ctx.server.inner.config.bookmark_interval;
         let next: Sleep = tokio::time::sleep(interval);
-        tokio::pin!(next);
         let deadline = tokio::time::sleep_until(self.deadline);
-        tokio::pin!(deadline);
+        // Made once: thousands of watchers that join and leave the same queue at each change would wait for each other.
+        let (gone, stopped) = (sender.closed(), stopping.cancelled());
+        tokio::pin!(next, deadline, gone, stopped);
         loop {
             tokio::select! {
-                signal = signals.recv() => self.signal(signal).await?,
-                () = self.sender.closed() => return Err(End::Gone),
-                () = stopping.cancelled() => return Err(End::Quiet),
+                signal = signals.recv() => {
+                    self.signal(signal).await?;
+                    self.queued(signals, AT_ONCE).await?;
+                }
+                () = &mut gone => return Err(End::Gone),
+                () = &mut stopped => return Err(End::Quiet),
                 () = &mut deadline => {
                     self.progress(signals).await?;
                     return Err(End::Quiet);
@@ -247,12 +255,25 @@ impl Watcher {
         }
     }
 
-    async fn signal(&mut self, signal: Result<Signal, broadcast::error::RecvError>) -> Result<(), End> {
+    /// Sends what is queued, but no more than so many changes.
+    async fn queued(&mut self, signals: &mut broadcast::Receiver<Signal>, most: usize) -> Result<(), End> {
+        for _ in 0..most {
+            match signals.try_recv() {
+                Ok(signal) => self.signal(Ok(signal)).await?,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Closed) => self.signal(Err(RecvError::Closed)).await?,
+                Err(TryRecvError::Lagged(by)) => self.signal(Err(RecvError::Lagged(by))).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn signal(&mut self, signal: Result<Signal, RecvError>) -> Result<(), End> {
         match signal {
             Ok(Signal::Change(change)) => self.change(&change).await,
             Ok(Signal::Bookmark(revision)) => self.bookmark(revision, false).await,
-            Ok(Signal::Cut) | Err(broadcast::error::RecvError::Closed) => Err(End::Quiet),
-            Err(broadcast::error::RecvError::Lagged(_)) => {
+            Ok(Signal::Cut) | Err(RecvError::Closed) => Err(End::Quiet),
+            Err(RecvError::Lagged(_)) => {
                 self.ctx.server.inner.metrics.slow_watchers.inc();
                 Err(End::Quiet)
             }
@@ -262,13 +283,7 @@ impl Watcher {
     /// A bookmark for everything up to now, after what is still queued before it.
     async fn progress(&mut self, signals: &mut broadcast::Receiver<Signal>) -> Result<(), End> {
         let revision = self.ctx.server.inner.feed.revision();
-        loop {
-            match signals.try_recv() {
-                Ok(signal) => self.signal(Ok(signal)).await?,
-                Err(broadcast::error::TryRecvError::Empty) => break,
-                Err(_) => return Err(End::Quiet),
-            }
-        }
+        self.queued(signals, usize::MAX).await?;
         self.bookmark(revision, false).await
     }
 
@@ -284,22 +299,30 @@ impl Watcher {
             (true, true) => EventType::Modified,
             (true, false) => EventType::Deleted,
         };
-        let plain = self.ctx.accept.shape == Shape::Native && !self.ctx.resource.converts();
-        let frame = if plain {
-            change.frame(kind, self.ctx.accept.managers)
-        } else {
-            let Some(object) = change.shown(kind) else { return Ok(()) };
-            self.object_frame(kind, object, change.revision)?
+        let frame = match self.form() {
+            // One for all who watch in this form.
+            Some(form) => change.frame(kind, form).map_err(corrupt)?,
+            None => {
+                let Some(object) = change.shown(kind) else { return Ok(()) };
+                self.object_frame(kind, object, change.revision)?
+            }
         };
         self.sent = change.revision;
         self.send(frame).await
     }
 
+    /// The form of frames that are copied from what is stored, without being parsed.
+    fn form(&self) -> Option<Form> {
+        let accept = &self.ctx.accept;
+        let copied = matches!(accept.shape, Shape::Native | Shape::Metadata) && !self.ctx.resource.converts();
+        copied.then_some(Form { metadata: accept.shape == Shape::Metadata, managers: accept.managers })
+    }
+
     fn object_frame(&mut self, kind: EventType, object: &Object, revision: u64) -> Result<Bytes, End> {
-        let ctx = &self.ctx;
-        if ctx.accept.shape == Shape::Native && !ctx.resource.converts() {
-            return Ok(crate::storage::object::json_frame(kind, &object.stored, revision, ctx.accept.managers));
+        if let Some(form) = self.form() {
+            return Ok(json_frame(kind, &object.stored, revision, form).map_err(corrupt)?);
         }
+        let ctx = &self.ctx;
         let mut value = ctx.served(object)?;
         value["metadata"]["resourceVersion"] = revision.to_string().into();
         let shown = match ctx.accept.shape {
@@ -333,6 +356,11 @@ impl Watcher {
     }
 
     async fn send(&self, frame: Bytes) -> Result<(), End> {
+        let frame = match self.sender.try_send(frame) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(End::Gone),
+            Err(TrySendError::Full(frame)) => frame,
+        };
         match tokio::time::timeout(STALL, self.sender.send(frame)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),

@@ -16,7 +16,12 @@ struct Frames {
 
 impl Frames {
     async fn open(server: &Server, query: &str) -> Self {
-        let request = Request::get(format!("{MAPS}?watch=true&{query}")).body(Body::empty()).unwrap();
+        Self::accepting(server, query, "application/json").await
+    }
+
+    async fn accepting(server: &Server, query: &str, accept: &str) -> Self {
+        let request = Request::get(format!("{MAPS}?watch=true&{query}")).header("accept", accept);
+        let request = request.body(Body::empty()).unwrap();
         let answer = server.raw(Some(ADMIN), request).await;
         assert_eq!(answer.status(), 200);
         Self { body: answer.into_body(), buffer: Vec::new() }
@@ -146,4 +151,29 @@ async fn a_new_fence_is_announced_at_once() {
     let bookmark = watch.next().await.unwrap();
     assert_eq!(bookmark["type"], "BOOKMARK");
     assert!(revision(&bookmark["object"]).parse::<u64>().unwrap() >= fence.revision());
+}
+
+/// Frames are shared by those who watch in the same form, and by nobody else.
+#[tokio::test]
+async fn each_form_of_a_change_is_told_to_those_who_asked_for_it() {
+    let server = Server::start().await;
+    server.post(MAPS, config_map("a", "1")).await;
+    let partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+    let mut whole = Frames::open(&server, "").await;
+    let mut first = Frames::accepting(&server, "", partial).await;
+    let mut second = Frames::accepting(&server, "", partial).await;
+    for kind in ["ADDED", "MODIFIED", "DELETED"] {
+        match kind {
+            "MODIFIED" => drop(label(&server, "a", json!("x")).await),
+            "DELETED" => drop(server.delete(&format!("{MAPS}/a")).await),
+            _ => {}
+        }
+        let all = whole.expect(kind, "a").await;
+        let mut metadata = first.expect(kind, "a").await;
+        assert_eq!(second.expect(kind, "a").await, metadata);
+        assert_eq!((&all["kind"], &all["data"]["k"]), (&json!("ConfigMap"), &json!("1")));
+        assert_eq!(metadata["metadata"].take(), all["metadata"], "{kind}");
+        let rest = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": null});
+        assert_eq!(metadata, rest, "{kind}");
+    }
 }
