@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod clients;
+pub mod closed_loop;
 pub mod cluster;
 pub mod command;
 pub mod compat;

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use super::bed::Bed;
 use super::connection::{Connection, Target};
 use super::objects::Kind;
-use crate::{report, usage};
+use crate::closed_loop::{self, Run};
 
 /// Before anything counts.
 const WARM_UP: Duration = Duration::from_millis(1000);
@@ -34,21 +34,6 @@ pub enum Work {
     },
 }
 
-/// What one run found.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Run {
-    /// Answers in a second.
-    pub ops: f64,
-    /// Milliseconds.
-    pub p50: f64,
-    /// Milliseconds.
-    pub p99: f64,
-    /// Processor time of all masters for one answer, in microseconds.
-    pub cpu: f64,
-    /// That of the clients.
-    pub client_cpu: f64,
-}
-
 /// Name of an object that was filled in.
 pub fn name(number: u64) -> String {
     format!("object-{number:07}")
@@ -61,7 +46,7 @@ struct Client {
     asked: u64,
 }
 
-impl Client {
+impl closed_loop::Client for Client {
     async fn once(&mut self) -> Result<()> {
         self.asked += 1;
         let asked = async {
@@ -81,21 +66,6 @@ impl Client {
             }
         };
         tokio::time::timeout(PATIENCE, asked).await?
-    }
-
-    async fn run(mut self, from: Instant, until: Instant) -> Result<Vec<f64>> {
-        let mut took = Vec::new();
-        loop {
-            let begun = Instant::now();
-            if begun >= until {
-                return Ok(took);
-            }
-            self.once().await?;
-            let end = Instant::now();
-            if end >= from && end < until {
-                took.push(report::ms(end - begun));
-            }
-        }
     }
 }
 
@@ -117,30 +87,9 @@ pub async fn connections(targets: &[Target], count: usize) -> Result<Vec<Connect
 /// When anything is not answered as it should be.
 pub async fn run(bed: &Bed, work: &Work, clients: usize, time: Duration) -> Result<Run> {
     let connections = connections(&bed.targets, clients).await?;
-    let from = Instant::now() + WARM_UP;
-    let until = from + time;
-    let clients = connections.into_iter().enumerate().map(|(number, connection)| {
-        let client = Client { connection, work: work.clone(), number: number as u64, asked: 0 };
-        tokio::spawn(client.run(from, until))
-    });
-    let clients: Vec<_> = clients.collect();
-    let own = std::process::id() as i32;
-    tokio::time::sleep_until(from.into()).await;
-    let before = (bed.cpu()?, usage::cpu(own)?);
-    tokio::time::sleep_until(until.into()).await;
-    let after = (bed.cpu()?, usage::cpu(own)?);
-    let mut took = Vec::new();
-    for client in clients {
-        took.extend(client.await??);
-    }
-    let count = took.len().max(1) as f64;
-    Ok(Run {
-        ops: took.len() as f64 / time.as_secs_f64(),
-        p50: report::percentile(&took, 50.0),
-        p99: report::percentile(&took, 99.0),
-        cpu: after.0.saturating_sub(before.0).as_secs_f64() * 1e6 / count,
-        client_cpu: after.1.saturating_sub(before.1).as_secs_f64() * 1e6 / count,
-    })
+    let clients = connections.into_iter().zip(0u64..);
+    let clients = clients.map(|(connection, number)| Client { connection, work: work.clone(), number, asked: 0 });
+    closed_loop::run(clients.collect(), WARM_UP, time, || bed.cpu()).await
 }
 
 /// Creates so many objects.

@@ -17,6 +17,7 @@ use self::lists::Question;
 use self::load::Work;
 use self::objects::{Kind, LARGE, SMALL};
 use self::table::{Aims, Table};
+use crate::closed_loop::Only;
 use crate::report::{self, Machine};
 
 /// Connections that work at a time.
@@ -38,27 +39,18 @@ struct Plan {
     runs: u64,
     keys: u64,
     mib: u64,
-    /// Parts of names of workloads, or `name=number`; none is all.
-    only: Vec<String>,
+    only: Only,
 }
 
 impl Plan {
     fn from_environment() -> Result<Self> {
-        let only = std::env::var("ONLY").unwrap_or_default();
         Ok(Self {
             time: Duration::from_secs(report::setting("SECONDS", 5)?.max(1)),
             runs: report::setting("RUNS", 2)?.max(1),
             keys: report::setting("KEYS", KEYS)?.max(1),
             mib: report::setting("MIB", MIB)?.max(1),
-            only: only.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect(),
+            only: Only::from_environment(),
         })
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        // With a number a word means just that: "pods=1" is not "pods=256".
-        let means =
-            |word: &String| if word.contains('=') { name.ends_with(word) } else { name.contains(word.as_str()) };
-        self.only.is_empty() || self.only.iter().any(means)
     }
 }
 
@@ -84,19 +76,19 @@ async fn measure(bed: &Bed, plan: &Plan, table: &mut Table) -> Result<()> {
         creates(bed, plan, kind, table).await?;
     }
     gets(bed, plan, table).await?;
-    if plan.wants("list of pods") {
+    if plan.only.wants("list of pods") {
         pods(bed, table).await?;
     }
     for (watchers, changes) in WATCHERS {
-        if plan.wants(&format!("watch={watchers}")) {
+        if plan.only.wants(&format!("watch={watchers}")) {
             bed.namespace("watched").await?;
             table.watch(watchers, watches::fan_out(bed, "watched", watchers, changes).await?);
         }
     }
-    if plan.wants("list of a size") {
+    if plan.only.wants("list of a size") {
         large(bed, plan, table).await?;
     }
-    if plan.wants("filtered list") {
+    if plan.only.wants("filtered list") {
         filtered(bed, plan, table).await?;
     }
     Ok(())
@@ -105,7 +97,7 @@ async fn measure(bed: &Bed, plan: &Plan, table: &mut Table) -> Result<()> {
 async fn creates(bed: &Bed, plan: &Plan, kind: Kind, table: &mut Table) -> Result<()> {
     let name = format!("create {}", kind.name());
     for clients in CLIENTS {
-        if !plan.wants(&format!("{name}={clients}")) {
+        if !plan.only.wants(&format!("{name}={clients}")) {
             continue;
         }
         let aims = Aims {
@@ -129,7 +121,7 @@ async fn gets(bed: &Bed, plan: &Plan, table: &mut Table) -> Result<()> {
     let mut filled = false;
     for (name, stale) in [("get a configmap", false), ("get a configmap, resourceVersion 0", true)] {
         for clients in CLIENTS {
-            if !plan.wants(&format!("{name}={clients}")) {
+            if !plan.only.wants(&format!("{name}={clients}")) {
                 continue;
             }
             let namespace = "read".to_owned();

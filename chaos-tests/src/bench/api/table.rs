@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::lists::{Answer, Question};
-use super::load::Run;
 use super::watches::Told;
+use crate::closed_loop::Run;
 use crate::report::{self, judge, median, percentile};
 
 /// What is aimed at for a workload of requests.

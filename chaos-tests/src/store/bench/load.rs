@@ -1,7 +1,6 @@
 //! Closed loops of clients: each asks again as soon as it has an answer.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use rand::{Rng, RngCore, SeedableRng};
 
 use super::connection::Connection;
 use super::group::Group;
-use crate::{report, usage};
+use crate::{closed_loop, report};
 
 /// Bytes of a value.
 pub const VALUE: usize = 1024;
@@ -130,7 +129,7 @@ struct Client {
     random: SmallRng,
 }
 
-impl Client {
+impl closed_loop::Client for Client {
     async fn once(&mut self) -> Result<()> {
         let key = key(self.random.random_range(0..self.keys));
         let writes = match self.work {
@@ -145,22 +144,6 @@ impl Client {
             }
         };
         tokio::time::timeout(PATIENCE, asked).await?
-    }
-
-    /// Milliseconds of each answer that came within the time.
-    async fn run(mut self, from: Instant, until: Instant) -> Result<Vec<f64>> {
-        let mut took = Vec::new();
-        loop {
-            let begin = Instant::now();
-            if begin >= until {
-                return Ok(took);
-            }
-            self.once().await?;
-            let end = Instant::now();
-            if end >= from && end < until {
-                took.push(report::ms(end - begin));
-            }
-        }
     }
 }
 
@@ -177,34 +160,14 @@ pub async fn run(
     seconds: Duration,
 ) -> Result<Run> {
     let most = report::setting("CONNECTIONS", 12)? as usize;
-    let connections = Arc::new(connections(group, leader, clients.min(most)).await?);
+    let connections = connections(group, leader, clients.min(most)).await?;
     let pool = pool();
-    let from = Instant::now() + WARM_UP;
-    let until = from + seconds;
-    let tasks: Vec<_> = (0..clients)
-        .map(|i| {
-            let connection = connections[i % connections.len()].clone();
-            let random = SmallRng::seed_from_u64(rand::random());
-            let client = Client { connection, work, keys, pool: pool.clone(), random };
-            tokio::spawn(client.run(from, until))
-        })
-        .collect();
-    let own = std::process::id() as i32;
-    tokio::time::sleep_until(from.into()).await;
-    let before = (group.cpu()?, usage::cpu(own)?);
-    tokio::time::sleep_until(until.into()).await;
-    let after = (group.cpu()?, usage::cpu(own)?);
-    let mut took = Vec::new();
-    for task in tasks {
-        took.extend(task.await??);
-    }
-    let count = took.len().max(1) as f64;
-    Ok(Run {
-        ops: took.len() as f64 / seconds.as_secs_f64(),
-        p50: report::percentile(&took, 50.0),
-        p99: report::percentile(&took, 99.0),
-        cpu: (after.0.saturating_sub(before.0)).as_secs_f64() * 1e6 / count,
-        client_cpu: (after.1.saturating_sub(before.1)).as_secs_f64() * 1e6 / count,
-        pss: group.memory()?.0,
-    })
+    let clients = (0..clients).map(|i| {
+        let connection = connections[i % connections.len()].clone();
+        let random = SmallRng::seed_from_u64(rand::random());
+        Client { connection, work, keys, pool: pool.clone(), random }
+    });
+    let done = closed_loop::run(clients.collect(), WARM_UP, seconds, || group.cpu()).await?;
+    let closed_loop::Run { ops, p50, p99, cpu, client_cpu } = done;
+    Ok(Run { ops, p50, p99, cpu, client_cpu, pss: group.memory()?.0 })
 }

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::group::{Group, Side};
 use self::load::{Run, Work};
 use self::table::Table;
+use crate::closed_loop::Only;
 use crate::report::{self, Machine};
 
 /// How many clients work at a time.
@@ -40,27 +41,19 @@ struct Plan {
     keys: u64,
     /// How long our group rests, and half as long works, to see whether it elects for nothing; none by default.
     calm: Duration,
-    /// Parts of names of workloads, or `name=clients`, `keys=number`; none is all.
-    only: Vec<String>,
+    only: Only,
 }
 
 impl Plan {
     fn from_environment() -> Result<Self> {
-        let only = std::env::var("ONLY").unwrap_or_default();
         Ok(Self {
             time: Duration::from_secs(report::setting("SECONDS", 5)?.max(1)),
             runs: report::setting("RUNS", 2)?.max(1),
             kills: report::setting("COUNT", 20)?,
             keys: report::setting("KEYS", SIZES[3])?.max(SIZES[0]),
             calm: Duration::from_secs(report::setting("CALM", 0)?),
-            only: only.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect(),
+            only: Only::from_environment(),
         })
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        // With a number a word means just that: "puts=1" is not "puts=16".
-        let means = |word: &String| if word.contains('=') { name == word } else { name.contains(word.as_str()) };
-        self.only.is_empty() || self.only.iter().any(means)
     }
 }
 
@@ -95,7 +88,7 @@ pub async fn program() -> Result<()> {
     let folder = scratch()?;
     if !plan.calm.is_zero() {
         return tokio::select! {
-            done = elections::program(&machine, folder.path(), plan.calm, |name| plan.wants(name)) => done,
+            done = elections::program(&machine, folder.path(), plan.calm, |name| plan.only.wants(name)) => done,
             () = asked_to_end() => Err(anyhow::anyhow!("ended early")),
         };
     }
@@ -140,7 +133,7 @@ impl Sides {
     async fn measure(&mut self, plan: &Plan) -> Result<()> {
         let mut filled = 0;
         for keys in SIZES.into_iter().filter(|keys| *keys <= plan.keys) {
-            let scaling = plan.wants(&format!("keys={keys}"));
+            let scaling = plan.only.wants(&format!("keys={keys}"));
             if keys > KEYS && !scaling {
                 continue;
             }
@@ -161,14 +154,14 @@ impl Sides {
 
     async fn workloads(&mut self, plan: &Plan) -> Result<()> {
         for work in [Work::Puts, Work::LinearizableReads, Work::SerializableReads, Work::Mixed] {
-            for clients in CLIENTS.into_iter().filter(|n| plan.wants(&format!("{}={n}", work.name()))) {
+            for clients in CLIENTS.into_iter().filter(|n| plan.only.wants(&format!("{}={n}", work.name()))) {
                 self.compare(plan, work.name(), Measured::Load { work, clients, keys: KEYS }).await?;
             }
         }
-        if plan.wants("watch") {
+        if plan.only.wants("watch") {
             self.compare(plan, "watch, events", Measured::Fanout).await?;
         }
-        if plan.wants("dead") {
+        if plan.only.wants("dead") {
             self.with_a_dead_follower(plan).await?;
         }
         Ok(())
@@ -230,7 +223,7 @@ impl Sides {
     }
 
     async fn failovers(&mut self, plan: &Plan) -> Result<()> {
-        if !plan.wants("failover") {
+        if !plan.only.wants("failover") {
             return Ok(());
         }
         for n in 0..plan.kills {
