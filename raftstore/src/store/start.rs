@@ -275,8 +275,7 @@ async fn start(config: Config, identity: Identity) -> Result<Arc<Node>, StoreErr
     let (patience, road) = (config.timing.election_max * 3, road(&config, tls.as_ref())?);
     let peers = Peers::new(identity.id, &identity.lineage, road, patience, runtime.clone());
     let Opened { space, machine, writer } = open_disk(&config, &identity, &metrics, &peers, has_run).await?;
-    let suspect = Arc::new(Notify::new());
-    let confirmed = Arc::new(Confirmed::new());
+    let (suspect, confirmed) = (Arc::new(Notify::new()), Arc::new(Confirmed::new()));
     let transport = transport(&config, &peers, &metrics, &confirmed, &suspect);
     let timeline = Arc::new(Timeline::default());
     // Building applies again what is known to be committed: nothing is served before that.
