@@ -171,10 +171,9 @@ fn status_text(status: &Value) -> String {
 fn invalid_text(status: &Value) -> String {
     let details = &status["details"];
     let (kind, name) = (details["kind"].as_str().unwrap_or_default(), details["name"].as_str().unwrap_or_default());
-    if kind.is_empty() && name.is_empty() {
-        return format!("The request is invalid: {}\n", status["message"].as_str().unwrap_or_default());
-    }
-    let head = format!("The {kind} {name:?} is invalid");
+    let message = status["message"].as_str().unwrap_or_default();
+    let nobody = kind.is_empty() && name.is_empty();
+    let head = if nobody { "The request is invalid".to_owned() } else { format!("The {kind} {name:?} is invalid") };
     let causes: Vec<String> = details["causes"]
         .as_array()
         .into_iter()
@@ -188,6 +187,8 @@ fn invalid_text(status: &Value) -> String {
         })
         .collect();
     match causes.len() {
+        // Causes say what the message of somebody says.
+        0 if nobody && !message.is_empty() => format!("{head}: {message}\n"),
         0 => format!("{head}\n"),
         1 => format!("{head}: {}\n", causes[0]),
         _ => format!("{head}: \n{}\n", causes.iter().map(|cause| format!("* {cause}")).collect::<Vec<_>>().join("\n")),
@@ -244,6 +245,12 @@ mod tests {
                 {"field": "a", "message": "b"}, {"message": "c"}]}})),
             "The Pod \"x\" is invalid: \n* a: b\n* c\n"
         );
+        assert_eq!(
+            status(json!({"reason": "Invalid", "message": " \"\" is invalid: patch: no", "details": {"causes": [
+                {"field": "patch", "message": "no"}]}})),
+            "The request is invalid: patch: no\n"
+        );
+        assert_eq!(status(json!({"reason": "Invalid", "message": "no"})), "The request is invalid: no\n");
         assert_eq!(
             status(json!({"reason": "Unauthorized", "message": "Unauthorized"})),
             "error: You must be logged in to the server (Unauthorized)\n"
