@@ -483,6 +483,11 @@ impl Group {
         }
     }
 
+    /// Whether a member's log has some words.
+    pub fn said(&self, member: u32, words: &str) -> bool {
+        std::fs::read_to_string(self.log(member)).is_ok_and(|log| log.contains(words))
+    }
+
     /// The end of a member's log.
     pub fn tail(&self, member: u32) -> String {
         let log = std::fs::read_to_string(self.log(member)).unwrap_or_default();
