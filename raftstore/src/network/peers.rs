@@ -346,6 +346,16 @@ mod tests {
     use crate::network::wire::{HelloReply, path};
     use crate::store::tests_tls::Ca;
 
+    /// No two machines' clocks are compared: one that is slow changes nothing.
+    #[test]
+    fn ages_tell_which_was_there_first() {
+        let began = Instant::now();
+        let heard = began + Duration::from_secs(10);
+        let of = |seconds| Superseded { why: String::new(), age: Duration::from_secs(seconds), heard };
+        assert!(of(11).was_before(began) && of(10).was_before(began));
+        assert!(!of(9).was_before(began), "somebody recovered while this member ran");
+    }
+
     #[tokio::test]
     async fn attempts_at_a_silent_peer_do_not_pile_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
